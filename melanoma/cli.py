@@ -1,0 +1,64 @@
+"""`melanoma COMMAND [arguments]`: looks the command up and imports it only then."""
+
+import difflib
+import importlib
+import os
+import sys
+
+from melanoma import __version__
+from melanoma.errors import MelanomaError, RunKilled
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "train": "train a classifier, evaluate it and log all of it to MLflow",
+    "evaluate": "evaluate a saved model on any data source, into a run of its own",
+    "predict": "class probabilities for images, as a table and a CSV",
+    "cache": "list or clear what was derived from data",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and leave with its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    name = arguments[0] if arguments else "--help"
+    if name in ("--help", "-h", "help"):
+        _write(_help())
+        sys.exit(0 if arguments else 2)
+    if name == "--version":
+        _write(f"melanoma {__version__}")
+        sys.exit(0)
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        _fail(f"There is no such command.{hint} Commands: {', '.join(COMMANDS)}. Received: {name}", 2)
+    try:
+        importlib.import_module(f"melanoma.commands.{name}").main(arguments[1:])
+    except MelanomaError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("Interrupted; what was logged is kept.", 130)
+    except RunKilled:
+        _fail("Ended by SIGTERM; what was logged is kept.", RunKilled.exit_code)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has left: not an error, but Python would print one at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _help() -> str:
+    rows = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
+    return (
+        f"melanoma {__version__}: train, track, compare and promote skin-lesion classifiers.\n"
+        "Research software, not a medical device.\n\n"
+        f"Usage: melanoma COMMAND [group=choice] [key=value] ...\n\n{rows}\n\n"
+        "`melanoma COMMAND --help` shows a command's configuration."
+    )
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"melanoma: {message}\n")
+    sys.exit(code)

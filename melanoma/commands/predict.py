@@ -1,0 +1,28 @@
+"""`melanoma predict`."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from melanoma.config.checks import predict_faults
+from melanoma.config.launch import launch
+from melanoma.config.schema import PredictConfig
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str]) -> None:
+    """Check the configuration, then print and write class probabilities."""
+    launch("predict", PredictConfig, predict_faults, _predict, arguments)
+
+
+def _predict(config: DictConfig, overrides: list[str], folder: Path) -> None:  # noqa: ARG001
+    from melanoma.inference import predict_files
+
+    predict_files(
+        model=config.model,
+        pattern=config.input,
+        output=config.output,
+        batch_size=config.batch_size,
+        uri=config.tracking.uri,
+    )

@@ -1,0 +1,1 @@
+"""Composing, checking and launching a configuration; TensorFlow is never imported here."""

@@ -1,0 +1,126 @@
+"""Faults that show only when several keys are read together."""
+
+from collections.abc import Callable, Sized
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+__all__ = ["evaluate_faults", "predict_faults", "train_faults"]
+
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": (lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
+    "data.image_size": (lambda v: 8 <= v <= 2048, "from 8 to 2048 pixels"),
+    "data.max_megapixels": (lambda v: v > 0, "above 0"),
+    "data.max_quarantined": (lambda v: 0 <= v <= 1, "a share from 0 to 1"),
+    "data.archive.max_files": (lambda v: v > 0, "at least 1"),
+    "data.archive.max_gigabytes": (lambda v: v > 0, "above 0"),
+    "split.validation": (lambda v: 0 < v < 1, "a share between 0 and 1"),
+    "split.test": (lambda v: 0 < v < 1, "a share between 0 and 1"),
+    "model.epochs": (lambda v: v >= 1, "at least 1"),
+    "model.warmup_epochs": (lambda v: v >= 0, "at least 0"),
+    "model.finetune_factor": (lambda v: v > 0, "above 0"),
+    "model.dropout": (lambda v: 0 <= v < 1, "a share from 0 to below 1"),
+    "balance.images_per_class": (lambda v: v >= 1, "at least 1"),
+    "balance.gamma": (lambda v: v >= 0, "at least 0"),
+    "optimizer.learning_rate": (lambda v: v > 0, "above 0"),
+    "optimizer.clipnorm": (lambda v: v > 0, "above 0, or null"),
+    "schedule.warmup_epochs": (lambda v: v >= 0, "at least 0"),
+    "training.epochs": (lambda v: v >= 1, "at least 1"),
+    "training.batch_size": (lambda v: v >= 1, "at least 1"),
+    "training.early_stopping.patience": (lambda v: v >= 1, "at least 1, or null"),
+    "training.early_stopping.min_delta": (lambda v: v >= 0, "at least 0"),
+    "training.label_smoothing": (lambda v: 0 <= v < 1, "a share from 0 to below 1"),
+    "training.ema": (lambda v: 0 < v < 1, "between 0 and 1, or null"),
+    "augmentation.mix.mixup": (lambda v: v >= 0, "at least 0"),
+    "augmentation.mix.cutmix": (lambda v: v >= 0, "at least 0"),
+    "evaluation.bootstrap": (lambda v: v >= 0, "at least 0"),
+    "evaluation.confidence": (lambda v: 0 < v < 1, "between 0 and 1"),
+    "evaluation.batch_size": (lambda v: v >= 1, "at least 1"),
+    "debug.train_batches": (lambda v: v >= 1, "at least 1, or null"),
+    "batch_size": (lambda v: v >= 1, "at least 1"),
+}
+
+
+def train_faults(config: DictConfig) -> list[str]:
+    """Contradictions in a `melanoma train` configuration."""
+    faults = _range_faults(config)
+    get = _reader(config)
+    validation, test = get("split.validation"), get("split.test")
+    if _numbers(validation, test) and 0 < validation < 1 and 0 < test < 1 and validation + test >= 1:
+        faults.append(
+            "split.validation and split.test leave nothing to train on: they must add up to less than 1. "
+            f"Received: split.validation={validation} split.test={test}"
+        )
+    wanted, given = get("model.classes"), class_count(get("data.classes"))
+    if isinstance(wanted, int) and given is not None and wanted != given:
+        faults.append(
+            f"Model '{get('model.name')}' is for {wanted} classes and data '{get('data.name')}' has {given}: choose "
+            f"another model, or other data. Received: model.classes={wanted}, data.classes of length {given}"
+        )
+    epochs, warmup = get("training.epochs"), get("model.warmup_epochs")
+    if _numbers(epochs, warmup) and epochs >= 1 and warmup and warmup >= epochs and get("model.weights") != "none":
+        faults.append(
+            "model.warmup_epochs must leave epochs for the unfrozen network: fewer than training.epochs. "
+            f"Received: model.warmup_epochs={warmup} training.epochs={epochs}"
+        )
+    if get("augmentation.mix.mixup") and get("augmentation.mix.cutmix"):
+        faults.append(
+            "Only one of mixup and cutmix can be on; set the other to 0. Received: augmentation.mix.mixup="
+            f"{get('augmentation.mix.mixup')} augmentation.mix.cutmix={get('augmentation.mix.cutmix')}"
+        )
+    classes = get("data.classes")
+    if isinstance(classes, ListConfig) and len(set(classes)) != len(classes):
+        faults.append(f"data.classes must name each class once. Received: data.classes={list(classes)}")
+    if given is not None and given < 2:
+        faults.append(f"data.classes must be at least 2, or null for what the data holds. Received: {classes}")
+    return faults
+
+
+def evaluate_faults(config: DictConfig) -> list[str]:
+    """Contradictions in a `melanoma evaluate` configuration."""
+    faults = _range_faults(config)
+    if (config.run is None) == (config.model is None):
+        faults.append(
+            "One of run=RUN_ID and model=ADDRESS must be given, not both. "
+            f"Received: run={config.run} model={config.model}"
+        )
+    elif config.model is not None and config.data is None:
+        faults.append("With model=ADDRESS the images must be named too, as in data=folder data.path=FOLDER")
+    return faults
+
+
+def predict_faults(config: DictConfig) -> list[str]:
+    """Contradictions in a `melanoma predict` configuration."""
+    return _range_faults(config)
+
+
+def class_count(classes: Any) -> int | None:
+    """The number of classes that `data.classes` fixes: a number, a list's length, or None."""
+    if isinstance(classes, int) and not isinstance(classes, bool):
+        return classes
+    return len(classes) if isinstance(classes, Sized) and not isinstance(classes, str) else None
+
+
+def _range_faults(config: DictConfig) -> list[str]:
+    get = _reader(config)
+    faults = []
+    for key, (fits, wanted) in _RANGES.items():
+        value = get(key)
+        if _numbers(value) and not fits(value):
+            faults.append(f"{key} must be {wanted}. Received: {key}={value}")
+    return faults
+
+
+def _numbers(*values: Any) -> bool:
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def _reader(config: DictConfig) -> Callable[[str], Any]:
+    def get(key: str) -> Any:
+        try:
+            return OmegaConf.select(config, key)
+        except OmegaConfBaseException:
+            return None
+
+    return get

@@ -1,0 +1,202 @@
+"""Every fault in a configuration at once, each with what to do about it."""
+
+import difflib
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_origin
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from melanoma.paths import conf_dir
+
+__all__ = ["compose_config", "diagnose", "schema_faults"]
+
+
+def compose_config(config_name: str, overrides: list[str], search_path: list[str] | None = None) -> DictConfig:
+    """Compose `conf/<config_name>.yaml` with overrides; raises what Hydra raises."""
+    with initialize_config_dir(str(conf_dir())):
+        return compose(config_name, [*_search_override(search_path), *overrides])
+
+
+def diagnose(
+    config_name: str, schema: type, overrides: list[str], search_path: list[str] | None = None
+) -> tuple[DictConfig | None, list[str]]:
+    """Compose a configuration and list all that is wrong with the overrides and with types.
+
+    Returns:
+        The composed config (None where it could not be composed at all) and the faults.
+    """
+    parsed, faults = _parse(overrides)
+    extra = _search_override(search_path)
+    with initialize_config_dir(str(conf_dir())):
+        loader = GlobalHydra.instance().config_loader()
+        groups, values = [], []
+        for override in parsed:
+            key = override.key_or_group.partition("@")[0]
+            options = loader.get_group_options(key) if "." not in key else []
+            if not options:
+                values.append(override)
+            else:
+                faults_here = _choice_faults(override, options)
+                faults += faults_here
+                if not faults_here:
+                    groups.append(override)
+        try:
+            base = compose(config_name, [*extra, *(_first(o) for o in groups)])
+        except (HydraException, OmegaConfBaseException) as error:
+            return None, [*faults, str(error).strip()]
+        known = []
+        for override in values:
+            fault = _key_fault(override, base)
+            if fault:
+                faults.append(fault)
+            else:
+                known.append(override)
+        try:
+            config = compose(config_name, [*extra, *(_first(o) for o in [*groups, *known])])
+        except (HydraException, OmegaConfBaseException) as error:
+            return None, [*faults, str(error).strip()]
+    return config, faults + schema_faults(schema, config, base)
+
+
+def schema_faults(schema: type, config: DictConfig, base: DictConfig, prefix: str = "") -> list[str]:
+    """Keys and types in `config` that do not fit the dataclass `schema`.
+
+    `base` is the config before single values were overridden: what its YAML files say fixes the types of the
+    arguments of a node with a `_target_`.
+    """
+    faults: list[str] = []
+    structured = OmegaConf.structured(schema)
+    names = {f.name: f.type for f in fields(schema)}
+    open_ended = "_target_" in names
+    for key in config:
+        path = f"{prefix}{key}"
+        if OmegaConf.is_missing(config, key):
+            faults.append(f"{path} must be given, as in {path}=VALUE. Received: nothing")
+            continue
+        try:
+            value = config[key]
+        except OmegaConfBaseException as error:
+            faults.append(f"{path} cannot be resolved: {str(error).splitlines()[0]}")
+            continue
+        kind = _dataclass_in(names.get(key))
+        before = base.get(key) if isinstance(base, DictConfig) and not OmegaConf.is_missing(base, key) else None
+        if key not in names:
+            if not open_ended:
+                faults.append(f"{path} is not a key of the configuration.{_closest(str(key), names)} Received: {path}")
+            else:
+                faults += _argument_faults(path, value, before)
+        elif kind is not None and isinstance(value, DictConfig):
+            faults += schema_faults(kind, value, before if isinstance(before, DictConfig) else value, f"{path}.")
+        elif isinstance(value, DictConfig) and isinstance(before, DictConfig):
+            faults += _argument_faults(path, value, before)
+        else:
+            try:
+                OmegaConf.update(structured, key, value)
+            except OmegaConfBaseException as error:
+                faults.append(f"{path}: {str(error).splitlines()[0]}. Received: {path}={value}")
+    return faults
+
+
+def _argument_faults(path: str, value: Any, before: Any) -> list[str]:
+    """Arguments of a `_target_` keep the type that the YAML file gives them."""
+    if isinstance(value, DictConfig) and isinstance(before, DictConfig):
+        faults = []
+        for key in value:
+            if OmegaConf.is_missing(value, key):
+                faults.append(f"{path}.{key} must be given, as in {path}.{key}=VALUE. Received: nothing")
+            elif not OmegaConf.is_missing(before, key):
+                faults += _argument_faults(f"{path}.{key}", value[key], before.get(key))
+        return faults
+    if before is None or value is None:
+        return []
+    same = isinstance(value, type(before)) and isinstance(value, bool) == isinstance(before, bool)
+    widened = isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool)
+    if same or widened:
+        return []
+    wanted = "a list" if isinstance(before, ListConfig) else type(before).__name__
+    return [f"{path} must be of type {wanted}, such as {before}. Received: {path}={value}"]
+
+
+def _parse(overrides: list[str]) -> tuple[list[Override], list[str]]:
+    parser, parsed, faults = OverridesParser.create(), [], []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException:
+            faults.append(f"An argument cannot be read; expected key=value or group=choice. Received: {text}")
+    return parsed, faults
+
+
+def _choice_faults(override: Override, options: list[str]) -> list[str]:
+    if override.is_delete():
+        return []
+    group = override.key_or_group.partition("@")[0]
+    if override.is_sweep_override():
+        chosen = list(override.sweep_string_iterator())
+    else:
+        chosen = [override.get_value_element_as_str()]
+    wrong = [c for c in chosen if c not in options and c != "null"]
+    return [
+        f"There is no {group} named '{c}'.{_closest(c, options)} Choices: {', '.join(options)}. Received: {group}={c}"
+        for c in wrong
+    ]
+
+
+def _key_fault(override: Override, base: DictConfig) -> str | None:
+    key = override.key_or_group
+    if key.split(".")[0] == "hydra" or override.is_add() or override.is_force_add():
+        return None
+    node: Any = base
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in list(node):
+            return f"There is no key '{key}'.{_closest(key, _leaves(base))} Received: {override.input_line}"
+        node = None if OmegaConf.is_missing(node, part) else node[part]
+    return None
+
+
+def _leaves(node: DictConfig, prefix: str = "") -> list[str]:
+    found = []
+    for key in node:
+        path = f"{prefix}{key}"
+        found.append(path)
+        value = None if OmegaConf.is_missing(node, key) else node._get_node(key)
+        if isinstance(value, DictConfig):
+            found += _leaves(value, f"{path}.")
+    return found
+
+
+def _first(override: Override) -> str:
+    """The override as text; of a sweep, its first value."""
+    if override.is_sweep_override():
+        return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+    return str(override.input_line)
+
+
+def _closest(word: str, candidates: Any) -> str:
+    """` Did you mean 'x'?`, or nothing. A key is compared whole and by its last part."""
+    candidates = [str(c) for c in candidates]
+    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.75)
+    if not close:
+        last = {c.rsplit(".", 1)[-1]: c for c in reversed(candidates)}
+        close = [last[c] for c in difflib.get_close_matches(word.rsplit(".", 1)[-1], last, n=1, cutoff=0.8)]
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def _dataclass_in(annotation: Any) -> type | None:
+    if isinstance(annotation, type) and is_dataclass(annotation):
+        return annotation
+    if get_origin(annotation) is not None:
+        return next((a for a in get_args(annotation) if isinstance(a, type) and is_dataclass(a)), None)
+    return None
+
+
+def _search_override(search_path: list[str] | None) -> list[str]:
+    if not search_path:
+        return []
+    return [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in search_path)}]"]

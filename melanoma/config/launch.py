@@ -1,0 +1,87 @@
+"""From a command line to a checked configuration, to the function that does the work."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from melanoma.config.arguments import normalise, overrides_in, search_path_in
+from melanoma.config.diagnose import diagnose
+from melanoma.errors import ConfigError, MelanomaError
+from melanoma.paths import conf_dir, project_root
+
+__all__ = ["launch", "register_resolvers", "typed"]
+
+
+def register_resolvers() -> None:
+    """`${melanoma_root:}` in a YAML file is the project's root."""
+    OmegaConf.register_resolver("melanoma_root", lambda: str(project_root()), replace=True)
+
+
+def typed(schema: type, config: DictConfig) -> Any:
+    """The resolved config as dataclass instances; nodes with a `_target_` become plain dictionaries."""
+    resolved = OmegaConf.to_container(config, resolve=True)
+    return _instance(schema, resolved)
+
+
+def launch(
+    command: str,
+    schema: type,
+    faults_of: Callable[[DictConfig], list[str]],
+    task: Callable[[DictConfig, list[str], Path], None],
+    arguments: list[str],
+) -> None:
+    """Check the whole configuration, then hand over to Hydra.
+
+    Args:
+        command: also the name of the config in `conf/`.
+        schema: dataclass of the whole config.
+        faults_of: finds contradictions between keys.
+        task: receives the composed config, the overrides as given, and the folder for this run's files.
+        arguments: the command line after the command.
+
+    Raises:
+        ConfigError: with every fault that was found.
+    """
+    register_resolvers()
+    arguments = normalise(arguments)
+    overrides = overrides_in(arguments)
+    if not {"--help", "-h", "--hydra-help"} & set(arguments):
+        config, faults = diagnose(command, schema, overrides, search_path_in(arguments))
+        if config is not None:
+            faults += faults_of(config)
+        if faults:
+            raise ConfigError(faults)
+
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    failures: list[MelanomaError] = []
+
+    def run(config: DictConfig) -> None:
+        try:
+            task(config, list(HydraConfig.get().overrides.task), Path(HydraConfig.get().runtime.output_dir))
+        except MelanomaError as error:
+            failures.append(error)  # Hydra would print a traceback, and end a sweep
+
+    sys.argv = [f"melanoma {command}", *arguments]
+    hydra.main(config_path=str(conf_dir()), config_name=command)(run)()
+    if failures:
+        raise failures[0]
+
+
+def _instance(schema: type, values: dict[str, Any]) -> Any:
+    from dataclasses import fields
+
+    from melanoma.config.diagnose import _dataclass_in
+
+    known = {f.name: f for f in fields(schema)}
+    if "_target_" in known:
+        return values
+    arguments = {}
+    for name, value in values.items():
+        kind = _dataclass_in(known[name].type)
+        arguments[name] = _instance(kind, value) if kind is not None and isinstance(value, dict) else value
+    return schema(**arguments)

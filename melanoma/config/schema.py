@@ -1,0 +1,209 @@
+"""The shape of every config group, as dataclasses: a key that is not here is a typing error of the user's.
+
+Nodes with a `_target_` (model, augmentation layers, optimizer, schedule, data source) may carry further
+keys: the arguments of what they build, whose names and types the YAML file that defines them fixes.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from omegaconf import MISSING
+
+__all__ = [
+    "AugmentationConfig",
+    "BalanceConfig",
+    "DataConfig",
+    "DebugConfig",
+    "EvaluateConfig",
+    "EvaluationConfig",
+    "ModelConfig",
+    "PredictConfig",
+    "SplitConfig",
+    "TrackingConfig",
+    "TrainConfig",
+    "TrainingConfig",
+]
+
+
+@dataclass
+class ArchiveConfig:
+    """Caps on a .zip given as `data.path`, against archives made to fill the disk."""
+
+    max_files: int = 1_000_000
+    max_gigabytes: float = 100.0
+
+
+@dataclass
+class DataConfig:
+    """Where the images are and how they are decoded."""
+
+    name: str = MISSING
+    source: dict[str, Any] = MISSING
+    path: str | None = None
+    image_size: int = 180
+    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    classes: Any = None
+    max_megapixels: float = 50.0
+    max_quarantined: float = 0.05
+    archive: ArchiveConfig = field(default_factory=ArchiveConfig)
+
+
+@dataclass
+class SplitConfig:
+    """How the images are divided into training, validation and test."""
+
+    method: Literal["auto", "official", "holdout"] = "auto"
+    validation: float = 0.2
+    test: float = 0.2
+    file: str | None = None
+
+
+@dataclass
+class ModelConfig:
+    """A network; further keys are arguments of `_target_`."""
+
+    _target_: str = MISSING
+    name: str = MISSING
+    classes: int | None = None
+    epochs: int = 20
+    weights: str | None = None
+    warmup_epochs: int = 0
+    finetune_factor: float = 1.0
+
+
+@dataclass
+class MixConfig:
+    """Mixing of pairs of training images; the value is the Beta distribution's alpha, 0 is off."""
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
+@dataclass
+class AugmentationConfig:
+    """Keras layers applied to training batches only, in order."""
+
+    name: str = MISSING
+    layers: list[Any] = field(default_factory=list)
+    mix: MixConfig = field(default_factory=MixConfig)
+
+
+@dataclass
+class BalanceConfig:
+    """What is done about unequal class sizes, on training rows only."""
+
+    name: Literal["none", "class_weight", "oversample", "focal", "augmentor"] = MISSING
+    gamma: float = 2.0
+    images_per_class: int = 500
+    operations: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class OptimizerConfig:
+    """A Keras optimizer; further keys are arguments of `_target_`."""
+
+    _target_: str = MISSING
+    learning_rate: float = 1e-3
+
+
+@dataclass
+class ScheduleConfig:
+    """A learning-rate schedule; further keys are arguments of `_target_`."""
+
+    _target_: str = MISSING
+
+
+@dataclass
+class EarlyStoppingConfig:
+    """Stop after `patience` epochs without a better `training.monitor`; null never stops early."""
+
+    patience: int | None = None
+    min_delta: float = 0.0
+
+
+@dataclass
+class TrainingConfig:
+    """The fit."""
+
+    epochs: int = 20
+    batch_size: int = 32
+    monitor: Literal["val/loss", "val/accuracy", "val/balanced_accuracy", "val/auc"] = "val/loss"
+    restore_best: bool = True
+    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+    label_smoothing: float = 0.0
+    ema: float | None = None
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    deterministic: bool = True
+    jit_compile: bool | None = None
+
+
+@dataclass
+class EvaluationConfig:
+    """How predictions are measured."""
+
+    bootstrap: int = 1000
+    confidence: float = 0.95
+    batch_size: int = 64
+
+
+@dataclass
+class TrackingConfig:
+    """The MLflow store; null takes MLFLOW_TRACKING_URI, else SQLite in the project's root."""
+
+    uri: str | None = None
+    experiment: str = "melanoma"
+    run_name: str | None = None
+    system_metrics: bool = True
+
+
+@dataclass
+class DebugConfig:
+    """Composable shortcuts for debugging; null values change nothing."""
+
+    name: str | None = None
+    train_batches: int | None = None
+    overfit: bool = False
+    profile: bool = False
+
+
+@dataclass
+class TrainConfig:
+    """All of `melanoma train`."""
+
+    seed: int = 0
+    protocol: Literal["clean"] = "clean"
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    debug: DebugConfig = field(default_factory=DebugConfig)
+
+
+@dataclass
+class EvaluateConfig:
+    """All of `melanoma evaluate`."""
+
+    run: str | None = None
+    model: str | None = None
+    include_seen: bool = False
+    seed: int = 0
+    data: DataConfig | None = None
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass
+class PredictConfig:
+    """All of `melanoma predict`."""
+
+    model: str = MISSING
+    input: str = MISSING
+    output: str = "predictions.csv"
+    batch_size: int = 64
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -1,0 +1,1 @@
+"""Data: sources, decoding, splitting, balancing and the input pipeline."""

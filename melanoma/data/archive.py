@@ -1,0 +1,83 @@
+"""Unpacking a .zip that may be hostile."""
+
+import hashlib
+import shutil
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from melanoma.data.cache import cached_folder
+from melanoma.data.progress import Progress
+from melanoma.errors import DataError
+
+__all__ = ["file_sha256", "unpacked"]
+
+
+def unpacked(archive: Path, *, cache: Path, max_files: int, max_bytes: float, progress: Progress) -> Path:
+    """The folder of an archive's files in the cache, unpacked on first use of this content.
+
+    Raises:
+        DataError: not a zip, a damaged or encrypted one, a member that leaves the folder or is a link, or more
+            files or bytes than the caps allow.
+    """
+    try:
+        opened = zipfile.ZipFile(archive)
+    except zipfile.BadZipFile as error:
+        raise DataError(f"data.path is not a readable .zip ({error}). Received: {archive}") from error
+    with opened:
+        members = [m for m in opened.infolist() if not m.is_dir() and not _is_clutter(m.filename)]
+        _check(members, archive, max_files, max_bytes)
+
+        def make(folder: Path) -> None:
+            for member in progress.track(members, f"Unpacking {archive.name}"):
+                _extract(opened, member, folder, archive)
+
+        return cached_folder(cache, "archives", file_sha256(archive)[:32], make)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(members: list[zipfile.ZipInfo], archive: Path, max_files: int, max_bytes: float) -> None:
+    if len(members) > max_files:
+        raise DataError(
+            f"The archive holds more files than data.archive.max_files={max_files} allows; raise that if you trust "
+            f"it. Received: {len(members)} files in {archive}"
+        )
+    size = sum(m.file_size for m in members)
+    if size > max_bytes:
+        raise DataError(
+            f"The archive unpacks to more than data.archive.max_gigabytes={max_bytes / 1e9:g} allows; raise that if "
+            f"you trust it. Received: {size / 1e9:.2f} GB in {archive}"
+        )
+    for member in members:
+        name = member.filename
+        path = PurePosixPath(name.replace("\\", "/"))
+        drive = len(path.parts) > 0 and path.parts[0].endswith(":")
+        if path.is_absolute() or ".." in path.parts or drive or "\0" in name:
+            raise DataError(f"A member of the archive would be written outside its folder; refused. Received: {name!r}")
+        if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise DataError(f"A member of the archive is a link or a device; refused. Received: {name!r}")
+        if member.flag_bits & 0x1:
+            raise DataError(f"The archive is encrypted; unpack it yourself and give the folder. Received: {archive}")
+
+
+def _extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, archive: Path) -> None:
+    target = folder / PurePosixPath(member.filename.replace("\\", "/"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # zipfile stops reading at the declared size, so the caps above hold for what is written too.
+        with opened.open(member) as source, target.open("xb") as sink:
+            shutil.copyfileobj(source, sink, 1 << 20)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise DataError(f"The archive is damaged at {member.filename!r} ({error}). Received: {archive}") from error
+    except OSError as error:
+        raise DataError(f"Unpacking failed at {member.filename!r} ({error}). Received: {archive}") from error
+
+
+def _is_clutter(name: str) -> bool:
+    return name.startswith("__MACOSX/") or PurePosixPath(name).name in (".DS_Store", "Thumbs.db")

@@ -1,0 +1,128 @@
+"""Unequal class sizes: weights, repetition, and files added by Augmentor. On training rows only."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import PIL
+from numpy.typing import NDArray
+
+from melanoma.data.cache import cached_folder, content_key
+from melanoma.data.decode import open_rgb
+from melanoma.data.progress import Progress
+from melanoma.errors import ConfigError
+
+__all__ = ["augmented_files", "class_weights", "oversampled"]
+
+
+def class_weights(targets: NDArray[np.integer], classes: int) -> NDArray[np.float32]:
+    """Weight of each class, inverse to its size, of mean 1 over the images (King & Zeng 2001).
+
+    Args:
+        targets: class index of each training image.
+        classes: number of classes.
+    """
+    counts = np.bincount(targets, minlength=classes)
+    return (len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
+
+
+def oversampled(targets: NDArray[np.integer], seed: int) -> NDArray[np.int64]:
+    """Positions of training images, those of smaller classes repeated to the size of the largest."""
+    rng = np.random.default_rng(seed)
+    groups = [np.flatnonzero(targets == c) for c in np.unique(targets)]
+    largest = max(len(group) for group in groups)
+    positions = []
+    for group in groups:
+        whole, rest = divmod(largest, len(group))
+        positions += [np.tile(group, whole), rng.choice(group, rest, replace=False)]
+    return np.concatenate(positions)
+
+
+def augmented_files(
+    root: Path,
+    rows: pd.DataFrame,
+    *,
+    images_per_class: int,
+    operations: dict[str, dict[str, Any]],
+    seed: int,
+    cache: Path,
+    progress: Progress,
+) -> tuple[Path, pd.DataFrame]:
+    """Make new images of each class with Augmentor, from training images only.
+
+    Augmentor's own `sample` draws from a generator shared by its threads and names files at random; here its
+    operations are applied one file at a time under a seed of the file's own, so that the same arguments give
+    the same bytes.
+
+    Args:
+        root: folder that `rows.path` is relative to.
+        rows: training rows with columns `path`, `label` and `sha256`.
+        images_per_class: files added to each class.
+        operations: name of an `Augmentor.Pipeline` method to its arguments, in order.
+        seed: of the draw of parents and of the operations.
+        cache: the cache folder.
+        progress: shows how far it is.
+
+    Returns:
+        The folder, and a table with columns `path` (relative to it), `label` and `parent`.
+
+    Raises:
+        ConfigError: an operation that Augmentor does not have, or arguments it does not take.
+    """
+    pipeline = _operations(operations)
+    rows = rows.sort_values("path", ignore_index=True)
+    made = _plan(rows, images_per_class, seed)
+    parents = [list(entry) for entry in rows[["path", "label", "sha256"]].itertuples(index=False)]
+    key = content_key("augmentor-1", PIL.__version__, parents, images_per_class, operations, seed)
+
+    def make(folder: Path) -> None:
+        for number, row in enumerate(progress.track(list(made.itertuples()), "Augmentor")):
+            target = folder / row.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _augment_one(root / row.parent, target, pipeline, f"{seed}/{number}")
+
+    return cached_folder(cache, "augmentor", key, make), made
+
+
+def _plan(rows: pd.DataFrame, images_per_class: int, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    planned = []
+    for number, (label, group) in enumerate(rows.groupby("label", sort=True)):
+        parents = group.path.to_numpy()[rng.integers(len(group), size=images_per_class)]
+        planned += [(f"{number:03d}/{i:06d}.jpg", label, parent) for i, parent in enumerate(parents)]
+    return pd.DataFrame(planned, columns=["path", "label", "parent"])
+
+
+def _operations(operations: dict[str, dict[str, Any]]) -> Sequence[Any]:
+    import Augmentor
+
+    pipeline = Augmentor.Pipeline()
+    for name, arguments in operations.items():
+        method = getattr(pipeline, name, None)
+        before = len(pipeline.operations)
+        try:
+            if name.startswith("_") or not callable(method):
+                raise TypeError("Augmentor.Pipeline has no such operation")
+            method(**arguments)
+        except (TypeError, ValueError) as error:
+            raise ConfigError([f"balance.operations.{name}: {error}. Received: {name}({arguments})"]) from error
+        if len(pipeline.operations) != before + 1:
+            raise ConfigError([f"balance.operations.{name} adds no operation to a pipeline. Received: {name}"])
+    return pipeline.operations
+
+
+def _augment_one(source: Path, target: Path, operations: Sequence[Any], seed: str) -> None:
+    state = random.getstate()
+    try:
+        random.seed(seed)
+        images = [open_rgb(source)]
+        for operation in operations:
+            # Augmentor compares a rounded draw with <=, which makes 0.5 fire 55% of the time and 0 fire 5%.
+            if random.random() < operation.probability:
+                images = operation.perform_operation(images)
+        images[0].save(target, "JPEG", quality=95)
+    finally:
+        random.setstate(state)

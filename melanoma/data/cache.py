@@ -1,0 +1,102 @@
+"""The cache of what is derived from data: keyed by content, written whole, shared by processes.
+
+Layout: `<cache>/<kind>/<key>/`, made in a temporary folder beside it and renamed into place, so that an
+entry either is complete or is not there. A lock per key lets one process make it while others wait.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+__all__ = ["CacheEntry", "cached_folder", "clear", "content_key", "entries", "write_atomically"]
+
+KINDS = ("archives", "augmentor", "decoded", "digests", "synthetic")
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One derived thing: its kind, key, size in bytes and time of last use (UTC)."""
+
+    kind: str
+    key: str
+    bytes: int
+    last_used: datetime
+    path: Path
+
+
+def content_key(*parts: Any) -> str:
+    """A key of 32 hexadecimal digits for anything JSON can write, the same on every machine."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def cached_folder(cache: Path, kind: str, key: str, make: Callable[[Path], None]) -> Path:
+    """The folder of an entry, made by `make(temporary_folder)` if it is not there yet.
+
+    If `make` raises, nothing is left behind. A process that was killed leaves a temporary folder, which the
+    next one to make the same entry removes.
+    """
+    home = cache / kind
+    final = home / key
+    if not final.is_dir():
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / f".{key}.lock"):
+            if not final.is_dir():
+                for orphan in home.glob(f".{key}.*.tmp"):
+                    shutil.rmtree(orphan, ignore_errors=True)
+                temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".tmp", dir=home))
+                try:
+                    make(temporary)
+                    temporary.chmod(0o755)
+                    temporary.rename(final)
+                except BaseException:
+                    shutil.rmtree(temporary, ignore_errors=True)
+                    raise
+    os.utime(final)
+    return final
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that readers see the old or the new content, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def entries(cache: Path) -> list[CacheEntry]:
+    """All complete entries, largest first."""
+    found = []
+    for kind in KINDS:
+        for path in sorted((cache / kind).glob("*")):
+            if path.name.startswith("."):
+                continue
+            files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
+            used = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            found.append(CacheEntry(kind, path.stem, sum(f.stat().st_size for f in files), used, path))
+    return sorted(found, key=lambda entry: -entry.bytes)
+
+
+def clear(cache: Path, kind: str | None = None) -> list[CacheEntry]:
+    """Remove all entries, or those of one kind, with what killed processes left; returns what was removed.
+
+    A run that has an entry open keeps reading it: the files vanish when it ends.
+    """
+    removed = [entry for entry in entries(cache) if kind in (None, entry.kind)]
+    for name in KINDS if kind is None else (kind,):
+        shutil.rmtree(cache / name, ignore_errors=True)
+    return removed

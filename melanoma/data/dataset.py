@@ -1,0 +1,203 @@
+"""A data set that is ready to train on: indexed, decoded, cleared of what cannot be read, divided and balanced."""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from melanoma.data.balance import augmented_files
+from melanoma.data.digests import data_fingerprint, file_digests
+from melanoma.data.images import ImageStore, decode_images
+from melanoma.data.progress import Progress
+from melanoma.data.sources import Source, open_path
+from melanoma.data.split import read_split, split_hash, split_parts
+from melanoma.errors import ConfigError, DataError
+
+__all__ = ["Dataset", "add_augmented", "divide", "load_images", "open_source"]
+
+log = logging.getLogger("melanoma")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and what is known of them.
+
+    Attributes:
+        name: of the data config.
+        root: folder that `path` is relative to.
+        classes: class names in the order of the model's outputs.
+        table: one row a readable image: `path`, `label`, `part`, `parent` (of an augmented image, else empty),
+            `sha256`, `target` (class index), `row` (in `store`), and any metadata columns.
+        quarantined: rows that cannot be read: `path`, `label`, `reason`.
+        store: decoded pixels.
+        fingerprint: of the readable images as delivered.
+    """
+
+    name: str
+    root: Path
+    classes: list[str]
+    table: pd.DataFrame
+    quarantined: pd.DataFrame
+    store: ImageStore
+    fingerprint: str
+
+    def part(self, name: str) -> pd.DataFrame:
+        """The rows of one part: `train`, `validation` or `test`."""
+        return self.table[self.table.part == name]
+
+    @property
+    def split_hash(self) -> str:
+        """Hash of which content is in which part; images made by augmentation do not count."""
+        return split_hash(self.table[self.table.parent == ""])
+
+    def pixels(self, rows: pd.DataFrame) -> NDArray[np.uint8]:
+        """Decoded pixels of some of the table's rows, shape (len(rows), size, size, 3)."""
+        return self.store.read(rows.row.to_numpy())
+
+
+def open_source(
+    source: Callable[..., Source],
+    *,
+    path: str | None,
+    classes: Any,
+    max_files: int,
+    max_gigabytes: float,
+    cache: Path,
+    progress: Progress,
+) -> Source:
+    """List a data set's images without reading them.
+
+    Raises:
+        DataError: there are no usable images at `path`.
+        ConfigError: the source does not take the arguments of `data.source`.
+    """
+    folder = open_path(path, cache=cache, max_files=max_files, max_bytes=max_gigabytes * 1e9, progress=progress)
+    wanted = classes if classes is None or isinstance(classes, int) else list(classes)
+    try:
+        found = source(path=folder, cache=cache, classes=wanted, progress=progress)
+    except TypeError as error:
+        raise ConfigError([f"data.source: {error}"]) from error
+    for note in found.notes:
+        log.warning("%s", note)
+    return found
+
+
+def load_images(
+    source: Source,
+    *,
+    name: str,
+    size: int,
+    resize: str,
+    max_megapixels: float,
+    max_quarantined: float,
+    cache: Path,
+    progress: Progress,
+) -> Dataset:
+    """Decode every image once, into the cache, and put aside those that cannot be read.
+
+    Raises:
+        DataError: more than the share `max_quarantined` cannot be read, or a class is left with one image or none.
+    """
+    workers = len(os.sched_getaffinity(0))
+    table = source.table.copy()
+    digests = file_digests(source.root, list(table.path), cache=cache, progress=progress, workers=workers)
+    table["sha256"] = digests
+    readable = table[table.sha256.notna()]
+    store, rows, reasons = decode_images(
+        [source.root / path for path in readable.path],
+        list(readable.sha256),
+        size=size,
+        resize=resize,
+        max_pixels=max_megapixels * 1e6,
+        cache=cache,
+        progress=progress,
+        workers=workers,
+    )
+    reason = pd.Series("no permission to read it", index=table.index[table.sha256.isna()], dtype=object)
+    reason = pd.concat([reason, pd.Series({readable.index[i]: why for i, why in reasons.items()}, dtype=object)])
+    quarantined = table.loc[reason.index, ["path", "label"]].assign(reason=reason).sort_values("path")
+    _check_quarantine(quarantined, len(table), max_quarantined)
+    table = readable.assign(row=pd.array(rows, dtype="Int64")).dropna(subset="row")
+    table = table.astype({"row": np.int64}).reset_index(drop=True)
+    table["target"] = table.label.map({label: i for i, label in enumerate(source.classes)}).astype(np.int64)
+    table["parent"] = ""
+    _check_sizes(table, source)
+    return Dataset(name, source.root, source.classes, table, quarantined, store, data_fingerprint(table))
+
+
+def divide(dataset: Dataset, *, method: str, validation: float, test: float, file: str | None, seed: int) -> Dataset:
+    """Put each image into training, validation or test; see `split_parts` and `read_split`."""
+    table = dataset.table
+    if file is not None:
+        parts = read_split(file, table)
+    else:
+        parts = split_parts(table, method=method, validation=validation, test=test, seed=seed)
+    return replace(dataset, table=table.assign(part=parts))
+
+
+def add_augmented(
+    dataset: Dataset,
+    *,
+    images_per_class: int,
+    operations: dict[str, Any],
+    seed: int,
+    resize: str,
+    cache: Path,
+    progress: Progress,
+) -> Dataset:
+    """Add files that Augmentor makes from the training rows; each row names its parent."""
+    folder, made = augmented_files(
+        dataset.root,
+        dataset.part("train"),
+        images_per_class=images_per_class,
+        operations=operations,
+        seed=seed,
+        cache=cache,
+        progress=progress,
+    )
+    workers = len(os.sched_getaffinity(0))
+    digests = file_digests(folder, list(made.path), cache=cache, progress=progress, workers=workers)
+    made = made.assign(sha256=digests, part="train")
+    store, rows, _ = decode_images(
+        [folder / path for path in made.path],
+        list(made.sha256),
+        size=dataset.store.size,
+        resize=resize,
+        max_pixels=float("inf"),
+        cache=cache,
+        progress=progress,
+        workers=workers,
+    )
+    made["row"] = np.asarray(rows, dtype=np.int64) + len(dataset.store)
+    made["target"] = made.label.map({label: i for i, label in enumerate(dataset.classes)}).astype(np.int64)
+    made["path"] = "augmentor/" + made.path
+    table = pd.concat([dataset.table, made], ignore_index=True)
+    return replace(dataset, table=table, store=dataset.store.joined(store))
+
+
+def _check_quarantine(quarantined: pd.DataFrame, images: int, allowed: float) -> None:
+    for row in quarantined.itertuples():
+        log.warning("Quarantined %s: %s", row.path, row.reason)
+    if len(quarantined) > allowed * images:
+        listed = "; ".join(f"{row.path}: {row.reason}" for row in quarantined.head(5).itertuples())
+        raise DataError(
+            f"{len(quarantined)} of {images} images cannot be read, more than data.max_quarantined={allowed:g} allows. "
+            f"Mend or remove them, or raise that share. Received: {listed}{' ...' if len(quarantined) > 5 else ''}"
+        )
+
+
+def _check_sizes(table: pd.DataFrame, source: Source) -> None:
+    counts = table.label.value_counts().reindex(source.classes, fill_value=0)
+    small = counts[counts < 2]
+    if len(small):
+        listed = ", ".join(f"'{label}': {count}" for label, count in small.items())
+        raise DataError(
+            "Each class needs at least two readable images, and enough for training, validation and test; add images "
+            f"or leave the class out. Received: {listed} in {source.root}"
+        )

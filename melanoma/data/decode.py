@@ -1,0 +1,115 @@
+"""From an image file or its bytes to pixels, the one way for training and serving alike."""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+__all__ = ["DECODER", "UnreadableImage", "decode", "open_rgb"]
+
+# Part of every cache key: raise it when the same file would give other pixels.
+DECODER = "decode-1"
+FORMATS = ("JPEG", "PNG")
+
+
+class UnreadableImage(Exception):
+    """An image cannot be decoded; the message is the reason, in a few words."""
+
+
+def decode(image: Path | bytes, *, size: int, resize: str = "stretch", max_pixels: float = 50e6) -> NDArray[np.uint8]:
+    """Decode a JPEG or PNG to RGB and resize it.
+
+    The format is told from the content, whatever the name. EXIF orientation is applied; grey, palette, CMYK and
+    16-bit images become 8-bit RGB; transparency is laid on white; animated images are refused. Resizing is
+    bilinear with antialiasing.
+
+    Args:
+        image: a file, or the encoded bytes.
+        size: side of the result in pixels.
+        resize: `stretch` to a square, `crop` the centre square, or `pad` with black.
+        max_pixels: larger images are refused before they are decoded.
+
+    Returns:
+        Pixels of shape (size, size, 3), 0 to 255.
+
+    Raises:
+        UnreadableImage: with the reason.
+    """
+    # libjpeg can decode a large photograph at a fraction of its size: still at least twice what is kept.
+    picture = open_rgb(image, max_pixels=max_pixels, at_least=2 * size)
+    target = (size, size)
+    if resize == "crop":
+        picture = ImageOps.fit(picture, target, Image.Resampling.BILINEAR)
+    elif resize == "pad":
+        picture = ImageOps.pad(picture, target, Image.Resampling.BILINEAR, color=(0, 0, 0))
+    elif picture.size != target:
+        picture = picture.resize(target, Image.Resampling.BILINEAR)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def open_rgb(image: Path | bytes, *, max_pixels: float = 50e6, at_least: int | None = None) -> Image.Image:
+    """Decode a JPEG or PNG to an upright 8-bit RGB picture.
+
+    Args:
+        image: a file, or the encoded bytes.
+        max_pixels: larger images are refused before they are decoded.
+        at_least: a large JPEG may be decoded at a fraction of its size that is no smaller than this, in pixels.
+
+    Raises:
+        UnreadableImage: with the reason.
+    """
+    try:
+        source = io.BytesIO(image) if isinstance(image, bytes) else image
+        with warnings.catch_warnings():
+            # Pillow's own limit is a warning at 89 megapixels; ours is checked before decoding.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(source, formats=FORMATS)
+        with opened:
+            width, height = opened.size
+            if width * height > max_pixels:
+                raise UnreadableImage(f"more pixels than allowed ({width}x{height})")
+            if opened.format == "PNG" and getattr(opened, "n_frames", 1) > 1:
+                raise UnreadableImage("animated")
+            if at_least is not None:
+                opened.draft("RGB", (at_least, at_least))
+            return _rgb(ImageOps.exif_transpose(opened))
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(_unidentified(image)) from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage("more pixels than allowed") from error
+    except PermissionError as error:
+        raise UnreadableImage("no permission to read it") from error
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, MemoryError, IndexError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnreadableImage(f"damaged ({reason})") from error
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture
+    if picture.mode.startswith("I") or picture.mode == "F":
+        grey = np.asarray(picture, dtype=np.float64)
+        return Image.fromarray(np.clip(grey / 257, 0, 255).round().astype(np.uint8)).convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        seen = picture.convert("RGBA")
+        white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, seen).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _unidentified(image: Path | bytes) -> str:
+    if isinstance(image, bytes):
+        head = image[:16]
+    else:
+        with image.open("rb") as file:
+            head = file.read(16)
+    if not head:
+        return "empty file"
+    known = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%PDF": "PDF", b"PK": "ZIP"}
+    name = next((name for magic, name in known.items() if head.startswith(magic)), None)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        name = "WebP"
+    return f"{name} is not JPEG or PNG" if name else "not an image"

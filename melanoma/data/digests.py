@@ -1,0 +1,52 @@
+"""SHA-256 of image files, remembered by path, size and time of change so that unchanged files are read once."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+
+from melanoma.data.archive import file_sha256
+from melanoma.data.cache import content_key, write_atomically
+from melanoma.data.progress import Progress
+
+__all__ = ["data_fingerprint", "file_digests"]
+
+
+def file_digests(root: Path, paths: list[str], *, cache: Path, progress: Progress, workers: int) -> list[str | None]:
+    """SHA-256 of each file below `root`, hexadecimal; None for a file that may not be read."""
+    memo_file = cache / "digests" / f"{content_key(str(root.resolve()))}.json"
+    memo = _remembered(memo_file)
+
+    def digest(path: str) -> tuple[str, list[int | str] | None]:
+        try:
+            status = (root / path).stat()
+            known = memo.get(path)
+            if known and known[:2] == [status.st_size, status.st_mtime_ns]:
+                return path, known
+            return path, [status.st_size, status.st_mtime_ns, file_sha256(root / path)]
+        except OSError:
+            return path, None
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = dict(progress.track(pool.map(digest, paths), "Reading images", len(paths)))
+    kept = {path: entry for path, entry in found.items() if entry is not None}
+    if any(memo.get(path) != entry for path, entry in kept.items()):
+        write_atomically(memo_file, json.dumps({**memo, **kept}))
+    return [None if (entry := found[path]) is None else str(entry[2]) for path in paths]
+
+
+def data_fingerprint(table: pd.DataFrame) -> str:
+    """One SHA-256 for a data set: the content, label and delivered part of each image, in any order.
+
+    File names do not count, so that a renamed copy of a data set is the same data set.
+    """
+    rows = sorted(f"{row.sha256}\t{row.label}\t{row.part}" for row in table.itertuples())
+    return content_key("data-1", rows)
+
+
+def _remembered(memo_file: Path) -> dict[str, list[int | str]]:
+    try:
+        return dict(json.loads(memo_file.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}

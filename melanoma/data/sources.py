@@ -1,0 +1,228 @@
+"""Data sources: where images are, what they are labelled, and in which part they were delivered.
+
+A source is a function `source(path, *, cache, classes, progress, **arguments) -> Source`, named by `_target_`
+in a data config. Write one in your own package to add a kind of data set.
+"""
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from melanoma.data.archive import unpacked
+from melanoma.data.cache import cached_folder, content_key
+from melanoma.data.progress import Progress
+from melanoma.errors import DataError
+
+__all__ = ["IMAGE_SUFFIXES", "METADATA", "Source", "class_folders", "image_files", "open_path", "synthetic"]
+
+# Other formats than JPEG and PNG are listed so that they are quarantined by name rather than overlooked.
+IMAGE_SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jp2",
+        ".dcm",
+    ]
+)
+METADATA = ("lesion", "patient", "age", "sex", "site")
+_PARTS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "val": "validation", "valid": "validation", "validation": "validation",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as delivered.
+
+    Attributes:
+        root: the folder that `table.path` is relative to.
+        table: one row an image, columns `path` (POSIX, relative), `label` (class name), `part` (`train`,
+            `validation`, `test` or empty, as delivered), and any of `lesion`, `patient`, `age`, `sex`, `site`.
+        classes: class names, in the order of the model's outputs.
+        notes: what was passed over, for the run.
+    """
+
+    root: Path
+    table: pd.DataFrame
+    classes: list[str]
+    notes: list[str] = field(default_factory=list)
+
+
+def class_folders(
+    path: Path,
+    *,
+    cache: Path,
+    classes: list[str] | int | None = None,
+    progress: Progress,  # noqa: ARG001
+) -> Source:
+    """A folder of class folders, flat or under train/test[/validation], also nested one level down.
+
+    Args:
+        path: the folder. Symbolic links inside it are not followed.
+        cache: unused; sources share one signature.
+        classes: the names in the wanted order, or their number, or None for the folders' names, sorted.
+        progress: unused.
+
+    Raises:
+        DataError: no class folders, fewer than two classes, a class without images, or other classes than wanted.
+    """
+    root = _below_wrappers(path)
+    parts = {p.name: _PARTS[p.name.casefold()] for p in _subfolders(root) if p.name.casefold() in _PARTS}
+    rows: list[tuple[str, str, str]] = []
+    found: set[str] = set()
+    for name, part in parts.items() if parts else [("", "")]:
+        for folder in _subfolders(root / name):
+            label = unicodedata.normalize("NFC", folder.name)
+            found.add(label)
+            rows += [(f.relative_to(path).as_posix(), label, part) for f in image_files(folder)]
+    table = pd.DataFrame(rows, columns=["path", "label", "part"], dtype=object)
+    if parts and "train" not in parts.values():
+        raise DataError(
+            "There is a test or validation folder but no train folder beside it; expected train/CLASS/*.jpg. "
+            f"Received: {path} with {', '.join(sorted(parts))}"
+        )
+    names = ordered_classes(found, classes, path)
+    empty = [name for name in names if name not in set(table.label)]
+    if empty:
+        raise DataError(
+            f"No images for {_listed(empty)}: expected JPEG or PNG files in each class folder. Put images there or "
+            f"remove the folder. Received: {path}"
+        )
+    return Source(path, table.sort_values("path", ignore_index=True), names)
+
+
+def synthetic(
+    path: Path | None,
+    *,
+    cache: Path,
+    classes: list[str] | int | None = None,
+    progress: Progress,
+    **arguments: Any,
+) -> Source:
+    """Drawn lesions, written into the cache on first use. Arguments are those of `write_synthetic`.
+
+    Raises:
+        DataError: `path` was given, or the arguments do not fit together.
+    """
+    from melanoma.data.synthetic import class_names, write_synthetic
+
+    if path is not None:
+        raise DataError(f"data=synthetic draws its own images; for yours use data=folder. Received: data.path={path}")
+    names = class_names(classes) if isinstance(classes, int) else list(classes or class_names(2))
+    key = content_key("synthetic-1", names, arguments)
+
+    def make(folder: Path) -> None:
+        try:
+            write_synthetic(folder, classes=names, **arguments)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"data.source: {error}") from error
+
+    folder = cached_folder(cache, "synthetic", key, make)
+    source = class_folders(folder, cache=cache, classes=names, progress=progress)
+    metadata = pd.read_csv(folder / "metadata.csv").rename(columns={"image": "path"}).drop(columns="label")
+    return Source(folder, source.table.merge(metadata, on="path", how="left"), names)
+
+
+def open_path(path: str | None, *, cache: Path, max_files: int, max_bytes: float, progress: Progress) -> Path | None:
+    """The folder behind `data.path`: the folder itself, or an archive's files in the cache.
+
+    Raises:
+        DataError: there is no such path, or it is neither a folder nor a .zip, or it may not be read.
+    """
+    if path is None:
+        return None
+    where = Path(path).expanduser().absolute()
+    try:
+        if where.is_dir():
+            os.listdir(where)
+            return where
+        if where.is_file():
+            if where.suffix.lower() != ".zip":
+                raise DataError(f"data.path must be a folder or a .zip. Received: {path}")
+            return unpacked(where, cache=cache, max_files=max_files, max_bytes=max_bytes, progress=progress)
+    except PermissionError as error:
+        raise DataError(f"data.path may not be read ({error.strerror}). Received: {path}") from error
+    raise DataError(f"data.path does not exist; expected a folder of images or a .zip. Received: {path}")
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Files below a folder that look like images by name, sorted; links and hidden files are passed over."""
+    found = []
+    for home, folders, files in os.walk(folder, followlinks=False):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = Path(home, name)
+            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") and not path.is_symlink():
+                found.append(path)
+    return sorted(found)
+
+
+def ordered_classes(found: set[str], wanted: Sequence[str] | int | None, path: Path) -> list[str]:
+    """The classes in the order of the model's outputs, checked against `data.classes`.
+
+    Raises:
+        DataError: fewer than two classes, or not those that were wanted.
+    """
+    if isinstance(wanted, int):
+        if len(found) != wanted:
+            raise DataError(
+                f"data.classes asks for {wanted} classes and the data has {len(found)}. "
+                f"Received: {', '.join(sorted(found)) or 'no class folders'} in {path}"
+            )
+        wanted = None
+    if wanted is not None:
+        names = [unicodedata.normalize("NFC", name) for name in wanted]
+        if set(names) != found:
+            raise DataError(
+                "The classes in the data are not those of data.classes. Choose another data config, or give "
+                f"data.classes=null to take them as they are. Missing: {_listed(sorted(set(names) - found))}; "
+                f"not expected: {_listed(sorted(found - set(names)))}. Received: {path}"
+            )
+    else:
+        names = sorted(found)
+    if len(names) < 2:
+        raise DataError(
+            "A classifier needs at least two classes, each a folder of images: CLASS/*.jpg, or train/CLASS/*.jpg. "
+            f"Received: {_listed(names)} in {path}"
+        )
+    return names
+
+
+def _below_wrappers(path: Path) -> Path:
+    """Step through a folder that only wraps another, as archives often have."""
+    for _ in range(2):
+        below = _subfolders(path)
+        wraps = len(below) == 1 and below[0].name.casefold() not in _PARTS and _subfolders(below[0])
+        if not wraps:
+            return path
+        path = below[0]
+    return path
+
+
+def _subfolders(path: Path) -> list[Path]:
+    return sorted(
+        Path(entry.path)
+        for entry in os.scandir(path)
+        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith((".", "__MACOSX"))
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names) if names else "none"

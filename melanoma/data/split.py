@@ -1,0 +1,123 @@
+"""Dividing images into training, validation and test."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+
+from melanoma.data.cache import content_key
+from melanoma.errors import DataError
+
+__all__ = ["PARTS", "read_split", "split_hash", "split_parts"]
+
+PARTS = ("train", "validation", "test")
+
+
+def split_parts(table: pd.DataFrame, *, method: str, validation: float, test: float, seed: int) -> pd.Series:
+    """The part of each row, stratified by class.
+
+    Args:
+        table: columns `path`, `label` and `part` (as delivered, or empty).
+        method: `official` keeps the delivered test set, `holdout` draws all anew, `auto` is `official` where a test
+            set was delivered and `holdout` where none was.
+        validation: share for validation, of all rows that are not in a delivered test set.
+        test: share for test, of all rows; unused with a delivered test set.
+        seed: of the draw.
+
+    Returns:
+        `train`, `validation` or `test` for each row of `table`.
+
+    Raises:
+        DataError: `official` without a delivered test set, or a class too small to be in every part.
+    """
+    delivered = table.part if method != "holdout" else pd.Series("", index=table.index)
+    if method == "official" and not (delivered == "test").any():
+        raise DataError(
+            "split=official needs a delivered test folder (test/CLASS/*.jpg); use split=auto or split=holdout. "
+            f"Received: parts {sorted(set(table.part)) or 'none'}"
+        )
+    parts = delivered.replace("", "train").copy()
+    if not (parts == "test").any():
+        _draw(parts, table, "test", test, seed)
+        validation = validation / (1 - test)
+    if not (parts == "validation").any():
+        _draw(parts, table, "validation", validation, seed)
+    _check_classes(parts, table.label)
+    return parts
+
+
+def read_split(file: str, table: pd.DataFrame) -> pd.Series:
+    """The part of each row from a split file: a CSV with columns `path` and `part`, such as a run's `data/split.csv`.
+
+    Rows with a `parent` (made by augmentation) are passed over: they are made anew.
+
+    Raises:
+        DataError: no such file, missing columns, unknown parts, or other images than in the data set.
+    """
+    where = Path(file).expanduser()
+    try:
+        frame = pd.read_csv(where, keep_default_na=False, dtype=str)
+    except (OSError, ValueError, UnicodeError) as error:
+        raise DataError(f"split.file cannot be read ({error}). Received: {file}") from error
+    if not {"path", "part"} <= set(frame):
+        raise DataError(f"split.file needs columns path and part. Received: {', '.join(frame)} in {file}")
+    if "parent" in frame:
+        frame = frame[frame.parent == ""]
+    wrong = sorted(set(frame.part) - {*PARTS, "quarantined"})
+    if wrong:
+        raise DataError(f"The parts of split.file are train, validation and test. Received: {wrong} in {file}")
+    if frame.path.duplicated().any():
+        raise DataError(f"split.file names an image twice. Received: {frame.path[frame.path.duplicated()].iloc[0]}")
+    parts = table.path.map(frame.set_index("path").part)
+    if parts.isna().any():
+        raise DataError(
+            "split.file must name each image of the data set; it was made for other data. Received: nothing for "
+            f"{int(parts.isna().sum())} of {len(table)} images, such as {table.path[parts.isna()].iloc[0]}"
+        )
+    wanted = parts[parts != "quarantined"]
+    absent = [part for part in PARTS if not (wanted == part).any()]
+    if absent:
+        raise DataError(f"split.file leaves {' and '.join(absent)} without images. Received: {file}")
+    if len(wanted) < len(parts):
+        raise DataError(
+            "split.file marks images as quarantined that can be read now; make a new split. Received: "
+            f"{table.path[parts == 'quarantined'].iloc[0]}"
+        )
+    _check_classes(parts, table.label)
+    return parts
+
+
+def split_hash(table: pd.DataFrame) -> str:
+    """One hash for a split: which content, under which label, is in which part."""
+    rows = sorted(f"{row.sha256}\t{row.label}\t{row.part}" for row in table.itertuples())
+    return content_key("split-1", rows)
+
+
+def _draw(parts: pd.Series, table: pd.DataFrame, name: str, share: float, seed: int) -> None:
+    """Move a stratified share of the training rows to another part."""
+    rows = parts.index[parts == "train"].to_numpy()
+    labels = table.label[rows]
+    counts = labels.value_counts()
+    tiny = sorted(counts.index[counts < 2])
+    classes = len(counts)
+    taken = max(round(share * len(rows)), classes)
+    if tiny or taken > len(rows) - classes:
+        small = tiny or sorted(counts.index[counts == counts.min()])
+        raise DataError(
+            f"Class {', '.join(repr(c) for c in small)} has too few images to stand in training, validation and test; "
+            f"add images or leave the class out. Received: {int(counts.min())} images left when drawing {name}"
+        )
+    _, drawn = train_test_split(rows, test_size=taken, stratify=labels, random_state=np.random.RandomState(seed))
+    parts.loc[drawn] = name
+
+
+def _check_classes(parts: pd.Series, labels: pd.Series) -> None:
+    for part in PARTS:
+        absent = sorted(set(labels) - set(labels[parts == part]))
+        if absent and part != "test":
+            raise DataError(
+                f"Class {', '.join(repr(c) for c in absent)} has no image in {part}: too few images, or a split that "
+                f"leaves it out. Add images or raise split.{part if part != 'train' else 'validation'}. "
+                f"Received: {labels[labels.isin(absent)].value_counts().to_dict()}"
+            )

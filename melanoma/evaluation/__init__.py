@@ -1,0 +1,1 @@
+"""Predicting, measuring and drawing."""

@@ -1,0 +1,28 @@
+"""Class probabilities from a model."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, softmax
+
+from melanoma.data.images import ImageStore
+
+__all__ = ["predict_probabilities", "probabilities_from_logits"]
+
+
+def probabilities_from_logits(logits: NDArray) -> NDArray[np.float64]:
+    """Probabilities of shape (n, classes) from logits of shape (n, classes), or (n, 1) for two classes."""
+    logits = np.asarray(logits, dtype=np.float64)
+    if logits.shape[1] == 1:
+        positive = expit(logits)
+        return np.concatenate([1 - positive, positive], axis=1)
+    return softmax(logits, axis=1)
+
+
+def predict_probabilities(
+    model: object, store: ImageStore, rows: NDArray[np.integer], *, batch_size: int
+) -> NDArray[np.float64]:
+    """Probabilities of shape (len(rows), classes) from a saved model, for images in the order of `rows`."""
+    from melanoma.training.batches import prediction_batches
+
+    batches = prediction_batches(store, rows, batch_size)
+    return np.asarray(model.predict(batches, verbose=0), dtype=np.float64)  # type: ignore[attr-defined]

@@ -1,0 +1,49 @@
+"""The result of a run on the terminal."""
+
+from rich.table import Table
+
+from melanoma.evaluation.evaluate import Evaluation
+from melanoma.terminal import out
+from melanoma.tracking.store import ui_command
+
+__all__ = ["show_result"]
+
+
+def show_result(evaluations: list[Evaluation], run_id: str, uri: str, model: str | None) -> None:
+    """Print the metrics with their intervals, where the run is, and what to do next."""
+    table = Table(title="Result, with 95% intervals" if _confident(evaluations) else "Result", title_justify="left")
+    table.add_column("metric")
+    for evaluation in evaluations:
+        table.add_column(f"{evaluation.part} (n={len(evaluation.rows)})", justify="right")
+    names = list(dict.fromkeys(name for e in evaluations for name in e.metrics))
+    for name in names:
+        table.add_row(name, *(_cell(evaluation, name) for evaluation in evaluations))
+    console = out()
+    console.print(table)
+    console.print(f"Run      {run_id}", soft_wrap=True)
+    if model is not None:
+        console.print(f"Model    {model}   (melanoma predict model={run_id} input=IMAGE)", soft_wrap=True)
+    console.print(f"Figures  {figures_folder(run_id)}", soft_wrap=True)
+    console.print(f"Compare  {ui_command(uri)}", soft_wrap=True)
+
+
+def figures_folder(run_id: str) -> str:
+    """Where a run's figures are: a folder, or an address where the store is remote."""
+    import mlflow
+
+    address = str(mlflow.MlflowClient().get_run(run_id).info.artifact_uri)
+    return f"{address.removeprefix('file://')}/figures"
+
+
+def _cell(evaluation: Evaluation, name: str) -> str:
+    value = evaluation.metrics.get(name)
+    if value is None:
+        return "-"
+    if name not in evaluation.intervals:
+        return f"{value:.3f}                "
+    low, high = evaluation.intervals[name]
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _confident(evaluations: list[Evaluation]) -> bool:
+    return any(e.intervals for e in evaluations)

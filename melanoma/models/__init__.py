@@ -1,0 +1,1 @@
+"""Networks: each a function from input shape and class count to a Keras model of logits."""

@@ -1,0 +1,91 @@
+"""Any network of keras.applications under a new head."""
+
+import inspect
+import sys
+
+import keras
+from keras import layers
+
+from melanoma.errors import ConfigError, ModelError
+from melanoma.models.build import head
+
+__all__ = ["backbone", "families", "imagenet_weights"]
+
+
+def backbone(
+    image_size: int, classes: int, *, family: str, dropout: float = 0.2, pretrained: bool = True
+) -> keras.Model:
+    """A keras.applications network with its own preprocessing, global average pooling and a new head.
+
+    Args:
+        image_size: side of the input in pixels.
+        classes: number of classes.
+        family: name in keras.applications, such as EfficientNetV2B0, ConvNeXtTiny, MobileNetV3Large or ResNet50V2.
+        dropout: rate before the head.
+        pretrained: its weights will be loaded: batch normalisation keeps the statistics that come with them.
+
+    Returns:
+        A model from (n, image_size, image_size, 3) in 0 to 255 to logits, in which the layer `backbone` is the
+        network without its top.
+
+    Raises:
+        ConfigError: there is no such family, or it cannot take this image size.
+    """
+    inputs = keras.Input((image_size, image_size, 3), name="image")
+    network = _network(family, image_size, weights=None)
+    features = network(_preprocessed(family, inputs), training=False if pretrained else None)
+    x = layers.GlobalAveragePooling2D()(features)
+    return keras.Model(inputs, head(x, classes, dropout))
+
+
+def families() -> list[str]:
+    """All names that `family` can take."""
+    return sorted(
+        name
+        for name, function in vars(keras.applications).items()
+        if name[0].isupper() and "include_top" in inspect.signature(function).parameters
+    )
+
+
+def imagenet_weights(model: keras.Model, *, family: str, image_size: int) -> None:
+    """Put ImageNet weights into the `backbone` layer of a model, from the network or from Keras's own cache.
+
+    Raises:
+        ModelError: they can be neither found nor fetched.
+    """
+    try:
+        source = _network(family, image_size, weights="imagenet")
+    except ConfigError:
+        raise
+    except Exception as error:  # Keras raises bare Exception where a download fails
+        raise ModelError(
+            f"The ImageNet weights of {family} cannot be fetched, and are not in Keras's cache. On a machine with a "
+            f"network run keras.applications.{family}(include_top=False).save_weights('{family}.weights.h5'), copy the "
+            f"file here and give model.weights=FILE; or train from scratch with model.weights=none. Received: {error}"
+        ) from error
+    model.get_layer("backbone").set_weights(source.get_weights())
+
+
+def _network(family: str, image_size: int, weights: str | None) -> keras.Model:
+    function = getattr(keras.applications, family, None)
+    if family not in families() or function is None:
+        raise ConfigError([f"model.family must be one of {', '.join(families())}. Received: model.family={family}"])
+    options = {"include_preprocessing": True} if _preprocesses_itself(family) else {}
+    try:
+        return function(
+            include_top=False, weights=weights, input_shape=(image_size, image_size, 3), name="backbone", **options
+        )
+    except ValueError as error:
+        raise ConfigError([f"{family} cannot be built: {error} Received: data.image_size={image_size}"]) from error
+
+
+def _preprocesses_itself(family: str) -> bool:
+    return "include_preprocessing" in inspect.signature(getattr(keras.applications, family)).parameters
+
+
+def _preprocessed(family: str, inputs: keras.KerasTensor) -> keras.KerasTensor:
+    """The family's own preprocessing, as part of the graph so that it is saved with the model."""
+    function = getattr(keras.applications, family, None)
+    if function is None or _preprocesses_itself(family):
+        return inputs
+    return sys.modules[inspect.unwrap(function).__module__].preprocess_input(inputs)

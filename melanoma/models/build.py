@@ -1,0 +1,130 @@
+"""What all networks share: the head, precision, initial weights, and the form in which they are saved."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+from keras import layers
+
+from melanoma.errors import ConfigError, ModelError
+
+__all__ = ["build_network", "copy_weights", "head", "load_model_file", "load_weights_file", "with_probabilities"]
+
+HEAD = "head"
+
+
+def head(features: keras.KerasTensor, classes: int, dropout: float = 0.0) -> keras.KerasTensor:
+    """Dropout and the dense layer of logits: one for two classes, else one a class; always float32."""
+    if dropout:
+        features = layers.Dropout(dropout)(features)
+    return layers.Dense(1 if classes == 2 else classes, dtype="float32", name=HEAD)(features)
+
+
+def build_network(builder: Callable[..., keras.Model], *, image_size: int, classes: int, policy: str) -> keras.Model:
+    """Build a network of logits under a Keras dtype policy.
+
+    Raises:
+        ConfigError: the builder refuses its arguments, or its network does not fit image size and classes.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        network = builder(image_size=image_size, classes=classes)
+    except (TypeError, ValueError) as error:
+        raise ConfigError([f"The model cannot be built: {error}"]) from error
+    finally:
+        keras.config.set_dtype_policy(before)
+    outputs = 1 if classes == 2 else classes
+    if tuple(network.output.shape) != (None, outputs):
+        raise ConfigError(
+            [
+                f"A model for {classes} classes must give {outputs} logits an image. Received: shape {network.output.shape}"
+            ]
+        )
+    return network
+
+
+def with_probabilities(network: keras.Model) -> keras.Model:
+    """The network followed by the softmax: class probabilities of shape (n, classes), also for two classes."""
+    logits = network.output
+    if logits.shape[-1] == 1:
+        logits = layers.Concatenate(dtype="float32")([keras.ops.zeros_like(logits), logits])
+    probabilities = layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
+    return keras.Model(network.inputs, probabilities, name="melanoma")
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> bool:
+    """Copy weights between models of one architecture; the head too if it has the same number of outputs.
+
+    Returns:
+        Whether the head was copied.
+
+    Raises:
+        ModelError: the networks differ in more than the head.
+    """
+    given, wanted = _body(source), _body(target)
+    if [w.shape for w in given] != [w.shape for w in wanted]:
+        raise ModelError(
+            "model.weights are those of another network: its layers have other shapes. Give weights of the same model. "
+            f"Received: {len(given)} arrays where {len(wanted)} were expected"
+        )
+    for theirs, ours in zip(given, wanted, strict=True):
+        ours.assign(theirs)
+    theirs_head, ours_head = source.get_layer(HEAD), target.get_layer(HEAD)
+    same = [w.shape for w in theirs_head.weights] == [w.shape for w in ours_head.weights]
+    if same:
+        ours_head.set_weights(theirs_head.get_weights())
+    return same
+
+
+def load_weights_file(network: keras.Model, path: Path) -> None:
+    """Load a `.keras` model or a `.weights.h5` file, of the whole network or of its `backbone`.
+
+    Raises:
+        ModelError: no such file, or weights of another network.
+    """
+    if not path.is_file():
+        raise ModelError(
+            f"There is no weights file; expected imagenet, none, a file or models:/NAME@ALIAS. Received: {path}"
+        )
+    if path.suffix == ".keras":
+        copy_weights(load_model_file(path), network)
+        return
+    targets = [network, *(layer for layer in network.layers if layer.name == "backbone")]
+    reasons = []
+    for target in targets:
+        try:
+            target.load_weights(path)
+            return
+        except (ValueError, OSError, KeyError) as error:
+            reasons.append(str(error).splitlines()[0])
+    raise ModelError(f"The weights do not fit the network ({reasons[-1]}). Received: model.weights={path}")
+
+
+def load_model_file(path: Path) -> keras.Model:
+    """Load a saved Keras model without running code of its own.
+
+    Raises:
+        ModelError: it cannot be read, or has layers that run arbitrary code.
+    """
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        raise ModelError(f"The model cannot be loaded ({str(error).splitlines()[0]}). Received: {path}") from error
+    refuse_code(model)
+    return model
+
+
+def refuse_code(model: keras.Model) -> None:
+    """Refuse a model with layers that carry code of their own.
+
+    Raises:
+        ModelError: it has a Lambda or a TFSMLayer.
+    """
+    for layer in model._flatten_layers():
+        if type(layer).__name__ in ("Lambda", "TFSMLayer"):
+            raise ModelError(f"Models with a {type(layer).__name__} layer are refused: it can run any code.")
+
+
+def _body(model: keras.Model) -> list:
+    return [w for layer in model.layers if layer.name != HEAD for w in layer.weights]

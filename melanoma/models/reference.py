@@ -1,0 +1,50 @@
+"""The plain CNNs of the reference studies: convolutions with pooling, then dense layers."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+from melanoma.models.build import head
+
+__all__ = ["plain_cnn"]
+
+
+def plain_cnn(
+    image_size: int,
+    classes: int,
+    *,
+    filters: Sequence[int],
+    padding: str = "valid",
+    dense: Sequence[int] = (128,),
+    dropout: float = 0.0,
+) -> keras.Model:
+    """Pixels / 255, then 3x3 convolutions each with 2x2 max pooling, flattened, dense layers, and the head.
+
+    Args:
+        image_size: side of the input in pixels.
+        classes: number of classes.
+        filters: output channels of each convolution.
+        padding: `valid` or `same`.
+        dense: units of each dense layer.
+        dropout: rate before the head.
+
+    Returns:
+        A model from (n, image_size, image_size, 3) in 0 to 255 to logits.
+
+    Raises:
+        ValueError: the image is too small for so many poolings.
+    """
+    inputs = keras.Input((image_size, image_size, 3), name="image")
+    x = layers.Rescaling(1 / 255)(inputs)
+    for number, channels in enumerate(filters):
+        x = layers.Conv2D(channels, 3, padding=padding, activation="relu", name=f"conv{number + 1}")(x)
+        x = layers.MaxPooling2D()(x)
+        if x.shape[1] < 1:
+            raise ValueError(
+                f"The image is too small for {len(filters)} convolutions; raise data.image_size. Received: {image_size}"
+            )
+    x = layers.Flatten()(x)
+    for number, units in enumerate(dense):
+        x = layers.Dense(units, activation="relu", name=f"dense{number + 1}")(x)
+    return keras.Model(inputs, head(x, classes, dropout))

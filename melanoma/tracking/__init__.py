@@ -1,0 +1,1 @@
+"""MLflow: the run, what is logged in it and under which name."""

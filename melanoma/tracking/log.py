@@ -1,0 +1,115 @@
+"""What is logged of an experiment, and under which name."""
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import yaml
+from mlflow.data.sources import LocalArtifactDatasetSource
+
+from melanoma.data.cache import content_key
+from melanoma.data.dataset import Dataset
+from melanoma.data.split import PARTS
+from melanoma.evaluation import plots
+from melanoma.evaluation.evaluate import Evaluation, confusion_json, predictions_table
+from melanoma.tracking.run import Run, flattened
+from melanoma.tracking.source import git_diff, installed_packages
+from melanoma.training.network import Fitted
+
+__all__ = ["log_config", "log_dataset", "log_evaluations", "log_fit", "log_samples"]
+
+_SAMPLES = 8
+
+
+def log_config(run: Run, config: dict[str, Any], overrides: Sequence[str]) -> None:
+    """The resolved configuration as parameters and artifact, with the packages and the state of the code."""
+    run.log_params(flattened(config))
+    run.log_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "config/resolved.yaml")
+    run.log_text(yaml.safe_dump(list(overrides), allow_unicode=True), "config/overrides.yaml")
+    run.log_text(f"# Python {platform.python_version()}\n{installed_packages()}", "environment/requirements.txt")
+    diff = git_diff()
+    if diff:
+        run.log_text(diff, "source/diff.patch")
+
+
+def log_dataset(run: Run, dataset: Dataset, source: str) -> None:
+    """The data set: who is in which part, what was quarantined, its digest, and how the classes are distributed."""
+    table = dataset.table
+    columns = ["path", "label", "part", "parent", "sha256"]
+    extra = [c for c in ("lesion", "patient") if c in table]
+    quarantined = dataset.quarantined.assign(part="quarantined", parent="", sha256="")
+    listed = [table[columns + extra]]
+    if len(quarantined):
+        listed.append(quarantined.reindex(columns=columns))
+        run.log_text(dataset.quarantined.to_csv(index=False), "data/quarantined.csv")
+    run.log_text("".join(t.to_csv(index=False, header=not i) for i, t in enumerate(_aligned(listed))), "data/split.csv")
+    run.set_tags({"melanoma.data.fingerprint": dataset.fingerprint, "melanoma.split.hash": dataset.split_hash})
+    counts = {f"data/images/{part}": len(dataset.part(part)) for part in PARTS}
+    run.log_metrics({**counts, "data/quarantined": len(quarantined), "data/augmented": int((table.parent != "").sum())})
+    for part, context in zip(PARTS, ("training", "validation", "test"), strict=True):
+        rows = dataset.part(part)
+        if len(rows):
+            digest = content_key(sorted(zip(rows.sha256, rows.label, strict=True)))
+            mlflow.log_input(
+                mlflow.data.from_pandas(
+                    rows[["path", "label"]].reset_index(drop=True),
+                    source=LocalArtifactDatasetSource(source),
+                    targets="label",
+                    name=f"{dataset.name}-{part}",
+                    digest=digest,
+                ),
+                context=context,
+            )
+    run.log_figure(plots.class_distribution(table, dataset.classes), "class_distribution")
+
+
+def log_samples(run: Run, dataset: Dataset, augment: Any, seed: int) -> None:
+    """Figures of some images of each class, and of what augmentation makes of some."""
+    rng = np.random.default_rng(seed)
+    train = dataset.part("train")
+    originals = train[train.parent == ""]
+    shown = [
+        group.iloc[rng.choice(len(group), _SAMPLES, replace=len(group) < _SAMPLES)]
+        for _, group in originals.groupby("target", sort=True)
+    ]
+    pixels = np.concatenate([dataset.pixels(rows) for rows in shown])
+    run.log_figure(plots.image_grid(pixels, dataset.classes, _SAMPLES, title="Training images"), "class_samples")
+    parents = [rows.iloc[0] for rows in shown]
+    first = np.stack([dataset.store.read([row.row])[0] for row in parents])
+    repeated = np.repeat(first.astype(np.float32), _SAMPLES - 1, axis=0)
+    changed = np.asarray(augment(repeated)) if augment is not None else repeated
+    changed = changed.clip(0, 255).astype(np.uint8).reshape(len(parents), _SAMPLES - 1, *first.shape[1:])
+    grid = np.concatenate([first[:, None], changed], axis=1).reshape(-1, *first.shape[1:])
+    title = "Augmentation of training batches" if augment is not None else "No augmentation of training batches"
+    figure = plots.image_grid(grid, dataset.classes, _SAMPLES, title=title, first_title="original")
+    run.log_figure(figure, "augmentation_samples")
+
+
+def log_evaluations(run: Run, evaluations: list[Evaluation]) -> None:
+    """Metrics with intervals, confusion matrices and predictions of each part.
+
+    The figures of the test set carry the plain names; those of another part begin with its name.
+    """
+    for evaluation in evaluations:
+        run.log_metrics(evaluation.named_metrics())
+        prefix = "" if evaluation.part == "test" else f"{evaluation.part}_"
+        run.log_figure(plots.confusion_figure(evaluation, shares=False), f"{prefix}confusion_matrix")
+        run.log_figure(plots.confusion_figure(evaluation, shares=True), f"{prefix}confusion_matrix_normalized")
+    run.log_json(confusion_json(evaluations), "evaluation/confusion_matrix.json")
+    run.log_text(predictions_table(evaluations).to_csv(index=False), "evaluation/predictions.csv")
+
+
+def log_fit(run: Run, fitted: Fitted, profile: Path) -> None:
+    """How the fit went: the curves, the epoch kept, and a profile where one was taken."""
+    run.log_figure(plots.training_curves(fitted.history, fitted.epoch), "training_curves")
+    run.log_params({"fit.parameters": fitted.parameters, "fit.precision": fitted.precision})
+    run.log_metrics({"fit/best_epoch": fitted.epoch, "fit/epochs": len(fitted.history)})
+    if profile.is_dir():
+        run.log_file(str(profile), "profile")
+
+
+def _aligned(tables: list[Any]) -> list[Any]:
+    return [table.reindex(columns=tables[0].columns) for table in tables]

@@ -1,0 +1,118 @@
+"""Saving a Keras model to MLflow with what is needed to use it, and loading it again."""
+
+import io
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import mlflow
+import numpy as np
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+from numpy.typing import NDArray
+
+from melanoma.errors import ModelError
+from melanoma.models.build import refuse_code
+
+__all__ = ["SavedModel", "load_saved_model", "model_address", "save_model"]
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model from pixels to probabilities, and what it was saved with.
+
+    Attributes:
+        keras_model: from (n, image_size, image_size, 3) in 0 to 255 to (n, len(classes)).
+        classes: class names in the order of the outputs.
+        image_size: side of the input in pixels.
+        resize: see `melanoma.data.decode.decode`.
+        run_id: of the run that trained it, or None.
+    """
+
+    keras_model: keras.Model
+    classes: list[str]
+    image_size: int
+    resize: str
+    run_id: str | None
+
+
+def save_model(
+    model: keras.Model, *, classes: list[str], image_size: int, resize: str, example: NDArray, metadata: dict[str, Any]
+) -> str:
+    """Log a model named `model` to the active run; returns its address `models:/<id>`.
+
+    Args:
+        model: from pixels to probabilities.
+        classes: class names in the order of the outputs.
+        image_size: side of the input in pixels.
+        resize: how images are brought to that size.
+        example: a few images, shape (n, image_size, image_size, 3), 0 to 255.
+        metadata: further facts to keep with the model.
+    """
+    shape = (-1, image_size, image_size, 3)
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.float32), shape)]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(classes)))]),
+    )
+    packages = ("tensorflow", "keras", "numpy", "mlflow")
+    # MLflow tries the example on the model, and Keras would draw a progress bar for each of two images.
+    with redirect_stdout(io.StringIO()):
+        info = mlflow.models.Model.log(
+            artifact_path=None,
+            name="model",
+            flavor=SimpleNamespace(save_model=_save_into_folder),
+            model=model,
+            signature=signature,
+            input_example=example.astype(np.float32),
+            # Named here because MLflow would start a process with TensorFlow in it to find them out.
+            pip_requirements=[f"{package}=={version(package)}" for package in packages],
+            metadata={"classes": classes, "image_size": image_size, "resize": resize, **metadata},
+        )
+    return str(info.model_uri)
+
+
+def _save_into_folder(*, model: keras.Model, path: str, **arguments: Any) -> None:
+    """`mlflow.keras.save_model` writes the input example before it makes the folder for it."""
+    Path(path).mkdir(parents=True, exist_ok=True)
+    mlflow.keras.save_model(model, path, **arguments)
+
+
+def model_address(model: str) -> str:
+    """A model's address from what a user gives: an address, a folder, or a run's id."""
+    if ":/" in model or Path(model).expanduser().exists():
+        return model
+    return f"runs:/{model}/model"
+
+
+def load_saved_model(model: str) -> SavedModel:
+    """Load a model that `save_model` logged.
+
+    Args:
+        model: `models:/NAME@ALIAS`, `models:/ID`, `runs:/ID/model`, a run's id, or a folder.
+
+    Raises:
+        ModelError: it is not there, or was not saved by this project, or has layers that run arbitrary code.
+    """
+    address = model_address(model)
+    try:
+        info = mlflow.models.get_model_info(address)
+        metadata = info.metadata or {}
+        if not {"classes", "image_size"} <= set(metadata):
+            raise ModelError(f"The model does not say which classes it knows; was it trained here? Received: {model}")
+        loaded = mlflow.keras.load_model(address)
+    except (MlflowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"There is no such model, or it cannot be loaded ({reason}). Received: {model}") from error
+    refuse_code(loaded)
+    return SavedModel(
+        loaded,
+        list(metadata["classes"]),
+        int(metadata["image_size"]),
+        str(metadata.get("resize", "stretch")),
+        info.run_id,
+    )

@@ -1,0 +1,41 @@
+"""Which code and which packages a run was made with."""
+
+import subprocess
+from importlib.metadata import distributions
+
+from melanoma.paths import project_root
+
+__all__ = ["git_commit", "git_diff", "installed_packages"]
+
+_MAX_DIFF = 5_000_000
+
+
+def git_commit() -> dict[str, str]:
+    """The commit of the project's checkout as tags; nothing for an installed package."""
+    commit = _git("rev-parse", "HEAD")
+    return {"mlflow.source.git.commit": commit.strip()} if commit else {}
+
+
+def git_diff() -> str:
+    """What differs from the commit, untracked files named; empty for a clean tree or an installed package."""
+    untracked = _git("ls-files", "--others", "--exclude-standard")
+    diff = _git("diff", "HEAD")
+    listed = "".join(f"# untracked: {line}\n" for line in untracked.splitlines())
+    return (listed + diff)[:_MAX_DIFF]
+
+
+def installed_packages() -> str:
+    """All installed distributions, as lines `name==version`."""
+    found = {d.name: d.version for d in distributions() if d.name}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(found.items(), key=lambda item: item[0].lower()))
+
+
+def _git(*arguments: str) -> str:
+    root = project_root()
+    if not (root / ".git").exists():
+        return ""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""

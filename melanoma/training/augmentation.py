@@ -1,0 +1,221 @@
+"""Random changes of training batches, as Keras layers.
+
+Layers take and give float32 images of shape (n, height, width, 3) in 0 to 255. They are applied in the input
+pipeline, so they are never part of a saved model. Write a Keras layer and name it by `_target_` in a YAML
+file of `conf/augmentation` to add one; all layers of keras.layers that change images work too.
+"""
+
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+__all__ = ["RandomAffine", "RandomBlur", "RandomColor", "RandomCutout", "mix_pairs"]
+
+
+class _Seeded(keras.layers.Layer):
+    """A layer with a random generator of its own, seeded by the run's seed (or by `seed`)."""
+
+    def __init__(self, seed: int | None = None, **kwargs: Any):
+        super().__init__(dtype="float32", **kwargs)
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def _uniform(self, shape: Any, low: float, high: float) -> tf.Tensor:
+        return keras.random.uniform(shape, low, high, seed=self.generator)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+
+class RandomAffine(_Seeded):
+    """Flips, rotation, shift, shear and zoom in one resampling, which is both faster and sharper than several.
+
+    Args:
+        horizontal_flip: mirror left and right half of the time.
+        vertical_flip: mirror top and bottom half of the time.
+        rotation: degrees, either way.
+        shift: share of the side, either way, each axis by itself.
+        shear: degrees, either way.
+        zoom: each axis scaled by a factor in 1 - zoom to 1 + zoom.
+        fill_mode: what lies outside the image: `nearest`, `reflect`, `wrap` or `constant` (black).
+        seed: of this layer; None derives it from the global one.
+    """
+
+    def __init__(
+        self,
+        horizontal_flip: bool = False,
+        vertical_flip: bool = False,
+        rotation: float = 0.0,
+        shift: float = 0.0,
+        shear: float = 0.0,
+        zoom: float = 0.0,
+        fill_mode: str = "reflect",
+        seed: int | None = None,
+    ):
+        super().__init__(seed)
+        if fill_mode not in ("nearest", "reflect", "wrap", "constant"):
+            raise ValueError(f"fill_mode must be nearest, reflect, wrap or constant. Received: fill_mode={fill_mode}")
+        if not 0 <= zoom < 1:
+            raise ValueError(f"zoom must be from 0 to below 1. Received: zoom={zoom}")
+        self.flips = (horizontal_flip, vertical_flip)
+        self.rotation, self.shear = math.radians(rotation), math.radians(shear)
+        self.shift, self.zoom, self.fill_mode = shift, zoom, fill_mode.upper()
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        """Images moved at random; shape and range as given."""
+        shape = tf.shape(images)
+        n = shape[0]
+        height, width = tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
+        angle = self._uniform((n,), -self.rotation, self.rotation)
+        shear = self._uniform((n,), -self.shear, self.shear)
+        scale_x, scale_y = (self._uniform((n,), 1 - self.zoom, 1 + self.zoom) for _ in range(2))
+        scale_x *= self._sign(n, self.flips[0])
+        scale_y *= self._sign(n, self.flips[1])
+        shift_x = self._uniform((n,), -self.shift, self.shift) * width
+        shift_y = self._uniform((n,), -self.shift, self.shift) * height
+        # From output to input coordinates about the centre: rotation @ shear @ scale, then the shift.
+        a, b = tf.cos(angle) * scale_x, -tf.sin(angle + shear) * scale_y
+        d, e = tf.sin(angle) * scale_x, tf.cos(angle + shear) * scale_y
+        centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+        c = centre_x + shift_x - a * centre_x - b * centre_y
+        f = centre_y + shift_y - d * centre_x - e * centre_y
+        zeros = tf.zeros_like(a)
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=images,
+            transforms=tf.stack([a, b, c, d, e, f, zeros, zeros], axis=1),
+            output_shape=shape[1:3],
+            fill_value=0.0,
+            interpolation="BILINEAR",
+            fill_mode=self.fill_mode,
+        )
+
+    def _sign(self, n: tf.Tensor, flip: bool) -> tf.Tensor:
+        return tf.sign(self._uniform((n,), -1.0, 1.0) + 1e-12) if flip else tf.ones((n,))
+
+
+class RandomColor(_Seeded):
+    """Brightness, contrast, saturation and hue as one linear map of the RGB values of each image.
+
+    Args:
+        brightness: share of the full range, either way.
+        contrast: factor in 1 - contrast to 1 + contrast, about mid-grey.
+        saturation: factor in 1 - saturation to 1 + saturation.
+        hue: turns of the colour circle, either way (a rotation about the grey axis).
+        seed: of this layer; None derives it from the global one.
+    """
+
+    def __init__(
+        self,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        saturation: float = 0.0,
+        hue: float = 0.0,
+        seed: int | None = None,
+    ):
+        super().__init__(seed)
+        self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        """Images with other colours; shape and range as given."""
+        n = tf.shape(images)[0]
+        angle = self._uniform((n, 1, 1), -self.hue, self.hue) * 2 * math.pi
+        saturation = self._uniform((n, 1, 1), 1 - self.saturation, 1 + self.saturation)
+        contrast = self._uniform((n, 1, 1), 1 - self.contrast, 1 + self.contrast)
+        offset = self._uniform((n, 1, 1), -self.brightness, self.brightness) * 255
+        grey = tf.fill((3, 3), 1 / 3)
+        cross = tf.constant([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+        # Rodrigues' rotation about the grey axis; what is off that axis is scaled by the saturation.
+        turn = tf.cos(angle) * (tf.eye(3) - grey) + tf.sin(angle) * cross
+        matrix = contrast * (grey + saturation * turn)
+        pixels = tf.reshape(images, (n, -1, 3))
+        pixels = tf.matmul(pixels, matrix, transpose_b=True) + 127.5 * (1 - contrast) + offset
+        return tf.clip_by_value(tf.reshape(pixels, tf.shape(images)), 0, 255)
+
+
+class RandomBlur(_Seeded):
+    """A binomial 5x5 blur, by a random amount, of some images.
+
+    Args:
+        probability: share of images blurred.
+        seed: of this layer; None derives it from the global one.
+    """
+
+    def __init__(self, probability: float = 0.2, seed: int | None = None):
+        super().__init__(seed)
+        self.probability = probability
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        """Images of which some are blurred; shape and range as given."""
+        n = tf.shape(images)[0]
+        chosen = tf.where(self._uniform((n,), 0.0, 1.0) < self.probability)
+        amount = self._uniform((n, 1, 1, 1), 0.3, 1.0)
+        row = tf.constant([1.0, 4, 6, 4, 1]) / 16
+        kernel = tf.tile(row[:, None, None, None], (1, 1, 3, 1))
+        picked = tf.gather_nd(images, chosen)
+        padded = tf.pad(picked, ((0, 0), (2, 2), (2, 2), (0, 0)), "REFLECT")
+        blurred = tf.nn.depthwise_conv2d(padded, kernel, (1, 1, 1, 1), "VALID")
+        blurred = tf.nn.depthwise_conv2d(blurred, tf.transpose(kernel, (1, 0, 2, 3)), (1, 1, 1, 1), "VALID")
+        mixed = picked + tf.gather_nd(amount, chosen) * (blurred - picked)
+        return tf.tensor_scatter_nd_update(images, chosen, mixed)
+
+
+class RandomCutout(_Seeded):
+    """A grey square laid over some images (DeVries & Taylor 2017, arXiv:1708.04552).
+
+    Args:
+        probability: share of images changed.
+        size: side of the square as a share of the image's.
+        seed: of this layer; None derives it from the global one.
+    """
+
+    def __init__(self, probability: float = 0.5, size: float = 0.25, seed: int | None = None):
+        super().__init__(seed)
+        self.probability, self.size = probability, size
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        """Images of which some have a grey square; shape and range as given."""
+        shape = tf.shape(images)
+        n = shape[0]
+        inside = _boxes(self.generator, n, shape[1], shape[2], tf.fill((n,), self.size))
+        chosen = self._uniform((n, 1, 1, 1), 0.0, 1.0) < self.probability
+        return tf.where(inside & chosen, 127.5, images)
+
+
+def mix_pairs(
+    images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, *, mixup: float, cutmix: float, generator: Any
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Mix each image and its label with another of the batch.
+
+    Args:
+        images: (n, height, width, 3).
+        labels: (n, outputs), one-hot or a single 0/1 column.
+        weights: (n,).
+        mixup: alpha of the Beta distribution (Zhang et al. 2018, arXiv:1710.09412), 0 for off.
+        cutmix: alpha of the Beta distribution (Yun et al. 2019, arXiv:1905.04899), 0 for off.
+        generator: a keras.random.SeedGenerator.
+    """
+    n = tf.shape(images)[0]
+    alpha = mixup or cutmix
+    share = keras.random.beta((n,), alpha, alpha, seed=generator)
+    order = tf.argsort(keras.random.uniform((n,), seed=generator))
+    others = tf.gather(images, order)
+    if mixup:
+        weight = share[:, None, None, None]
+        mixed = weight * images + (1 - weight) * others
+    else:
+        inside = _boxes(generator, n, tf.shape(images)[1], tf.shape(images)[2], tf.sqrt(1 - share))
+        mixed = tf.where(inside, others, images)
+        share = 1 - tf.reduce_mean(tf.cast(inside, tf.float32), axis=(1, 2, 3))
+    keep = share[:, None]
+    labels = keep * labels + (1 - keep) * tf.gather(labels, order)
+    weights = share * weights + (1 - share) * tf.gather(weights, order)
+    return mixed, labels, weights
+
+
+def _boxes(generator: Any, n: tf.Tensor, height: tf.Tensor, width: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
+    """Masks (n, height, width, 1) of boxes with a random centre; `side` (n,) as a share of the image's."""
+    y = tf.linspace(0.0, 1.0, height)[None, :] - keras.random.uniform((n, 1), seed=generator)
+    x = tf.linspace(0.0, 1.0, width)[None, :] - keras.random.uniform((n, 1), seed=generator)
+    rows, columns = tf.abs(y) < side[:, None] / 2, tf.abs(x) < side[:, None] / 2
+    return (rows[:, :, None] & columns[:, None, :])[..., None]

@@ -1,0 +1,105 @@
+"""The input pipeline: batches of pixels, labels and weights, read ahead while the model computes."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from melanoma.data.images import ImageStore
+from melanoma.training.augmentation import mix_pairs
+
+__all__ = ["augmenter", "encode", "prediction_batches", "training_batches"]
+
+
+def encode(targets: NDArray[np.integer], classes: int) -> NDArray[np.float32]:
+    """Labels as the networks' outputs are laid out: one column of 0 and 1 for two classes, else one-hot."""
+    if classes == 2:
+        return targets.astype(np.float32)[:, None]
+    return np.eye(classes, dtype=np.float32)[targets]
+
+
+def augmenter(
+    layers: Sequence[keras.layers.Layer], *, mixup: float = 0.0, cutmix: float = 0.0
+) -> Callable[..., tuple] | None:
+    """One function for all changes of a training batch, or None where there are none.
+
+    It takes and gives images (n, size, size, 3) in 0 to 255, labels and weights; with labels None it changes images
+    only and mixes no pairs.
+    """
+    if not layers and not mixup and not cutmix:
+        return None
+    chain = keras.Sequential(list(layers)) if layers else None
+    generator = keras.random.SeedGenerator()
+
+    def change(images: tf.Tensor, labels: tf.Tensor | None, weights: tf.Tensor | None) -> tuple:
+        if chain is not None:
+            images = chain(images, training=True)
+        if labels is not None and (mixup or cutmix):
+            images, labels, weights = mix_pairs(
+                images, labels, weights, mixup=mixup, cutmix=cutmix, generator=generator
+            )
+        return images, labels, weights
+
+    return change
+
+
+def training_batches(
+    store: ImageStore,
+    rows: NDArray[np.integer],
+    labels: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    *,
+    batch_size: int,
+    seed: int,
+    augment: Callable[..., tuple] | None = None,
+) -> tf.data.Dataset:
+    """Endless shuffled batches; each pass over the images is one epoch of ceil(len(rows) / batch_size) batches.
+
+    Args:
+        store: decoded images.
+        rows: row in the store of each training image.
+        labels: (len(rows), outputs), see `encode`.
+        weights: (len(rows),), weight of each image in the loss.
+        batch_size: images a batch; the last of an epoch may be smaller.
+        seed: of the order.
+        augment: see `augmenter`.
+    """
+
+    def batches() -> Iterator[tuple]:
+        rng = np.random.default_rng(seed)
+        while True:
+            order = rng.permutation(len(rows))
+            for start in range(0, len(order), batch_size):
+                batch = order[start : start + batch_size]
+                yield store.read(rows[batch]), labels[batch], weights[batch]
+
+    def change(images: tf.Tensor, y: tf.Tensor, w: tf.Tensor) -> tuple:
+        images = tf.cast(images, tf.float32)
+        if augment is not None:
+            images, y, w = augment(images, y, w)
+        return tf.ensure_shape(images, (None, store.size, store.size, 3)), y, w
+
+    dataset = tf.data.Dataset.from_generator(
+        batches,
+        output_signature=(
+            tf.TensorSpec((None, store.size, store.size, 3), tf.uint8),
+            tf.TensorSpec((None, labels.shape[1]), tf.float32),
+            tf.TensorSpec((None,), tf.float32),
+        ),
+    )
+    # One call at a time: the layers' generators advance in order, and their operations use all cores anyway.
+    return dataset.prefetch(2).map(change).prefetch(2)
+
+
+def prediction_batches(store: ImageStore, rows: NDArray[np.integer], batch_size: int) -> tf.data.Dataset:
+    """Batches of pixels (float32, 0 to 255) in the order of `rows`."""
+
+    def batches() -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(rows), batch_size):
+            yield store.read(rows[start : start + batch_size]).astype(np.float32)
+
+    signature = tf.TensorSpec((None, store.size, store.size, 3), tf.float32)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return dataset.apply(tf.data.experimental.assert_cardinality(-(-len(rows) // batch_size))).prefetch(2)

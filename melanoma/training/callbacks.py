@@ -1,0 +1,164 @@
+"""What happens between epochs: validation, checks, and news for the terminal and the tracking store."""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from melanoma.errors import TrainingError
+from melanoma.evaluation.metrics import epoch_metrics
+from melanoma.evaluation.predict import probabilities_from_logits
+
+__all__ = ["Profile", "Report", "StopOnNaN", "Validate"]
+
+log = logging.getLogger("melanoma")
+
+
+class Validate(keras.callbacks.Callback):
+    """Put the epoch's metrics into `logs` under the names that users see: train/loss, val/auc, ...
+
+    First of the callbacks, so that the others read these names.
+    """
+
+    def __init__(self, batches: tf.data.Dataset, targets: NDArray[np.integer], classes: int, images: int):
+        super().__init__()
+        self.batches, self.targets, self.classes, self.images = batches, targets, classes, images
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Start the clock."""
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Predict the validation images and measure."""
+        trained = time.perf_counter() - self.start
+        learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        logits = self.model.predict(self.batches, verbose=0)
+        measured = epoch_metrics(self.targets, probabilities_from_logits(logits), self.classes)
+        train = {"train/loss": float(logs["loss"]), "train/accuracy": float(logs["accuracy"])}
+        logs.clear()
+        logs.update(train)
+        logs.update({f"val/{name}": value for name, value in measured.items()})
+        logs["learning_rate"] = learning_rate
+        logs["images_per_second"] = self.images / trained
+        logs["seconds_per_epoch"] = time.perf_counter() - self.start
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """End a training whose loss is no longer a number."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Count epochs from where this fit starts."""
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Remember the epoch for the message."""
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Look at the running mean of the loss, in which a NaN stays."""
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+            raise TrainingError(
+                "The loss is no longer a finite number; lower optimizer.learning_rate, set optimizer.clipnorm=1, or try "
+                f"training.precision=float32. Received: loss={loss} in epoch {self.epoch + 1}, step {batch + 1}, at a "
+                f"learning rate of {rate:.3g}"
+            )
+
+
+class Report(keras.callbacks.Callback):
+    """A progress bar on a terminal, a line an epoch in the log, and each epoch's metrics to `on_epoch`."""
+
+    def __init__(self, epochs: int, steps: int, on_epoch: Callable[[int, dict[str, float]], None]):
+        super().__init__()
+        self.epochs, self.steps, self.on_epoch = epochs, steps, on_epoch
+        self.bar: Any = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Show the bar, if someone is there to see it."""
+        if sys.stderr.isatty():
+            self.bar = _bar()
+            self.task = self.bar.add_task("", total=self.epochs * self.steps, metrics="")
+            self.bar.start()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Name the epoch."""
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            text = f"loss {float(logs['loss']):.4f} accuracy {float(logs['accuracy']):.3f}"
+            done = self.epoch * self.steps + batch + 1
+            self.bar.update(
+                self.task, completed=done, description=f"epoch {self.epoch + 1}/{self.epochs}", metrics=text
+            )
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Say how the epoch went."""
+        log.info(
+            "epoch %d/%d  train/loss %.4f  train/accuracy %.3f  val/loss %.4f  val/accuracy %.3f  val/auc %.3f  "
+            "lr %.2e  %.1f s  %.0f images/s",
+            epoch + 1, self.epochs, logs["train/loss"], logs["train/accuracy"], logs["val/loss"], logs["val/accuracy"],
+            logs["val/auc"], logs["learning_rate"], logs["seconds_per_epoch"], logs["images_per_second"],
+        )  # fmt: skip
+        self.on_epoch(epoch, {name: float(value) for name, value in logs.items()})
+
+    def close(self) -> None:
+        """Take the bar away, also after an error."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+class Profile(keras.callbacks.Callback):
+    """Write a TensorFlow profile of steps 5 to 10 of the first epoch."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder, self.running, self.done = folder, False, False
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Start after the first steps, which are slower than the others."""
+        if batch == 5 and not self.done:
+            tf.profiler.experimental.start(str(self.folder))
+            self.running = True
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Stop after a few steps."""
+        if self.running and batch >= 10:
+            self._stop()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Stop where an epoch is shorter than that."""
+        if self.running:
+            self._stop()
+
+    def _stop(self) -> None:
+        tf.profiler.experimental.stop()
+        self.running, self.done = False, True
+
+
+def _bar() -> Any:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from melanoma.terminal import console
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[metrics]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console(),
+        transient=True,
+    )

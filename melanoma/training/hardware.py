@@ -1,0 +1,44 @@
+"""What the machine can do: precision, devices, determinism."""
+
+import os
+from pathlib import Path
+
+# TensorFlow greets with several lines of build details otherwise; a user's own setting wins.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import tensorflow as tf
+
+__all__ = ["has_gpu", "prepare", "resolve_precision"]
+
+
+def prepare(seed: int, deterministic: bool) -> None:
+    """Seed Python, NumPy and TensorFlow, ask for repeatable operations, and let GPU memory grow as needed."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:
+            break  # the GPU is in use already in this process: it keeps its setting
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow sees a GPU."""
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def resolve_precision(precision: str) -> str:
+    """The Keras dtype policy for `training.precision`: `auto` is bfloat16 where the hardware computes in it."""
+    if precision != "auto":
+        return precision
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        return "mixed_bfloat16" if capability >= (8, 0) else "float32"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return "float32"
+    return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"

@@ -1,0 +1,182 @@
+"""From a data set and settings to a fitted model."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma.config.schema import TrainConfig
+from melanoma.data.balance import class_weights, oversampled
+from melanoma.data.dataset import Dataset
+from melanoma.errors import ModelError
+from melanoma.models.backbone import imagenet_weights
+from melanoma.models.build import build_network, copy_weights, load_weights_file, with_probabilities
+from melanoma.models.losses import training_loss
+from melanoma.training.batches import augmenter, encode, prediction_batches, training_batches
+from melanoma.training.fit import FitSettings, fit
+from melanoma.training.hardware import has_gpu, prepare, resolve_precision
+
+__all__ = ["Fitted", "fit_network"]
+
+log = logging.getLogger("melanoma")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model and how it came about.
+
+    Attributes:
+        model: from pixels to probabilities, in float32: what is evaluated is what is saved.
+        augment: what was applied to training batches, or None.
+        history: each epoch's metrics.
+        epoch: the one, from 0, whose weights were kept.
+        parameters: weights of the network, trainable or not.
+        precision: the Keras dtype policy it was trained under.
+    """
+
+    model: keras.Model
+    augment: Callable[[Any], Any] | None
+    history: list[dict[str, float]]
+    epoch: int
+    parameters: int
+    precision: str
+
+
+def fit_network(
+    dataset: Dataset,
+    settings: TrainConfig,
+    *,
+    builder: Callable[..., keras.Model],
+    layers: Sequence[keras.layers.Layer],
+    optimizer: Callable[..., keras.optimizers.Optimizer],
+    schedule: Callable[..., Any],
+    load_model: Callable[[str], keras.Model],
+    on_epoch: Callable[[int, dict[str, float]], None],
+    profile: Path | None,
+) -> Fitted:
+    """Train on the training rows, choose the epoch on the validation rows.
+
+    Args:
+        dataset: divided and, where wanted, with added images.
+        settings: the whole configuration.
+        builder: of the network, called with `image_size` and `classes`.
+        layers: augmentation of training batches.
+        optimizer: called with `learning_rate`.
+        schedule: see `melanoma.training.schedules`.
+        load_model: from the address of a saved model to a Keras model, for `model.weights`.
+        on_epoch: receives each epoch's number, from 0, and metrics.
+        profile: folder for a TensorFlow profile, or None.
+    """
+    prepare(settings.seed, settings.training.deterministic)
+    classes, size = len(dataset.classes), settings.data.image_size
+    policy = resolve_precision(settings.training.precision)
+    network = build_network(builder, image_size=size, classes=classes, policy=policy)
+    _initialise(network, settings.model, size, load_model)
+    rows, targets, weights = _training_rows(dataset, settings)
+    validation = dataset.part("validation")
+    if settings.debug.overfit:
+        rows, targets, weights, validation = _few(dataset, settings)
+    log.info(
+        "%s: %s parameters, %s, %d training and %d validation images",
+        settings.model["name"], f"{network.count_params():,}", policy, len(rows), len(validation),
+    )  # fmt: skip
+    mix = settings.augmentation.mix
+    augment = augmenter([] if settings.debug.overfit else layers, mixup=mix.mixup, cutmix=mix.cutmix)
+    batch_size = settings.training.batch_size
+    steps = -(-len(rows) // batch_size)
+    if settings.debug.train_batches is not None:
+        steps = min(steps, settings.debug.train_batches)
+    history: list[dict[str, float]] = []
+
+    def remember(epoch: int, metrics: dict[str, float]) -> None:
+        history.append(metrics)
+        on_epoch(epoch, metrics)
+
+    epoch = fit(
+        network,
+        training_batches(
+            dataset.store, rows, encode(targets, classes), weights,
+            batch_size=batch_size, seed=settings.seed, augment=augment,
+        ),
+        prediction_batches(dataset.store, validation.row.to_numpy(), settings.evaluation.batch_size),
+        validation.target.to_numpy(),
+        classes=classes,
+        images=min(steps * batch_size, len(rows)),
+        loss=training_loss(
+            classes,
+            label_smoothing=settings.training.label_smoothing,
+            focal_gamma=settings.balance.gamma if settings.balance.name == "focal" else None,
+        ),
+        optimizer=optimizer,
+        learning_rate=settings.optimizer["learning_rate"],
+        schedule=schedule,
+        settings=_fit_settings(settings, steps),
+        on_epoch=remember,
+        profile=profile,
+    )  # fmt: skip
+    plain = build_network(builder, image_size=size, classes=classes, policy="float32")
+    plain.set_weights(network.get_weights())
+    only_images = None if augment is None else lambda images: augment(images, None, None)[0]
+    return Fitted(with_probabilities(plain), only_images, history, epoch, network.count_params(), policy)
+
+
+def _training_rows(
+    dataset: Dataset, settings: TrainConfig
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Row in the store, class and weight in the loss of each training image."""
+    train = dataset.part("train")
+    rows, targets = train.row.to_numpy(), train.target.to_numpy()
+    if settings.balance.name == "oversample":
+        positions = oversampled(targets, settings.seed)
+        rows, targets = rows[positions], targets[positions]
+    weights = np.ones(len(rows), np.float32)
+    if settings.balance.name == "class_weight":
+        weights = class_weights(targets, len(dataset.classes))[targets]
+    return rows, targets, weights
+
+
+def _few(dataset: Dataset, settings: TrainConfig) -> tuple:
+    """A few training images, which are the validation images too."""
+    count = (settings.debug.train_batches or 1) * settings.training.batch_size
+    few = dataset.part("train").sample(frac=1, random_state=settings.seed).head(count)
+    return few.row.to_numpy(), few.target.to_numpy(), np.ones(len(few), np.float32), few
+
+
+def _fit_settings(settings: TrainConfig, steps: int) -> FitSettings:
+    training = settings.training
+    pretrained = settings.model["weights"] not in (None, "none")
+    return FitSettings(
+        epochs=training.epochs,
+        steps_per_epoch=steps,
+        monitor=training.monitor,
+        restore_best=training.restore_best,
+        patience=training.early_stopping.patience,
+        min_delta=training.early_stopping.min_delta,
+        ema=training.ema,
+        jit_compile=has_gpu() if training.jit_compile is None else training.jit_compile,
+        warmup_epochs=settings.model["warmup_epochs"] if pretrained else 0,
+        finetune_factor=settings.model["finetune_factor"],
+    )
+
+
+def _initialise(network: keras.Model, model: dict[str, Any], size: int, load_model: Callable) -> None:
+    """Put the weights that `model.weights` names into a new network."""
+    weights = model["weights"]
+    if weights in (None, "none"):
+        return
+    if weights == "imagenet":
+        if "family" not in model:
+            raise ModelError(
+                f"ImageNet weights exist for model=backbone only. Received: model.weights=imagenet for {model['name']}"
+            )
+        imagenet_weights(network, family=model["family"], image_size=size)
+    elif ":/" in weights:
+        kept = copy_weights(load_model(weights), network)
+        log.info("weights from %s, head %s", weights, "kept" if kept else "new: another number of classes")
+    else:
+        load_weights_file(network, Path(weights).expanduser())

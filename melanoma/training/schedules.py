@@ -1,0 +1,51 @@
+"""Learning-rate schedules: each gives the optimizer's learning rate and the callbacks it needs.
+
+A schedule is a function of `learning_rate`, `epochs`, `steps_per_epoch`, `monitor` and `mode`, named by `_target_`
+in `conf/schedule`.
+"""
+
+from typing import Any
+
+import keras
+
+__all__ = ["constant", "cosine", "plateau"]
+
+Schedule = tuple[Any, list[keras.callbacks.Callback]]
+
+
+def constant(*, learning_rate: float, **_: Any) -> Schedule:
+    """The same learning rate throughout."""
+    return learning_rate, []
+
+
+def cosine(
+    *,
+    learning_rate: float,
+    epochs: int,
+    steps_per_epoch: int,
+    warmup_epochs: float = 1.0,
+    final_fraction: float = 0.01,
+    **_: Any,
+) -> Schedule:
+    """A linear rise over `warmup_epochs`, then half a cosine down to `final_fraction` of the learning rate.
+
+    A warm-up is cut to half of the training where it would be longer.
+    """
+    total = epochs * steps_per_epoch
+    warmup = min(round(warmup_epochs * steps_per_epoch), total // 2)
+    decay = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=learning_rate / max(warmup, 1) if warmup else learning_rate,
+        decay_steps=max(total - warmup, 1),
+        alpha=final_fraction,
+        warmup_target=learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    return decay, []
+
+
+def plateau(
+    *, learning_rate: float, monitor: str, mode: str, factor: float = 0.3, patience: int = 3, **_: Any
+) -> Schedule:
+    """The learning rate is multiplied by `factor` after `patience` epochs without a better `monitor`."""
+    callback = keras.callbacks.ReduceLROnPlateau(monitor=monitor, mode=mode, factor=factor, patience=patience)
+    return learning_rate, [callback]
