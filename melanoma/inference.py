@@ -99,9 +99,9 @@ def _show(table: pd.DataFrame, target: Path) -> None:
     shown = Table("image", "predicted", "probability")
     for row in table.head(_SHOWN).to_dict("records"):
         if isinstance(row["predicted"], str):
-            shown.add_row(str(row["path"]), row["predicted"], f"{row['probability/' + row['predicted']]:.3f}")
+            shown.add_row(_short(row["path"]), row["predicted"], f"{row['probability/' + row['predicted']]:.3f}")
         else:
-            shown.add_row(str(row["path"]), "-", f"unreadable: {row['error']}")
+            shown.add_row(_short(row["path"]), "-", f"unreadable: {row['error']}")
     out().print(shown)
     if len(table) > _SHOWN:
         out().print(f"... and {len(table) - _SHOWN} more")
@@ -109,3 +109,7 @@ def _show(table: pd.DataFrame, target: Path) -> None:
     if failed:
         console().print(f"{failed} of {len(table)} images could not be read; see the column error.", style="yellow")
     out().print(f"Written to {target}", soft_wrap=True)
+
+
+def _short(path: str) -> str:
+    return str(Path(*Path(path).parts[-2:]))

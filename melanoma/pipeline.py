@@ -122,8 +122,8 @@ def read_source(settings: DataConfig) -> Source:
     )
 
 
-def decoded(settings: DataConfig, source: Source) -> Dataset:
-    """Decode a source's images into the cache, and put aside those that cannot be read."""
+def decoded(settings: DataConfig, source: Source, least: int = 2) -> Dataset:
+    """Decode a source's images into the cache, put aside those that cannot be read; `least` images a class must be left."""
     return load_images(
         source,
         name=settings.name,
@@ -131,6 +131,7 @@ def decoded(settings: DataConfig, source: Source) -> Dataset:
         resize=settings.resize,
         max_megapixels=settings.max_megapixels,
         max_quarantined=settings.max_quarantined,
+        least=least,
         cache=cache_dir(),
         progress=TerminalProgress(),
     )

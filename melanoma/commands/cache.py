@@ -26,7 +26,9 @@ def main(arguments: list[str]) -> None:
         removed = clear(cache_dir(), rest[0] if rest else None)
         out().print(f"Removed {len(removed)} entries, {_size(sum(e.bytes for e in removed))}, from {cache_dir()}")
     else:
-        raise MelanomaError(f"Expected list, or clear with one kind or none.\n{_USAGE}\nReceived: {' '.join(arguments)}")
+        raise MelanomaError(
+            f"Expected list, or clear with one kind or none.\n{_USAGE}\nReceived: {' '.join(arguments)}"
+        )
 
 
 def _list() -> None:

@@ -13,7 +13,7 @@ __all__ = ["main"]
 
 def main(arguments: list[str]) -> None:
     """Check the configuration, then evaluate a saved model into a run of its own."""
-    launch("evaluate", EvaluateConfig, evaluate_faults, _evaluate, arguments)
+    launch("evaluate", EvaluateConfig, evaluate_faults, _evaluate, arguments, rename={"model": "saved_model"})
 
 
 def _evaluate(config: DictConfig, overrides: list[str], folder: Path) -> None:

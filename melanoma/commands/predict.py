@@ -13,14 +13,14 @@ __all__ = ["main"]
 
 def main(arguments: list[str]) -> None:
     """Check the configuration, then print and write class probabilities."""
-    launch("predict", PredictConfig, predict_faults, _predict, arguments)
+    launch("predict", PredictConfig, predict_faults, _predict, arguments, rename={"model": "saved_model"})
 
 
 def _predict(config: DictConfig, overrides: list[str], folder: Path) -> None:  # noqa: ARG001
     from melanoma.inference import predict_files
 
     predict_files(
-        model=config.model,
+        model=config.saved_model,
         pattern=config.input,
         output=config.output,
         batch_size=config.batch_size,

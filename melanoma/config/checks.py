@@ -80,12 +80,12 @@ def train_faults(config: DictConfig) -> list[str]:
 def evaluate_faults(config: DictConfig) -> list[str]:
     """Contradictions in a `melanoma evaluate` configuration."""
     faults = _range_faults(config)
-    if (config.run is None) == (config.model is None):
+    if (config.run is None) == (config.saved_model is None):
         faults.append(
             "One of run=RUN_ID and model=ADDRESS must be given, not both. "
-            f"Received: run={config.run} model={config.model}"
+            f"Received: run={config.run} model={config.saved_model}"
         )
-    elif config.model is not None and config.data is None:
+    elif config.saved_model is not None and config.get("data") is None:
         faults.append("With model=ADDRESS the images must be named too, as in data=folder data.path=FOLDER")
     return faults
 

@@ -32,6 +32,7 @@ def launch(
     faults_of: Callable[[DictConfig], list[str]],
     task: Callable[[DictConfig, list[str], Path], None],
     arguments: list[str],
+    rename: dict[str, str] | None = None,
 ) -> None:
     """Check the whole configuration, then hand over to Hydra.
 
@@ -41,19 +42,22 @@ def launch(
         faults_of: finds contradictions between keys.
         task: receives the composed config, the overrides as given, and the folder for this run's files.
         arguments: the command line after the command.
+        rename: keys that users type and the keys of the config that they mean, where a typed key is also the name
+            of a config group and Hydra would take it for a choice.
 
     Raises:
         ConfigError: with every fault that was found.
     """
     register_resolvers()
-    arguments = normalise(arguments)
+    arguments = normalise(_renamed(arguments, rename or {}))
     overrides = overrides_in(arguments)
     if not {"--help", "-h", "--hydra-help"} & set(arguments):
         config, faults = diagnose(command, schema, overrides, search_path_in(arguments))
         if config is not None:
             faults += faults_of(config)
         if faults:
-            raise ConfigError(faults)
+            typed_keys = {key: word for word, key in (rename or {}).items()}
+            raise ConfigError([_spoken(fault, typed_keys) for fault in faults])
 
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -70,6 +74,20 @@ def launch(
     hydra.main(config_path=str(conf_dir()), config_name=command)(run)()
     if failures:
         raise failures[0]
+
+
+def _renamed(arguments: list[str], rename: dict[str, str]) -> list[str]:
+    result = []
+    for word in arguments:
+        key, separator, value = word.partition("=")
+        result.append(f"{rename[key]}{separator}{value}" if separator and key in rename else word)
+    return result
+
+
+def _spoken(fault: str, typed_keys: dict[str, str]) -> str:
+    for key, word in typed_keys.items():
+        fault = fault.replace(key, word)
+    return fault
 
 
 def _instance(schema: type, values: dict[str, Any]) -> Any:

@@ -190,7 +190,7 @@ class EvaluateConfig:
     """All of `melanoma evaluate`."""
 
     run: str | None = None
-    model: str | None = None
+    saved_model: str | None = None
     include_seen: bool = False
     seed: int = 0
     data: DataConfig | None = None
@@ -202,7 +202,7 @@ class EvaluateConfig:
 class PredictConfig:
     """All of `melanoma predict`."""
 
-    model: str = MISSING
+    saved_model: str = MISSING
     input: str = MISSING
     output: str = "predictions.csv"
     batch_size: int = 64

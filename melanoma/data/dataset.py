@@ -96,13 +96,14 @@ def load_images(
     resize: str,
     max_megapixels: float,
     max_quarantined: float,
+    least: int,
     cache: Path,
     progress: Progress,
 ) -> Dataset:
     """Decode every image once, into the cache, and put aside those that cannot be read.
 
     Raises:
-        DataError: more than the share `max_quarantined` cannot be read, or a class is left with one image or none.
+        DataError: more than the share `max_quarantined` cannot be read, or a class is left with fewer than `least`.
     """
     workers = len(os.sched_getaffinity(0))
     table = source.table.copy()
@@ -127,7 +128,7 @@ def load_images(
     table = table.astype({"row": np.int64}).reset_index(drop=True)
     table["target"] = table.label.map({label: i for i, label in enumerate(source.classes)}).astype(np.int64)
     table["parent"] = ""
-    _check_sizes(table, source)
+    _check_sizes(table, source, least)
     return Dataset(name, source.root, source.classes, table, quarantined, store, data_fingerprint(table))
 
 
@@ -192,12 +193,12 @@ def _check_quarantine(quarantined: pd.DataFrame, images: int, allowed: float) ->
         )
 
 
-def _check_sizes(table: pd.DataFrame, source: Source) -> None:
+def _check_sizes(table: pd.DataFrame, source: Source, least: int) -> None:
     counts = table.label.value_counts().reindex(source.classes, fill_value=0)
-    small = counts[counts < 2]
+    small = counts[counts < least]
     if len(small):
         listed = ", ".join(f"'{label}': {count}" for label, count in small.items())
         raise DataError(
-            "Each class needs at least two readable images, and enough for training, validation and test; add images "
-            f"or leave the class out. Received: {listed} in {source.root}"
+            f"Each class needs at least {least} readable images, and enough for its part of the split; add images or "
+            f"leave the class out. Received: {listed} in {source.root}"
         )

@@ -50,7 +50,7 @@ def with_probabilities(network: keras.Model) -> keras.Model:
     if logits.shape[-1] == 1:
         logits = layers.Concatenate(dtype="float32")([keras.ops.zeros_like(logits), logits])
     probabilities = layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
-    return keras.Model(network.inputs, probabilities, name="melanoma")
+    return keras.Model(network.input, probabilities, name="melanoma")
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> bool:

@@ -50,7 +50,7 @@ def resnet_small(
 def _block(x: keras.KerasTensor, width: int, stride: int) -> keras.KerasTensor:
     shortcut = x
     if stride > 1:
-        shortcut = layers.AveragePooling2D(padding="same")(shortcut)
+        shortcut = layers.AveragePooling2D(2, padding="same")(shortcut)
     if shortcut.shape[-1] != width:
         shortcut = _convolution(shortcut, width, kernel=1)
     x = layers.ReLU()(_convolution(x, width, stride=stride))

@@ -8,6 +8,9 @@ from pathlib import Path
 from melanoma.errors import ConfigError
 from melanoma.paths import project_root
 
+# A bar for each small file that MLflow copies says nothing to a user.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
 __all__ = ["prepare_experiment", "tracking_uri", "ui_command"]
 
 

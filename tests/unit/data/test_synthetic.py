@@ -21,9 +21,7 @@ def drawn(folder: Path, **arguments) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -57,9 +55,7 @@ def test_same_arguments_give_the_same_bytes(tmp_path, faulty):
 
 def test_another_seed_draws_other_images(tmp_path):
     first, second = (drawn(tmp_path / str(seed), seed=seed, images=4) for seed in (0, 1))
-    drawings = [
-        {content for name, content in contents(f).items() if name.endswith("jpg")} for f in (first, second)
-    ]
+    drawings = [{content for name, content in contents(f).items() if name.endswith("jpg")} for f in (first, second)]
     assert not drawings[0] & drawings[1]
 
 
@@ -126,9 +122,7 @@ def test_a_lesion_keeps_its_patient_label_and_site(tmp_path):
 def test_no_lesion_or_patient_is_in_both_parts(tmp_path):
     rows = metadata(drawn(tmp_path / "set", images=100, test_share=0.3))
     for key in ("lesion", "patient"):
-        train, test = (
-            {row[key] for row in rows if part_of(row["image"]) == part} for part in ("train", "test")
-        )
+        train, test = ({row[key] for row in rows if part_of(row["image"]) == part} for part in ("train", "test"))
         assert train and test and not train & test
 
 
@@ -162,9 +156,7 @@ def test_exact_duplicates_have_equal_pixels_in_the_same_folder(faulty, truth):
     for original, copy in truth["exact_duplicates"]:
         assert Path(original).parent == Path(copy).parent
         np.testing.assert_array_equal(pixels(faulty / original), pixels(faulty / copy))
-    same_bytes = [
-        (faulty / a).read_bytes() == (faulty / b).read_bytes() for a, b in truth["exact_duplicates"]
-    ]
+    same_bytes = [(faulty / a).read_bytes() == (faulty / b).read_bytes() for a, b in truth["exact_duplicates"]]
     assert same_bytes == [True, False, True, False]
 
 
@@ -300,9 +292,7 @@ def test_draw_lesion_depends_on_its_generators_alone(size):
 def test_a_second_view_shows_the_same_lesion():
     def small(lesion, view):
         generators = np.random.default_rng([0, lesion]), np.random.default_rng([1, lesion, view])
-        image = Image.fromarray(draw_lesion(lesion_style("melanoma", 0), "II", 64, *generators)).resize(
-            (8, 8)
-        )
+        image = Image.fromarray(draw_lesion(lesion_style("melanoma", 0), "II", 64, *generators)).resize((8, 8))
         return np.asarray(image.convert("L"), float).ravel()
 
     likeness = [[np.corrcoef(small(a, 0), small(b, 1))[0, 1] for b in range(12)] for a in range(12)]

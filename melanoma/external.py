@@ -1,0 +1,171 @@
+"""Evaluating a saved model on any data source, without the images it was trained or tuned on."""
+
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from melanoma.config.launch import typed
+from melanoma.config.schema import DataConfig, EvaluateConfig
+from melanoma.data.dataset import Dataset
+from melanoma.errors import DataError, ModelError
+from melanoma.pipeline import Result, decoded, read_source
+from melanoma.terminal import log_to, quiet_native_imports
+from melanoma.tracking.store import tracking_uri
+
+__all__ = ["evaluate_saved"]
+
+log = logging.getLogger("melanoma")
+
+
+def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Result:
+    """Evaluate a saved model into a new run, linked to the run that trained it.
+
+    Images that stand in that run's training or validation part, by content, are left out unless
+    `include_seen`, which is written on the run as its protocol.
+
+    Args:
+        config: the composed configuration of `melanoma evaluate`.
+        overrides: as given on the command line.
+        folder: for the run's log file.
+
+    Raises:
+        ModelError: there is no such model.
+        DataError: the data has classes that the model does not know, or nothing but images it has seen.
+    """
+    log_file = log_to(folder, "evaluate")
+    settings: EvaluateConfig = typed(EvaluateConfig, config)
+    with quiet_native_imports():
+        import mlflow
+
+        from melanoma.evaluation.evaluate import evaluate
+        from melanoma.evaluation.predict import predict_probabilities
+        from melanoma.evaluation.summary import show_result
+        from melanoma.tracking import log as tracking_log
+        from melanoma.tracking.models import load_saved_model, model_address
+        from melanoma.tracking.run import tracked_run
+
+    uri = tracking_uri(settings.tracking.uri)
+    mlflow.set_tracking_uri(uri)
+    address = model_address(settings.saved_model or settings.run or "")
+    saved = load_saved_model(address)
+    data = settings.data or _data_of(saved.run_id)
+    data = replace(data, image_size=saved.image_size, resize=saved.resize)
+    source = read_source(data)
+    seen = _seen_by(saved.run_id)
+    protocol = "seen_images" if settings.include_seen else "clean"
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    if resolved.get("data") is None:
+        resolved["data"] = asdict(data)
+    with tracked_run(
+        uri=uri,
+        experiment=settings.tracking.experiment,
+        name=settings.tracking.run_name,
+        system_metrics=settings.tracking.system_metrics,
+        tags={
+            "melanoma.task": data.name,
+            "melanoma.protocol": protocol,
+            "melanoma.evaluated_model": address,
+            **({"melanoma.evaluated_run": saved.run_id, "mlflow.parentRunId": saved.run_id} if saved.run_id else {}),
+        },
+    ) as run:
+        try:
+            tracking_log.log_config(run, resolved, overrides)
+            dataset = _as_test(decoded(data, source, least=1), saved.classes)
+            if not settings.include_seen:
+                dataset = _without(dataset, seen)
+            run.log_metrics(
+                {"data/seen_left_out": 0 if settings.include_seen else len(source.table) - len(dataset.table)}
+            )
+            tracking_log.log_dataset(run, dataset, data.path or data.name)
+            probabilities = predict_probabilities(
+                saved.keras_model,
+                dataset.store,
+                dataset.table.row.to_numpy(),
+                batch_size=settings.evaluation.batch_size,
+            )
+            evaluation = evaluate(
+                "test",
+                dataset.table,
+                probabilities,
+                saved.classes,
+                resamples=settings.evaluation.bootstrap,
+                confidence=settings.evaluation.confidence,
+                seed=settings.seed,
+            )
+            tracking_log.log_evaluations(run, [evaluation])
+        finally:
+            run.log_file(str(log_file), "logs")
+    show_result([evaluation], run.id, uri, None)
+    return Result(run.id, evaluation.named_metrics(), address)
+
+
+def _data_of(run_id: str | None) -> DataConfig:
+    """The data config of the run that trained a model. Only this project's own sources are built from it."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    if run_id is None:
+        raise DataError(
+            "The model does not say which run trained it; name the images, as in data=folder data.path=FOLDER"
+        )
+    try:
+        text = mlflow.artifacts.load_text(f"runs:/{run_id}/config/resolved.yaml")
+    except (MlflowException, OSError) as error:
+        raise DataError(
+            f"The run has no config/resolved.yaml; name the images with data=... Received: {run_id}"
+        ) from error
+    data = typed(EvaluateConfig, OmegaConf.create({"data": yaml.safe_load(text)["data"]})).data
+    if not str(data.source["_target_"]).startswith("melanoma.data."):
+        raise DataError(
+            "The run's data source is not one of this project's; name it yourself with data=... "
+            f"Received: {data.source['_target_']} in run {run_id}"
+        )
+    return data
+
+
+def _seen_by(run_id: str | None) -> set[str]:
+    """SHA-256 of the images that a run trained or tuned on."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    if run_id is None:
+        log.warning("The model does not say which run trained it: images it has seen cannot be told from others.")
+        return set()
+    try:
+        path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/data/split.csv")
+    except (MlflowException, OSError) as error:
+        raise ModelError(
+            "The run that trained the model has no data/split.csv, so images it has seen cannot be left out; give "
+            f"include_seen=true to evaluate all the same. Received: {run_id}"
+        ) from error
+    table = pd.read_csv(path, keep_default_na=False, dtype=str)
+    return set(table.sha256[table.part.isin(["train", "validation"])])
+
+
+def _as_test(dataset: Dataset, classes: list[str]) -> Dataset:
+    """All images as the test set, their targets by the model's order of classes."""
+    unknown = sorted(set(dataset.classes) - set(classes))
+    if unknown:
+        raise DataError(
+            f"The model does not know {', '.join(repr(c) for c in unknown)}; its classes are {', '.join(classes)}. "
+            f"Rename or leave out those folders. Received: {', '.join(dataset.classes)}"
+        )
+    targets = dataset.table.label.map({label: i for i, label in enumerate(classes)})
+    return replace(dataset, classes=classes, table=dataset.table.assign(part="test", target=targets.astype("int64")))
+
+
+def _without(dataset: Dataset, seen: set[str]) -> Dataset:
+    known = dataset.table.sha256.isin(seen)
+    if known.all():
+        raise DataError(
+            "The model was trained or tuned on every one of these images; give others, or include_seen=true. "
+            f"Received: {len(known)} images, all seen"
+        )
+    if known.any():
+        log.warning("%d of %d images were left out: the model was trained or tuned on them", known.sum(), len(known))
+    return replace(dataset, table=dataset.table[~known].reset_index(drop=True))
