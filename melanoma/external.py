@@ -119,7 +119,7 @@ def _data_of(run_id: str | None) -> DataConfig:
         raise DataError(
             f"The run has no config/resolved.yaml; name the images with data=... Received: {run_id}"
         ) from error
-    data = typed(EvaluateConfig, OmegaConf.create({"data": yaml.safe_load(text)["data"]})).data
+    data: DataConfig = typed(DataConfig, OmegaConf.create(yaml.safe_load(text)["data"]))
     if not str(data.source["_target_"]).startswith("melanoma.data."):
         raise DataError(
             "The run's data source is not one of this project's; name it yourself with data=... "

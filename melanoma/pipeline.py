@@ -61,6 +61,7 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     with quiet_native_imports():
         from melanoma.evaluation.evaluate import evaluate_parts
         from melanoma.evaluation.summary import show_result
+        from melanoma.models.weights import initial_weights
         from melanoma.tracking import log as tracking_log
         from melanoma.tracking.models import load_saved_model, save_model
         from melanoma.tracking.run import tracked_run
@@ -87,7 +88,13 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
                 layers=[_build("augmentation.layers", layer) for layer in resolved["augmentation"]["layers"]],
                 optimizer=partial(_build, "optimizer", _given(resolved["optimizer"])),
                 schedule=partial(_build, "schedule", resolved["schedule"]),
-                load_model=lambda address: load_saved_model(address).keras_model,
+                initialise=partial(
+                    initial_weights,
+                    weights=settings.model.weights,
+                    family=resolved["model"].get("family"),
+                    image_size=settings.data.image_size,
+                    load_model=lambda address: load_saved_model(address).keras_model,
+                ),
                 on_epoch=lambda epoch, metrics: run.log_metrics(metrics, step=epoch),
                 profile=folder / "profile" if settings.debug.profile else None,
             )
@@ -123,7 +130,7 @@ def read_source(settings: DataConfig) -> Source:
 
 
 def decoded(settings: DataConfig, source: Source, least: int = 2) -> Dataset:
-    """Decode a source's images into the cache, put aside those that cannot be read; `least` images a class must be left."""
+    """Decode a source's images into the cache and put aside what cannot be read; each class must keep `least`."""
     return load_images(
         source,
         name=settings.name,
@@ -170,8 +177,8 @@ def _check_classes(model: dict[str, Any], classes: list[str]) -> None:
     if wanted is not None and wanted != len(classes):
         raise ConfigError(
             [
-                f"Model '{model['name']}' is for {wanted} classes and the data has {len(classes)}; choose another model, "
-                f"or other data. Received: {', '.join(classes)}"
+                f"Model '{model['name']}' is for {wanted} classes and the data has {len(classes)}; choose another "
+                f"model, or other data. Received: {', '.join(classes)}"
             ]
         )
 

@@ -1,7 +1,11 @@
 """From a command line, as people and `mlflow run` write it, to Hydra's overrides."""
 
+import re
 import shlex
+from collections.abc import Collection
 from pathlib import Path
+
+from melanoma.errors import ConfigError
 
 __all__ = ["normalise", "overrides_in", "search_path_in"]
 
@@ -15,11 +19,19 @@ _HYDRA_OPTIONS = {
 }  # fmt: skip
 
 
-def normalise(arguments: list[str]) -> list[str]:
+def normalise(arguments: list[str], texts: Collection[str] = ()) -> list[str]:
     """Rewrite a command's arguments as Hydra expects them.
 
     `--a.b c` (how `mlflow run` passes a parameter it does not know) becomes `a.b=c`; `--overrides "a=1 b=2"`
     is split like a shell line; a value that Hydra's grammar cannot read, such as a path with brackets, is quoted.
+
+    Args:
+        arguments: the command line after the command.
+        texts: keys whose values are text and are taken as typed, also where Hydra's grammar would read a number, a
+            list or a sweep, as in a path with a comma.
+
+    Raises:
+        ConfigError: `--overrides` has a quote that does not end.
     """
     result: list[str] = []
     rest = list(arguments)
@@ -35,11 +47,11 @@ def normalise(arguments: list[str]) -> list[str]:
             if not separator:
                 value = rest.pop(0) if rest else ""
             if key == "overrides":
-                result += normalise(shlex.split(value))
+                result += normalise(_split(value), texts)
             else:
-                result.append(_readable(f"{key}={value}"))
+                result.append(_readable(f"{key}={value}", texts))
         else:
-            result.append(_readable(word))
+            result.append(_readable(word, texts))
     return result
 
 
@@ -61,24 +73,38 @@ def search_path_in(arguments: list[str]) -> list[str]:
     found = []
     for position, word in enumerate(arguments):
         option, separator, value = word.partition("=")
-        if option in ("--config-dir", "-cd"):
+        if option in ("--config-dir", "-cd") and (separator or position + 1 < len(arguments)):
             found.append(value if separator else arguments[position + 1])
     return [str(Path(folder).expanduser().resolve()) for folder in found]
 
 
-def _readable(override: str) -> str:
-    """The override itself, or with its value quoted where Hydra's grammar cannot read it bare."""
+def _split(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise ConfigError([f"--overrides cannot be split into words: {error}. Received: {line}"]) from error
+
+
+def _readable(override: str, texts: Collection[str]) -> str:
+    """The override itself, or with its value quoted where Hydra's grammar would not read it as meant."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import QuotedString
     from hydra.errors import HydraException
 
     key, separator, value = override.partition("=")
     if not separator:
         return override
-    quoted = f"{key}='{value.replace(chr(92), chr(92) * 2).replace(chr(39), chr(92) + chr(39))}'"
-    for candidate in (override, quoted):
+    parser = OverridesParser.create()
+    # In Hydra's quoted strings a backslash stands for itself, but before a quote.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), value)
+    quoted = f"{key}='{escaped}'"
+    try:
+        read = parser.parse_override(override)
+    except HydraException:
         try:
-            OverridesParser.create().parse_override(candidate)
-            return candidate
+            parser.parse_override(quoted)
         except HydraException:
-            continue
-    return override
+            return override
+        return quoted
+    as_typed = isinstance(read._value, QuotedString) or read._value is None or read._value == value
+    return override if as_typed or key.lstrip("+") not in texts else quoted

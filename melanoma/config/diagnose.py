@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from melanoma.paths import conf_dir
 
-__all__ = ["compose_config", "diagnose", "schema_faults"]
+__all__ = ["compose_config", "dataclass_in", "diagnose", "schema_faults", "text_keys"]
 
 
 def compose_config(config_name: str, overrides: list[str], search_path: list[str] | None = None) -> DictConfig:
@@ -24,21 +24,26 @@ def compose_config(config_name: str, overrides: list[str], search_path: list[str
 
 
 def diagnose(
-    config_name: str, schema: type, overrides: list[str], search_path: list[str] | None = None
+    config_name: str,
+    schema: type,
+    overrides: list[str],
+    search_path: list[str] | None = None,
+    *,
+    multirun: bool = False,
 ) -> tuple[DictConfig | None, list[str]]:
     """Compose a configuration and list all that is wrong with the overrides and with types.
 
     Returns:
         The composed config (None where it could not be composed at all) and the faults.
     """
-    parsed, faults = _parse(overrides)
+    parsed, faults = _parse(overrides, multirun)
     extra = _search_override(search_path)
     with initialize_config_dir(str(conf_dir())):
         loader = GlobalHydra.instance().config_loader()
         groups, values = [], []
         for override in parsed:
             key = override.key_or_group.partition("@")[0]
-            options = loader.get_group_options(key) if "." not in key else []
+            options = loader.get_group_options(key, config_name=config_name, overrides=extra) if "." not in key else []
             if not options:
                 values.append(override)
             else:
@@ -68,13 +73,17 @@ def schema_faults(schema: type, config: DictConfig, base: DictConfig, prefix: st
     """Keys and types in `config` that do not fit the dataclass `schema`.
 
     `base` is the config before single values were overridden: what its YAML files say fixes the types of the
-    arguments of a node with a `_target_`.
+    arguments of a node with a `_target_`. Values in `config` that can be converted to the schema's type are, such as
+    the folder 2024 to text.
     """
     faults: list[str] = []
     structured = OmegaConf.structured(schema)
+    needed = {key.partition(".")[0] for key in OmegaConf.missing_keys(structured)}
+    for key in sorted(needed - set(map(str, config))):
+        faults.append(f"{prefix}{key} must be given. Received: nothing")
     names = {f.name: f.type for f in fields(schema)}
     open_ended = "_target_" in names
-    for key in config:
+    for key in map(str, config):
         path = f"{prefix}{key}"
         if OmegaConf.is_missing(config, key):
             faults.append(f"{path} must be given, as in {path}=VALUE. Received: nothing")
@@ -84,11 +93,11 @@ def schema_faults(schema: type, config: DictConfig, base: DictConfig, prefix: st
         except OmegaConfBaseException as error:
             faults.append(f"{path} cannot be resolved: {str(error).splitlines()[0]}")
             continue
-        kind = _dataclass_in(names.get(key))
+        kind = dataclass_in(names.get(key))
         before = base.get(key) if isinstance(base, DictConfig) and not OmegaConf.is_missing(base, key) else None
         if key not in names:
             if not open_ended:
-                faults.append(f"{path} is not a key of the configuration.{_closest(str(key), names)} Received: {path}")
+                faults.append(f"{path} is not a key of the configuration.{_closest(key, names)} Received: {path}")
             else:
                 faults += _argument_faults(path, value, before)
         elif kind is not None and isinstance(value, DictConfig):
@@ -96,18 +105,26 @@ def schema_faults(schema: type, config: DictConfig, base: DictConfig, prefix: st
         elif isinstance(value, DictConfig) and isinstance(before, DictConfig):
             faults += _argument_faults(path, value, before)
         else:
-            try:
-                OmegaConf.update(structured, key, value)
-            except OmegaConfBaseException as error:
-                faults.append(f"{path}: {str(error).splitlines()[0]}. Received: {path}={value}")
+            faults += _type_faults(path, structured, config, key)
     return faults
+
+
+def _type_faults(path: str, structured: DictConfig, config: DictConfig, key: str) -> list[str]:
+    value = config[key]
+    try:
+        OmegaConf.update(structured, key, value)
+    except OmegaConfBaseException as error:
+        return [f"{path}: {str(error).splitlines()[0]}. Received: {path}={value}"]
+    if type(structured[key]) is not type(value):
+        config[key] = structured[key]
+    return []
 
 
 def _argument_faults(path: str, value: Any, before: Any) -> list[str]:
     """Arguments of a `_target_` keep the type that the YAML file gives them."""
     if isinstance(value, DictConfig) and isinstance(before, DictConfig):
         faults = []
-        for key in value:
+        for key in map(str, value):
             if OmegaConf.is_missing(value, key):
                 faults.append(f"{path}.{key} must be given, as in {path}.{key}=VALUE. Received: nothing")
             elif not OmegaConf.is_missing(before, key):
@@ -123,13 +140,17 @@ def _argument_faults(path: str, value: Any, before: Any) -> list[str]:
     return [f"{path} must be of type {wanted}, such as {before}. Received: {path}={value}"]
 
 
-def _parse(overrides: list[str]) -> tuple[list[Override], list[str]]:
+def _parse(overrides: list[str], multirun: bool) -> tuple[list[Override], list[str]]:
     parser, parsed, faults = OverridesParser.create(), [], []
     for text in overrides:
         try:
-            parsed.append(parser.parse_override(text))
+            override = parser.parse_override(text)
         except HydraException:
             faults.append(f"An argument cannot be read; expected key=value or group=choice. Received: {text}")
+            continue
+        parsed.append(override)
+        if override.is_sweep_override() and not multirun:
+            faults.append(f"Only with --multirun can a key have several values. Received: {text}")
     return parsed, faults
 
 
@@ -141,7 +162,7 @@ def _choice_faults(override: Override, options: list[str]) -> list[str]:
         chosen = list(override.sweep_string_iterator())
     else:
         chosen = [override.get_value_element_as_str()]
-    wrong = [c for c in chosen if c not in options and c != "null"]
+    wrong = [c for c in chosen if c not in options]
     return [
         f"There is no {group} named '{c}'.{_closest(c, options)} Choices: {', '.join(options)}. Received: {group}={c}"
         for c in wrong
@@ -162,7 +183,7 @@ def _key_fault(override: Override, base: DictConfig) -> str | None:
 
 def _leaves(node: DictConfig, prefix: str = "") -> list[str]:
     found = []
-    for key in node:
+    for key in map(str, node):
         path = f"{prefix}{key}"
         found.append(path)
         value = None if OmegaConf.is_missing(node, key) else node._get_node(key)
@@ -188,7 +209,20 @@ def _closest(word: str, candidates: Any) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
-def _dataclass_in(annotation: Any) -> type | None:
+def text_keys(schema: type, prefix: str = "") -> set[str]:
+    """Dotted keys of a dataclass, and of those in it, whose values are text."""
+    found = set()
+    for field in fields(schema):
+        kind = dataclass_in(field.type)
+        if kind is not None:
+            found |= text_keys(kind, f"{prefix}{field.name}.")
+        elif field.type is str or str in get_args(field.type):
+            found.add(f"{prefix}{field.name}")
+    return found
+
+
+def dataclass_in(annotation: Any) -> type | None:
+    """The dataclass that an annotation names, also as `X | None`."""
     if isinstance(annotation, type) and is_dataclass(annotation):
         return annotation
     if get_origin(annotation) is not None:

@@ -2,17 +2,21 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from melanoma.config.arguments import normalise, overrides_in, search_path_in
-from melanoma.config.diagnose import diagnose
+from melanoma.config.diagnose import dataclass_in, diagnose, schema_faults, text_keys
 from melanoma.errors import ConfigError, MelanomaError
 from melanoma.paths import conf_dir, project_root
 
 __all__ = ["launch", "register_resolvers", "typed"]
+
+
+T = TypeVar("T")
 
 
 def register_resolvers() -> None:
@@ -20,10 +24,10 @@ def register_resolvers() -> None:
     OmegaConf.register_resolver("melanoma_root", lambda: str(project_root()), replace=True)
 
 
-def typed(schema: type, config: DictConfig) -> Any:
-    """The resolved config as dataclass instances; nodes with a `_target_` become plain dictionaries."""
-    resolved = OmegaConf.to_container(config, resolve=True)
-    return _instance(schema, resolved)
+def typed(schema: type[T], config: DictConfig) -> T:
+    """The resolved config as an instance of its schema; the arguments of a `_target_` are not part of it."""
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    return cast(T, _instance(schema, resolved))
 
 
 def launch(
@@ -49,14 +53,19 @@ def launch(
         ConfigError: with every fault that was found.
     """
     register_resolvers()
-    arguments = normalise(_renamed(arguments, rename or {}))
+    rename = rename or {}
+    multirun = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments)
+    texts = text_keys(schema)
+    # In a sweep a comma separates values, also of texts.
+    typed_texts = set() if multirun else texts | {word for word, key in rename.items() if key in texts}
+    arguments = _renamed(normalise(arguments, typed_texts), rename)
     overrides = overrides_in(arguments)
     if not {"--help", "-h", "--hydra-help"} & set(arguments):
-        config, faults = diagnose(command, schema, overrides, search_path_in(arguments))
+        config, faults = diagnose(command, schema, overrides, search_path_in(arguments), multirun=multirun)
         if config is not None:
             faults += faults_of(config)
         if faults:
-            typed_keys = {key: word for word, key in (rename or {}).items()}
+            typed_keys = {key: word for word, key in rename.items()}
             raise ConfigError([_spoken(fault, typed_keys) for fault in faults])
 
     import hydra
@@ -66,6 +75,9 @@ def launch(
 
     def run(config: DictConfig) -> None:
         try:
+            # Converts values to their types, as above; and only the first values of a sweep were looked at there.
+            if faults := schema_faults(schema, config, config) + faults_of(config):
+                raise ConfigError(faults)
             task(config, list(HydraConfig.get().overrides.task), Path(HydraConfig.get().runtime.output_dir))
         except MelanomaError as error:
             failures.append(error)  # Hydra would print a traceback, and end a sweep
@@ -91,15 +103,9 @@ def _spoken(fault: str, typed_keys: dict[str, str]) -> str:
 
 
 def _instance(schema: type, values: dict[str, Any]) -> Any:
-    from dataclasses import fields
-
-    from melanoma.config.diagnose import _dataclass_in
-
-    known = {f.name: f for f in fields(schema)}
-    if "_target_" in known:
-        return values
     arguments = {}
-    for name, value in values.items():
-        kind = _dataclass_in(known[name].type)
-        arguments[name] = _instance(kind, value) if kind is not None and isinstance(value, dict) else value
+    for field in fields(schema):
+        if field.name in values:
+            value, kind = values[field.name], dataclass_in(field.type)
+            arguments[field.name] = _instance(kind, value) if kind is not None and isinstance(value, dict) else value
     return schema(**arguments)

@@ -1,6 +1,7 @@
 """Unpacking a .zip that may be hostile."""
 
 import hashlib
+import lzma
 import shutil
 import stat
 import zipfile
@@ -23,7 +24,7 @@ def unpacked(archive: Path, *, cache: Path, max_files: int, max_bytes: float, pr
     """
     try:
         opened = zipfile.ZipFile(archive)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise DataError(f"data.path is not a readable .zip ({error}). Received: {archive}") from error
     with opened:
         members = [m for m in opened.infolist() if not m.is_dir() and not _is_clutter(m.filename)]
@@ -73,7 +74,7 @@ def _extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, arc
         # zipfile stops reading at the declared size, so the caps above hold for what is written too.
         with opened.open(member) as source, target.open("xb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError) as error:
         raise DataError(f"The archive is damaged at {member.filename!r} ({error}). Received: {archive}") from error
     except OSError as error:
         raise DataError(f"Unpacking failed at {member.filename!r} ({error}). Received: {archive}") from error

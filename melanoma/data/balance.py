@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import PIL
 from numpy.typing import NDArray
+from PIL import Image
 
 from melanoma.data.cache import cached_folder, content_key
 from melanoma.data.decode import open_rgb
@@ -103,26 +104,40 @@ def _operations(operations: dict[str, dict[str, Any]]) -> Sequence[Any]:
     for name, arguments in operations.items():
         method = getattr(pipeline, name, None)
         before = len(pipeline.operations)
+        off = isinstance(arguments, dict) and arguments.get("probability") == 0  # which Augmentor refuses
         try:
             if name.startswith("_") or not callable(method):
                 raise TypeError("Augmentor.Pipeline has no such operation")
-            method(**arguments)
-        except (TypeError, ValueError) as error:
+            method(**{**arguments, "probability": 1} if off else arguments)
+        except Exception as error:
             raise ConfigError([f"balance.operations.{name}: {error}. Received: {name}({arguments})"]) from error
         if len(pipeline.operations) != before + 1:
             raise ConfigError([f"balance.operations.{name} adds no operation to a pipeline. Received: {name}"])
+        if off:
+            pipeline.operations[-1].probability = 0
     return pipeline.operations
 
 
 def _augment_one(source: Path, target: Path, operations: Sequence[Any], seed: str) -> None:
-    state = random.getstate()
+    state, numpy_state = random.getstate(), np.random.get_state()
     try:
         random.seed(seed)
-        images = [open_rgb(source)]
+        np.random.seed(random.getrandbits(32))  # some operations draw from it
+        images = [open_rgb(source, max_pixels=float("inf"))]  # the parents have been decoded before
         for operation in operations:
             # Augmentor compares a rounded draw with <=, which makes 0.5 fire 55% of the time and 0 fire 5%.
             if random.random() < operation.probability:
-                images = operation.perform_operation(images)
+                images = _performed(operation, images, source)
         images[0].save(target, "JPEG", quality=95)
     finally:
         random.setstate(state)
+        np.random.set_state(numpy_state)
+
+
+def _performed(operation: Any, images: list[Image.Image], source: Path) -> list[Image.Image]:
+    try:
+        return operation.perform_operation(images)
+    except Exception as error:
+        raise ConfigError(
+            [f"balance.operations: {type(operation).__name__} fails with these arguments ({error}). Received: {source}"]
+        ) from error

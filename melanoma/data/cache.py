@@ -36,7 +36,7 @@ class CacheEntry:
 def content_key(*parts: Any) -> str:
     """A key of 32 hexadecimal digits for anything JSON can write, the same on every machine."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def cached_folder(cache: Path, kind: str, key: str, make: Callable[[Path], None]) -> Path:

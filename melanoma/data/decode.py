@@ -6,13 +6,22 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 __all__ = ["DECODER", "UnreadableImage", "decode", "open_rgb"]
 
 # Part of every cache key: raise it when the same file would give other pixels.
 DECODER = "decode-1"
 FORMATS = ("JPEG", "PNG")
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class UnreadableImage(Exception):
@@ -44,6 +53,8 @@ def decode(image: Path | bytes, *, size: int, resize: str = "stretch", max_pixel
     if resize == "crop":
         picture = ImageOps.fit(picture, target, Image.Resampling.BILINEAR)
     elif resize == "pad":
+        if round(min(picture.size) / max(picture.size) * size) < 1:
+            raise UnreadableImage(f"too narrow to pad ({picture.width}x{picture.height})")
         picture = ImageOps.pad(picture, target, Image.Resampling.BILINEAR, color=(0, 0, 0))
     elif picture.size != target:
         picture = picture.resize(target, Image.Resampling.BILINEAR)
@@ -75,7 +86,7 @@ def open_rgb(image: Path | bytes, *, max_pixels: float = 50e6, at_least: int | N
                 raise UnreadableImage("animated")
             if at_least is not None:
                 opened.draft("RGB", (at_least, at_least))
-            return _rgb(ImageOps.exif_transpose(opened))
+            return _rgb(_upright(opened))
     except UnidentifiedImageError as error:
         raise UnreadableImage(_unidentified(image)) from error
     except Image.DecompressionBombError as error:
@@ -85,6 +96,13 @@ def open_rgb(image: Path | bytes, *, max_pixels: float = 50e6, at_least: int | N
     except (OSError, SyntaxError, ValueError, TypeError, EOFError, MemoryError, IndexError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadableImage(f"damaged ({reason})") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turned as EXIF says. Pillow's `exif_transpose` writes the EXIF anew too, and fails where a tag is malformed."""
+    picture.load()  # a PNG may hold its EXIF after the pixels
+    turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    return picture.copy() if turn is None else picture.transpose(turn)
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

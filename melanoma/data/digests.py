@@ -1,6 +1,7 @@
 """SHA-256 of image files, remembered by path, size and time of change so that unchanged files are read once."""
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def file_digests(root: Path, paths: list[str], *, cache: Path, progress: Progres
         try:
             status = (root / path).stat()
             known = memo.get(path)
-            if known and known[:2] == [status.st_size, status.st_mtime_ns]:
+            if known and known[:2] == [status.st_size, status.st_mtime_ns] and os.access(root / path, os.R_OK):
                 return path, known
             return path, [status.st_size, status.st_mtime_ns, file_sha256(root / path)]
         except OSError:

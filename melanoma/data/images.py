@@ -46,7 +46,7 @@ class ImageStore:
         stride = out[0].nbytes if len(rows) else 0
         for target, row in zip(out, rows, strict=True):
             segment = int(np.searchsorted(self.starts, row, side="right")) - 1
-            read = os.preadv(self.files[segment], [target], (int(row) - self.starts[segment]) * stride)
+            read = os.preadv(self.files[segment], [target.data], (int(row) - self.starts[segment]) * stride)
             if read != stride:
                 raise OSError(
                     f"The cache of decoded images is damaged; run `melanoma cache clear`. Received: row {row}"

@@ -68,7 +68,7 @@ class Source:
 def class_folders(
     path: Path,
     *,
-    cache: Path,
+    cache: Path,  # noqa: ARG001
     classes: list[str] | int | None = None,
     progress: Progress,  # noqa: ARG001
 ) -> Source:

@@ -38,11 +38,11 @@ def split_parts(table: pd.DataFrame, *, method: str, validation: float, test: fl
             f"Received: parts {sorted(set(table.part)) or 'none'}"
         )
     parts = delivered.replace("", "train").copy()
+    for_validation = round(validation * (parts != "test").sum())
     if not (parts == "test").any():
-        _draw(parts, table, "test", test, seed)
-        validation = validation / (1 - test)
+        _draw(parts, table, "test", round(test * len(table)), seed)
     if not (parts == "validation").any():
-        _draw(parts, table, "validation", validation, seed)
+        _draw(parts, table, "validation", for_validation, seed)
     _check_classes(parts, table.label)
     return parts
 
@@ -94,21 +94,23 @@ def split_hash(table: pd.DataFrame) -> str:
     return content_key("split-1", rows)
 
 
-def _draw(parts: pd.Series, table: pd.DataFrame, name: str, share: float, seed: int) -> None:
-    """Move a stratified share of the training rows to another part."""
+def _draw(parts: pd.Series, table: pd.DataFrame, name: str, wanted: int, seed: int) -> None:
+    """Move training rows to another part, stratified."""
     rows = parts.index[parts == "train"].to_numpy()
     labels = table.label[rows]
     counts = labels.value_counts()
-    tiny = sorted(counts.index[counts < 2])
-    classes = len(counts)
-    taken = max(round(share * len(rows)), classes)
-    if tiny or taken > len(rows) - classes:
-        small = tiny or sorted(counts.index[counts == counts.min()])
+    taken = max(wanted, len(counts))
+    small = sorted(counts.index[counts < 2])
+    if not small and taken > len(rows) - len(counts):
+        small = sorted(counts.index[counts == counts.min()])
+    if not small:
+        _, drawn = train_test_split(rows, test_size=taken, stratify=labels, random_state=np.random.RandomState(seed))
+        small = sorted(set(labels) - set(labels[drawn]))
+    if small:
         raise DataError(
             f"Class {', '.join(repr(c) for c in small)} has too few images to stand in training, validation and test; "
             f"add images or leave the class out. Received: {int(counts.min())} images left when drawing {name}"
         )
-    _, drawn = train_test_split(rows, test_size=taken, stratify=labels, random_state=np.random.RandomState(seed))
     parts.loc[drawn] = name
 
 

@@ -2,10 +2,11 @@
 
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
 from melanoma.data.progress import Progress
-from melanoma.data.sources import Source, image_files, ordered_classes
+from melanoma.data.sources import IMAGE_SUFFIXES, Source, image_files, ordered_classes
 from melanoma.errors import DataError
 
 __all__ = ["metadata_table"]
@@ -52,9 +53,9 @@ def metadata_table(
         DataError: a missing or unreadable table or column, an image id that stands twice, an image without a
             label, rows without an image file, or two files for one id.
     """
-    frame = _read(path, table)
+    frame = _read(path, table, image_column)
     for extra in extra_tables or []:
-        frame = _join(frame, _read(path, extra), image_column, extra)
+        frame = _join(frame, _read(path, extra, image_column), image_column, extra)
     optional = {
         "lesion": lesion_column,
         "patient": patient_column,
@@ -64,7 +65,7 @@ def metadata_table(
     }
     needed = [image_column, *(label_columns or [label_column or "label"]), *(c for c in optional.values() if c)]
     _require(frame, needed, table)
-    ids = frame[image_column].map(_stem)
+    ids = frame[image_column]
     if ids.duplicated().any():
         raise DataError(
             f"Column '{image_column}' must name each image once; remove the extra rows. Received: "
@@ -80,9 +81,10 @@ def metadata_table(
     values = _one_hot(frame, label_columns, table) if label_columns else frame[label_column or "label"]
     if values.isna().any():
         raise DataError(f"Every image needs a label. Received: no label for {_some(ids[values.isna()])} in {table}")
+    names = {str(value): name for value, name in (labels or {}).items()}
     columns = {
         "path": ids.map(lambda stem: found[stem].relative_to(path).as_posix()),
-        "label": values.astype(str).map(lambda v: (labels or {}).get(v, v)),
+        "label": values.astype(str).map(lambda v: names.get(v, v)),
         "part": "",
         **{name: frame[column] for name, column in optional.items() if column},
     }
@@ -92,7 +94,8 @@ def metadata_table(
     return Source(path, result, ordered_classes(set(result.label), classes, path), notes)
 
 
-def _read(path: Path, table: str) -> pd.DataFrame:
+def _read(path: Path, table: str, image_column: str) -> pd.DataFrame:
+    """A table with its image column as text, since ids such as 0012 are not numbers, cut to the ids."""
     where = Path(table).expanduser()
     if not where.is_absolute():
         where = path / table
@@ -101,9 +104,10 @@ def _read(path: Path, table: str) -> pd.DataFrame:
     if not where.is_file():
         raise DataError(f"There is no metadata table; give data.source.table=FILE. Received: {where}")
     try:
-        return pd.read_csv(where)
+        frame = pd.read_csv(where, dtype={image_column: str})
     except (ValueError, UnicodeError, OSError) as error:
         raise DataError(f"The metadata table cannot be read as CSV ({error}). Received: {where}") from error
+    return frame.assign(**{image_column: frame[image_column].map(_stem)}) if image_column in frame else frame
 
 
 def _join(frame: pd.DataFrame, extra: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
@@ -126,6 +130,8 @@ def _require(frame: pd.DataFrame, columns: list[str], table: str) -> None:
 def _one_hot(frame: pd.DataFrame, columns: list[str], table: str) -> pd.Series:
     try:
         hot = frame[columns].to_numpy(dtype=float)
+        if not np.isin(hot, (0, 1)).all():
+            raise ValueError("there are other numbers, or empty cells")
     except ValueError as error:
         raise DataError(f"One-hot label columns must hold 0 and 1 ({error}). Received: {table}") from error
     wrong = (hot == 1).sum(axis=1) != 1
@@ -149,7 +155,7 @@ def _files_by_stem(path: Path) -> dict[str, Path]:
 def _stem(value: object) -> str:
     name = PurePosixPath(str(value).replace("\\", "/")).name
     suffix = PurePosixPath(name).suffix.lower()
-    return name[: -len(suffix)] if suffix in (".jpg", ".jpeg", ".png") else name
+    return name[: -len(suffix)] if suffix in IMAGE_SUFFIXES else name
 
 
 def _some(values: object, count: int = 5) -> str:

@@ -77,8 +77,8 @@ def class_distribution(table: pd.DataFrame, classes: Sequence[str]) -> Figure:
         total = int(counts[name].sum())
         axes.barh(counts.index, counts[name], left=left, color=PART_COLOURS[name], label=f"{name} ({total:,})")
         left += counts[name].to_numpy()
-    for position, total in enumerate(left):
-        axes.text(total, position, f" {int(total):,}", va="center", fontsize=9)
+    for position, end in enumerate(left):
+        axes.text(end, position, f" {int(end):,}", va="center", fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.08)
     axes.set_xlabel("images")

@@ -1,5 +1,6 @@
 """What all networks share: the head, precision, initial weights, and the form in which they are saved."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,9 +38,7 @@ def build_network(builder: Callable[..., keras.Model], *, image_size: int, class
     outputs = 1 if classes == 2 else classes
     if tuple(network.output.shape) != (None, outputs):
         raise ConfigError(
-            [
-                f"A model for {classes} classes must give {outputs} logits an image. Received: shape {network.output.shape}"
-            ]
+            [f"A model for {classes} classes must give {outputs} logits. Received: shape {network.output.shape}"]
         )
     return network
 
@@ -70,10 +69,12 @@ def copy_weights(source: keras.Model, target: keras.Model) -> bool:
         )
     for theirs, ours in zip(given, wanted, strict=True):
         ours.assign(theirs)
-    theirs_head, ours_head = source.get_layer(HEAD), target.get_layer(HEAD)
-    same = [w.shape for w in theirs_head.weights] == [w.shape for w in ours_head.weights]
+    theirs_head = [w for layer in source.layers if layer.name == HEAD for w in layer.weights]
+    ours_head = target.get_layer(HEAD).weights
+    same = [w.shape for w in theirs_head] == [w.shape for w in ours_head]
     if same:
-        ours_head.set_weights(theirs_head.get_weights())
+        for theirs, ours in zip(theirs_head, ours_head, strict=True):
+            ours.assign(theirs)
     return same
 
 
@@ -94,11 +95,15 @@ def load_weights_file(network: keras.Model, path: Path) -> None:
     reasons = []
     for target in targets:
         try:
-            target.load_weights(path)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # one for each layer that the file does not have
+                target.load_weights(path)
             return
         except (ValueError, OSError, KeyError) as error:
             reasons.append(str(error).splitlines()[0])
-    raise ModelError(f"The weights do not fit the network ({reasons[-1]}). Received: model.weights={path}")
+    raise ModelError(
+        f"The weights fit neither the network nor a backbone in it ({reasons[0]}). Received: model.weights={path}"
+    )
 
 
 def load_model_file(path: Path) -> keras.Model:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import mlflow
@@ -37,7 +37,7 @@ class SavedModel:
     keras_model: keras.Model
     classes: list[str]
     image_size: int
-    resize: str
+    resize: Literal["stretch", "crop", "pad"]
     run_id: str | None
 
 
@@ -113,6 +113,6 @@ def load_saved_model(model: str) -> SavedModel:
         loaded,
         list(metadata["classes"]),
         int(metadata["image_size"]),
-        str(metadata.get("resize", "stretch")),
+        metadata.get("resize", "stretch"),
         info.run_id,
     )

@@ -1,5 +1,6 @@
 """The life of one MLflow run: it ends FINISHED, FAILED or KILLED, whatever happens."""
 
+import logging
 import os
 import re
 import signal
@@ -34,7 +35,7 @@ class Run:
         self._client = mlflow.MlflowClient()
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters that the run does not have yet (`mlflow run` logs those it was given), cut to MLflow's limit."""
+        """Log parameters, cut to MLflow's limit, but for those that `mlflow run` has logged as they were given."""
         known = self._client.get_run(self.id).data.params
         new = [Param(key, str(value)[:_MAX_PARAM]) for key, value in params.items() if key not in known]
         for start in range(0, len(new), _BATCH):
@@ -79,6 +80,7 @@ def tracked_run(
 
     An exception ends it FAILED, Ctrl-C and SIGTERM end it KILLED; what was logged is kept.
     """
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     if os.environ.get("MLFLOW_RUN_ID"):
         # `mlflow run` has chosen store and experiment; setting another conflicts with its run.
         mlflow.set_tracking_uri(uri)

@@ -1,6 +1,5 @@
 """Which MLflow store is used, and making a SQLite one ready for several writers."""
 
-import logging
 import os
 import sqlite3
 from pathlib import Path
@@ -34,7 +33,6 @@ def prepare_experiment(uri: str, experiment: str) -> str:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
     path = _sqlite_path(uri)
     try:
         if path is not None:
@@ -57,8 +55,8 @@ def prepare_experiment(uri: str, experiment: str) -> str:
     if found.lifecycle_stage != "active":
         raise ConfigError(
             [
-                f"The experiment was deleted; restore it with `mlflow experiments restore -x {found.experiment_id}`, or "
-                f"give another name. Received: tracking.experiment={experiment}"
+                f"The experiment was deleted; restore it with `mlflow experiments restore -x {found.experiment_id}`, "
+                f"or give another name. Received: tracking.experiment={experiment}"
             ]
         )
     return str(found.experiment_id)

@@ -1,5 +1,6 @@
 """The input pipeline: batches of pixels, labels and weights, read ahead while the model computes."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
@@ -25,18 +26,21 @@ def augmenter(
 ) -> Callable[..., tuple] | None:
     """One function for all changes of a training batch, or None where there are none.
 
-    It takes and gives images (n, size, size, 3) in 0 to 255, labels and weights; with labels None it changes images
+    It takes images (n, size, size, 3) in 0 to 255, of uint8 or float32, and gives such images, labels and weights; with labels None it changes images
     only and mixes no pairs.
     """
     if not layers and not mixup and not cutmix:
         return None
-    chain = keras.Sequential(list(layers)) if layers else None
+    trained = [(layer, "training" in inspect.signature(layer.call).parameters) for layer in layers]
     generator = keras.random.SeedGenerator()
 
     def change(images: tf.Tensor, labels: tf.Tensor | None, weights: tf.Tensor | None) -> tuple:
-        if chain is not None:
-            images = chain(images, training=True)
+        for layer, knows_training in trained:
+            if not getattr(layer, "takes_uint8", False):
+                images = tf.cast(images, tf.float32)
+            images = layer(images, training=True) if knows_training else layer(images)
         if labels is not None and (mixup or cutmix):
+            images = tf.cast(images, tf.float32)
             images, labels, weights = mix_pairs(
                 images, labels, weights, mixup=mixup, cutmix=cutmix, generator=generator
             )
@@ -76,7 +80,6 @@ def training_batches(
                 yield store.read(rows[batch]), labels[batch], weights[batch]
 
     def change(images: tf.Tensor, y: tf.Tensor, w: tf.Tensor) -> tuple:
-        images = tf.cast(images, tf.float32)
         if augment is not None:
             images, y, w = augment(images, y, w)
         return tf.ensure_shape(images, (None, store.size, store.size, 3)), y, w

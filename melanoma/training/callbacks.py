@@ -17,7 +17,7 @@ from melanoma.errors import TrainingError
 from melanoma.evaluation.metrics import epoch_metrics
 from melanoma.evaluation.predict import probabilities_from_logits
 
-__all__ = ["Profile", "Report", "StopOnNaN", "Validate"]
+__all__ = ["Keep", "Profile", "Report", "StopOnNaN", "Validate"]
 
 log = logging.getLogger("melanoma")
 
@@ -68,10 +68,29 @@ class StopOnNaN(keras.callbacks.Callback):
         if not math.isfinite(loss):
             rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
             raise TrainingError(
-                "The loss is no longer a finite number; lower optimizer.learning_rate, set optimizer.clipnorm=1, or try "
-                f"training.precision=float32. Received: loss={loss} in epoch {self.epoch + 1}, step {batch + 1}, at a "
-                f"learning rate of {rate:.3g}"
+                "The loss is no longer a finite number; lower optimizer.learning_rate, set optimizer.clipnorm=1, or "
+                f"try training.precision=float32. Received: loss={loss} in epoch {self.epoch + 1}, step {batch + 1}, "
+                f"at a learning rate of {rate:.3g}"
             )
+
+
+class Keep(keras.callbacks.Callback):
+    """Remember the weights to keep, as they were measured: of the epoch with the best monitor, or of the last.
+
+    One serves all phases of a training, so that the best epoch is the best of all.
+    """
+
+    def __init__(self, monitor: str, mode: str, best: bool):
+        super().__init__()
+        self.monitor, self.sign, self.best = monitor, 1 if mode == "min" else -1, best
+        self.value, self.epoch = math.nan, 0
+        self.weights: list[NDArray] = []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Compare with the best so far."""
+        value = self.sign * logs[self.monitor]
+        if not self.best or math.isnan(self.value) or value < self.value:
+            self.value, self.epoch, self.weights = value, epoch, self.model.get_weights()
 
 
 class Report(keras.callbacks.Callback):
@@ -103,14 +122,14 @@ class Report(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Say how the epoch went."""
+        """Hand the metrics on, then say how the epoch went: what was said is kept, also if a signal comes now."""
+        self.on_epoch(epoch, {name: float(value) for name, value in logs.items()})
         log.info(
             "epoch %d/%d  train/loss %.4f  train/accuracy %.3f  val/loss %.4f  val/accuracy %.3f  val/auc %.3f  "
             "lr %.2e  %.1f s  %.0f images/s",
             epoch + 1, self.epochs, logs["train/loss"], logs["train/accuracy"], logs["val/loss"], logs["val/accuracy"],
             logs["val/auc"], logs["learning_rate"], logs["seconds_per_epoch"], logs["images_per_second"],
         )  # fmt: skip
-        self.on_epoch(epoch, {name: float(value) for name, value in logs.items()})
 
     def close(self) -> None:
         """Take the bar away, also after an error."""

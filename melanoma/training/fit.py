@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from melanoma.models.build import HEAD
-from melanoma.training.callbacks import Profile, Report, StopOnNaN, Validate
+from melanoma.training.callbacks import Keep, Profile, Report, StopOnNaN, Validate
 
 __all__ = ["FitSettings", "fit", "mode_of"]
 
@@ -77,6 +77,8 @@ def fit(
         TrainingError: the loss became NaN.
     """
     report = Report(settings.epochs, settings.steps_per_epoch, on_epoch)
+    mode = mode_of(settings.monitor)
+    keep = Keep(settings.monitor, mode, settings.restore_best)
     try:
         for first, last, frozen, factor in _phases(settings):
             for layer in network.layers:
@@ -86,33 +88,34 @@ def fit(
                 epochs=last - first,
                 steps_per_epoch=settings.steps_per_epoch,
                 monitor=settings.monitor,
-                mode=mode_of(settings.monitor),
+                mode=mode,
             )
             ema = {} if settings.ema is None else {"use_ema": True, "ema_momentum": settings.ema}
             accuracy = (
-                keras.metrics.BinaryAccuracy(threshold=0.0) if classes == 2 else keras.metrics.CategoricalAccuracy()
+                keras.metrics.MeanMetricWrapper(_binary_hits, "accuracy")
+                if classes == 2
+                else keras.metrics.CategoricalAccuracy("accuracy")
             )
-            accuracy.name = "accuracy"
             network.compile(
                 optimizer(learning_rate=rate, **ema), loss, metrics=[accuracy], jit_compile=settings.jit_compile
             )
             stopping = keras.callbacks.EarlyStopping(
                 monitor=settings.monitor,
-                mode=mode_of(settings.monitor),
+                mode=mode,
                 min_delta=settings.min_delta,
                 patience=settings.patience if settings.patience is not None else settings.epochs,
-                restore_best_weights=settings.restore_best,
             )
             callbacks = [
                 *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if ema else []),
                 Validate(validation, validation_targets, classes, images),
                 StopOnNaN(),
                 *extra,
+                keep,
                 stopping,
                 report,
                 *([Profile(profile)] if profile is not None else []),
             ]
-            history = network.fit(
+            network.fit(
                 batches,
                 initial_epoch=first,
                 epochs=last,
@@ -121,15 +124,21 @@ def fit(
                 shuffle=False,
                 verbose=0,
             )
+            network.set_weights(keep.weights)
     finally:
         report.close()
     network.trainable = True
-    return int(stopping.best_epoch if settings.restore_best else history.epoch[-1])
+    return keep.epoch
 
 
 def mode_of(monitor: str) -> str:
     """Whether a metric is better when smaller (`min`) or larger (`max`)."""
     return "min" if monitor.endswith("loss") else "max"
+
+
+def _binary_hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Whether each logit is on the side of its label; mixed pairs count as the class they have more of."""
+    return keras.ops.cast(keras.ops.equal(labels > 0.5, logits > 0), "float32")
 
 
 def _phases(settings: FitSettings) -> list[tuple[int, int, bool, float]]:

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from melanoma.config.schema import TrainConfig
 from melanoma.data.balance import class_weights, oversampled
 from melanoma.data.dataset import Dataset
-from melanoma.errors import ModelError
-from melanoma.models.backbone import imagenet_weights
-from melanoma.models.build import build_network, copy_weights, load_weights_file, with_probabilities
+from melanoma.models.build import build_network, with_probabilities
 from melanoma.models.losses import training_loss
 from melanoma.training.batches import augmenter, encode, prediction_batches, training_batches
 from melanoma.training.fit import FitSettings, fit
@@ -55,7 +53,7 @@ def fit_network(
     layers: Sequence[keras.layers.Layer],
     optimizer: Callable[..., keras.optimizers.Optimizer],
     schedule: Callable[..., Any],
-    load_model: Callable[[str], keras.Model],
+    initialise: Callable[[keras.Model], None],
     on_epoch: Callable[[int, dict[str, float]], None],
     profile: Path | None,
 ) -> Fitted:
@@ -68,7 +66,7 @@ def fit_network(
         layers: augmentation of training batches.
         optimizer: called with `learning_rate`.
         schedule: see `melanoma.training.schedules`.
-        load_model: from the address of a saved model to a Keras model, for `model.weights`.
+        initialise: puts given weights into a new network.
         on_epoch: receives each epoch's number, from 0, and metrics.
         profile: folder for a TensorFlow profile, or None.
     """
@@ -76,14 +74,14 @@ def fit_network(
     classes, size = len(dataset.classes), settings.data.image_size
     policy = resolve_precision(settings.training.precision)
     network = build_network(builder, image_size=size, classes=classes, policy=policy)
-    _initialise(network, settings.model, size, load_model)
+    initialise(network)
     rows, targets, weights = _training_rows(dataset, settings)
     validation = dataset.part("validation")
     if settings.debug.overfit:
         rows, targets, weights, validation = _few(dataset, settings)
     log.info(
         "%s: %s parameters, %s, %d training and %d validation images",
-        settings.model["name"], f"{network.count_params():,}", policy, len(rows), len(validation),
+        settings.model.name, f"{network.count_params():,}", policy, len(rows), len(validation),
     )  # fmt: skip
     mix = settings.augmentation.mix
     augment = augmenter([] if settings.debug.overfit else layers, mixup=mix.mixup, cutmix=mix.cutmix)
@@ -113,7 +111,7 @@ def fit_network(
             focal_gamma=settings.balance.gamma if settings.balance.name == "focal" else None,
         ),
         optimizer=optimizer,
-        learning_rate=settings.optimizer["learning_rate"],
+        learning_rate=settings.optimizer.learning_rate,
         schedule=schedule,
         settings=_fit_settings(settings, steps),
         on_epoch=remember,
@@ -149,7 +147,7 @@ def _few(dataset: Dataset, settings: TrainConfig) -> tuple:
 
 def _fit_settings(settings: TrainConfig, steps: int) -> FitSettings:
     training = settings.training
-    pretrained = settings.model["weights"] not in (None, "none")
+    pretrained = settings.model.weights not in (None, "none")
     return FitSettings(
         epochs=training.epochs,
         steps_per_epoch=steps,
@@ -159,24 +157,6 @@ def _fit_settings(settings: TrainConfig, steps: int) -> FitSettings:
         min_delta=training.early_stopping.min_delta,
         ema=training.ema,
         jit_compile=has_gpu() if training.jit_compile is None else training.jit_compile,
-        warmup_epochs=settings.model["warmup_epochs"] if pretrained else 0,
-        finetune_factor=settings.model["finetune_factor"],
+        warmup_epochs=settings.model.warmup_epochs if pretrained else 0,
+        finetune_factor=settings.model.finetune_factor,
     )
-
-
-def _initialise(network: keras.Model, model: dict[str, Any], size: int, load_model: Callable) -> None:
-    """Put the weights that `model.weights` names into a new network."""
-    weights = model["weights"]
-    if weights in (None, "none"):
-        return
-    if weights == "imagenet":
-        if "family" not in model:
-            raise ModelError(
-                f"ImageNet weights exist for model=backbone only. Received: model.weights=imagenet for {model['name']}"
-            )
-        imagenet_weights(network, family=model["family"], image_size=size)
-    elif ":/" in weights:
-        kept = copy_weights(load_model(weights), network)
-        log.info("weights from %s, head %s", weights, "kept" if kept else "new: another number of classes")
-    else:
-        load_weights_file(network, Path(weights).expanduser())

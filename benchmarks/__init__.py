@@ -1,0 +1,1 @@
+"""Speed against plain baselines that are measured in the same run. `make benchmark` runs all."""

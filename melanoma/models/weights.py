@@ -1,0 +1,49 @@
+"""The weights that a network starts from."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+
+from melanoma.errors import ModelError
+from melanoma.models.backbone import imagenet_weights
+from melanoma.models.build import copy_weights, load_weights_file
+
+__all__ = ["initial_weights"]
+
+log = logging.getLogger("melanoma")
+
+
+def initial_weights(
+    network: keras.Model,
+    *,
+    weights: str | None,
+    family: str | None,
+    image_size: int,
+    load_model: Callable[[str], keras.Model],
+) -> None:
+    """Put the weights that `model.weights` names into a new network.
+
+    Args:
+        network: changed in place.
+        weights: None or `none` (as drawn), `imagenet`, a file, or the address of a saved model.
+        family: of keras.applications, for `imagenet`.
+        image_size: side of the input in pixels.
+        load_model: from an address to a Keras model.
+
+    Raises:
+        ModelError: the weights cannot be had, or are those of another network.
+    """
+    if weights in (None, "none"):
+        return
+    if weights == "imagenet":
+        if family is None:
+            raise ModelError(f"ImageNet weights exist for model=backbone only. Received: model.weights={weights}")
+        imagenet_weights(network, family=family, image_size=image_size)
+    elif ":/" in weights:
+        kept = copy_weights(load_model(weights), network)
+        log.info("weights from %s, head %s", weights, "kept" if kept else "new: another number of classes")
+    else:
+        load_weights_file(network, Path(weights).expanduser())
+        log.info("weights from %s", weights)

@@ -1,0 +1,143 @@
+"""Every YAML file of conf/ composes into a sound configuration, and models choose their recipes."""
+
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from melanoma.config.checks import evaluate_faults, predict_faults, train_faults
+from melanoma.config.diagnose import compose_config, diagnose
+from melanoma.config.launch import register_resolvers, typed
+from melanoma.config.schema import EvaluateConfig, PredictConfig, TrainConfig
+from melanoma.paths import conf_dir
+
+register_resolvers()
+
+CHOICES = sorted(file.relative_to(conf_dir()).as_posix().removesuffix(".yaml") for file in conf_dir().glob("*/*.yaml"))
+DATA = [choice.removeprefix("data/") for choice in CHOICES if choice.startswith("data/")]
+
+
+def needed_by(data: str) -> list[str]:
+    """What a data set of the user's must be told."""
+    table = ["data.source.table=labels.csv"] if data == "csv" else []
+    return [] if data == "synthetic" else ["data.path=/images", *table]
+
+
+def composed(*overrides: str) -> DictConfig:
+    return compose_config("train", list(overrides))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_of_every_group_makes_a_sound_training(choice: str):
+    group, name = choice.split("/")
+    extra = needed_by(name) if group == "data" else ["data.path=/images"]
+    config, faults = diagnose("train", TrainConfig, [f"{group}={name}", *extra])
+    assert faults == []
+    assert train_faults(config) == []
+    settings = typed(TrainConfig, config)
+    if group != "experiment":
+        assert config[group].get("name", name) in (name, None)
+    assert settings.training.epochs == config.model.epochs
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_every_data_set_can_be_evaluated_on(data: str):
+    config, faults = diagnose("evaluate", EvaluateConfig, ["run=abc", f"data={data}", *needed_by(data)])
+    assert faults == []
+    assert evaluate_faults(config) == []
+    assert typed(EvaluateConfig, config).data.name == data
+
+
+def test_evaluation_takes_the_data_of_its_run_by_default():
+    config, faults = diagnose("evaluate", EvaluateConfig, ["run=abc"])
+    assert faults + evaluate_faults(config) == []
+    assert typed(EvaluateConfig, config).data is None
+
+
+def test_predict_composes():
+    config, faults = diagnose("predict", PredictConfig, ["saved_model=runs:/abc/model", "input=lesion.jpg"])
+    assert faults + predict_faults(config) == []
+    assert typed(PredictConfig, config).batch_size == 64
+
+
+def targets_in(node: object) -> set[str]:
+    if isinstance(node, dict):
+        own = {node["_target_"]} if "_target_" in node else set()
+        return own.union(*(targets_in(value) for value in node.values()))
+    return set().union(*map(targets_in, node)) if isinstance(node, list) else set()
+
+
+def targets() -> list[str]:
+    files = [*conf_dir().glob("*.yaml"), *conf_dir().glob("*/*.yaml")]
+    return sorted(set().union(*(targets_in(OmegaConf.to_container(OmegaConf.load(file))) for file in files)))
+
+
+@pytest.mark.parametrize("target", targets())
+def test_targets_exist(target: str):
+    assert callable(get_object(target))
+
+
+def test_targets_are_found_in_the_files():
+    assert {"melanoma.models.reference.plain_cnn", "melanoma.training.augmentation.RandomBlur"} < set(targets())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "augmentation", "balance"),
+    [
+        (["model=m1"], "none", "none"),
+        (["model=m2"], "flip_rotate", "none"),
+        (["model=m3"], "flip_rotate", "augmentor"),
+        (["model=binary150"], "generator", "none"),
+        (["model=binary240_dropout"], "none", "none"),
+        (["model=resnet_small"], "dermoscopy", "none"),
+        (["model=m3", "augmentation=none"], "none", "augmentor"),
+        (["augmentation=dermoscopy", "model=m3"], "dermoscopy", "augmentor"),
+        (["model=m3", "balance=class_weight"], "flip_rotate", "class_weight"),
+        (["balance=none", "augmentation=generator", "model=m3"], "generator", "none"),
+    ],
+)
+def test_a_model_brings_its_recipe_and_the_command_line_wins(overrides: list[str], augmentation: str, balance: str):
+    config = composed(*overrides)
+    assert (config.augmentation.name, config.balance.name) == (augmentation, balance)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "optimizer", "schedule"),
+    [
+        (["model=m1"], "Adam", "constant"),
+        (["model=resnet_small"], "AdamW", "cosine"),
+        (["model=backbone"], "AdamW", "cosine"),
+        (["model=backbone", "optimizer=sgd", "schedule=plateau"], "SGD", "plateau"),
+    ],
+)
+def test_a_model_brings_its_optimizer_and_the_command_line_wins(overrides: list[str], optimizer: str, schedule: str):
+    config = composed(*overrides)
+    assert config.optimizer._target_ == f"keras.optimizers.{optimizer}"
+    assert config.schedule._target_ == f"melanoma.training.schedules.{schedule}"
+
+
+def test_epochs_are_the_models_unless_given():
+    assert composed("model=m3").training.epochs == 50
+    assert composed("model=m3", "training.epochs=2").training.epochs == 2
+
+
+def test_balance_keeps_what_only_one_choice_sets():
+    assert composed("model=m3").balance.operations.rotate.probability == 0.7
+    assert composed("model=m3", "balance=none").balance.operations == {}
+
+
+def test_seed_zero_stays_zero():
+    config, faults = diagnose("train", TrainConfig, ["seed=0"])
+    assert faults == []
+    seed = typed(TrainConfig, config).seed
+    assert seed == 0
+    assert type(seed) is int
+
+
+def test_a_folder_of_further_configs_is_searched(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("defaults: [folder]\nname: mine\npath: /mine\n", encoding="utf-8")
+    config, faults = diagnose("train", TrainConfig, ["data=mine"], [str(tmp_path)])
+    assert faults == []
+    assert config.data.path == "/mine"

@@ -1,0 +1,180 @@
+"""A configuration with faults: one message with all of them, exit code 2, at once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from melanoma import __version__
+
+
+@pytest.fixture
+def melanoma(tmp_path: Path):
+    """Run a command where TensorFlow, Keras and MLflow cannot be imported; returns exit code, output and errors."""
+    for name in ("tensorflow", "keras", "mlflow"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"raise SystemExit('{name} was imported')", encoding="utf-8")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        result = subprocess.run(
+            [sys.executable, "-m", "melanoma", *arguments],
+            env=os.environ | {"PYTHONPATH": str(tmp_path), "MELANOMA_CACHE_DIR": str(tmp_path / "cache")},
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert "Traceback" not in result.stderr
+        assert "was imported" not in result.stderr
+        return result.returncode, result.stdout, result.stderr
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "faults"),
+    [
+        (
+            "train modell=m3 model=m4 training.batchsize=3 optimizer.learning_rate=fast data=isic9 training.epochs=0 "
+            "split.validation=0.7 split.test=0.5",
+            [
+                "There is no model named 'm4'. Choices: backbone, binary150,",
+                "There is no key 'modell'. Did you mean 'model'?",
+                "There is no key 'training.batchsize'. Did you mean 'training.batch_size'?",
+                "optimizer.learning_rate: Value 'fast'",
+                "data.path must be given",
+                "training.epochs must be at least 1. Received: training.epochs=0",
+                "they must add up to less than 1. Received: split.validation=0.7 split.test=0.5",
+            ],
+        ),
+        (
+            "train model=binary150 data=isic9 data.path=/x model.filters=3 model.dropout=1.0",
+            [
+                "Model 'binary150' is for 2 classes and data 'isic9' has 9",
+                "model.filters must be of type a list, such as [32, 64, 128]. Received: model.filters=3",
+                "model.dropout must be a share from 0 to below 1. Received: model.dropout=1.0",
+            ],
+        ),
+        (
+            "train modelm3 seed=1,2 optimizer=null balance=overfit augmentation=flip-rotate training.monitor=accuracy",
+            [
+                "An argument cannot be read; expected key=value or group=choice. Received: modelm3",
+                "Only with --multirun can a key have several values. Received: seed=1,2",
+                "There is no optimizer named 'null'. Choices: adam, adamw, sgd.",
+                "There is no balance named 'overfit'.",
+                "There is no augmentation named 'flip-rotate'. Did you mean 'flip_rotate'?",
+                "training.monitor: Invalid value 'accuracy', expected one of ['val/loss', 'val/accuracy'",
+            ],
+        ),
+        (
+            "train augmentation.mix.mixup=0.2 augmentation.mix.cutmix=1.0 data.classes=[a,b,a] seed=-1 "
+            "model=backbone model.warmup_epochs=4 training.epochs=4 training.early_stopping.patience=0",
+            [
+                "Only one of mixup and cutmix can be on",
+                "data.classes must name each class once. Received: data.classes=['a', 'b', 'a']",
+                "seed must be from 0 to 4294967295. Received: seed=-1",
+                "model.warmup_epochs must leave epochs for the unfrozen network",
+                "training.early_stopping.patience must be at least 1, or null. Received:",
+            ],
+        ),
+        (
+            "train ~optimizer data=csv seed=null evaluation.batchsize=3 +debug.extra=1",
+            [
+                "optimizer must be given",
+                "data.path must be given, as in data.path=VALUE",
+                "data.source.table must be given, as in data.source.table=VALUE",
+                "seed: field 'seed' is not Optional",
+                "There is no key 'evaluation.batchsize'. Did you mean 'evaluation.batch_size'?",
+                "debug.extra is not a key of the configuration.",
+            ],
+        ),
+        (
+            "evaluate run=abc model=models:/x@y evaluation.confidence=1",
+            [
+                "One of run=RUN_ID and model=ADDRESS must be given, not both. Received: run=abc model=models:/x@y",
+                "evaluation.confidence must be between 0 and 1. Received: evaluation.confidence=1",
+            ],
+        ),
+        (
+            "predict batch_size=0",
+            ["model must be given, as in model=VALUE", "input must be given", "batch_size must be at least 1."],
+        ),
+    ],
+)  # fmt: skip
+def test_one_message_names_every_fault(melanoma, arguments: str, faults: list[str]):
+    code, out, err = melanoma(*arguments.split())
+    assert (code, out) == (2, "")
+    assert err.startswith(f"melanoma: {len(faults)} faults in the configuration:\n")
+    assert len(err.splitlines()) == 1 + len(faults)
+    for fault in faults:
+        assert fault in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train traning.epochs=3", "There is no key 'traning.epochs'. Did you mean 'training.epochs'?"),
+        ("train batch_size=3", "There is no key 'batch_size'. Did you mean 'training.batch_size'?"),
+        ("train training.batch_size=1.5", "training.batch_size: Value '1.5' of type 'float'"),
+        ("train model=m1 data.image_size=4", "data.image_size must be from 8 to 2048 pixels"),
+        ("train data.classes=1", "data.classes must be at least 2, or null"),
+        ("evaluate", "One of run=RUN_ID and model=ADDRESS must be given"),
+        ("evaluate model=models:/x@y", "With model=ADDRESS the images must be named too"),
+        ("train data=folder data.path=/no/such/folder", "data.path does not exist"),
+        ("predict model=abc input=/no/such/image.jpg", "No images found"),
+        ("trian", "There is no such command. Did you mean 'train'?"),
+    ],
+)
+def test_a_single_fault_is_one_line(melanoma, arguments: str, message: str):
+    code, out, err = melanoma(*arguments.split())
+    assert (code, out) == (2, "")
+    assert err.startswith(f"melanoma: {message}")
+    assert err.count("\n") == 1
+    assert "Received: " in err or "data=folder" in err
+
+
+def test_help_shows_groups_and_choices(melanoma):
+    code, out, err = melanoma("train", "--help")
+    assert (code, err) == (0, "")
+    assert "model: backbone, binary150, binary240, binary240_dropout, m1, m2, m3, resnet_small, tf_tutorial" in out
+    for group in ("augmentation", "balance", "data", "debug", "optimizer", "schedule", "split"):
+        assert f"\n{group}: " in out
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "cache"])
+def test_help_of_the_other_commands(melanoma, command: str):
+    code, out, _ = melanoma(command, "--help")
+    assert code == 0
+    assert f"melanoma {command}: " in out
+
+
+def test_cfg_prints_the_config(melanoma):
+    path = "/a/b (1), x=[2]/ü.zip"
+    code, out, err = melanoma("train", "--cfg", "job", "model=m3", "data=isic9", f"data.path={path}", "seed=0")
+    assert (code, err) == (0, "")
+    config = yaml.safe_load(out)
+    assert (config["seed"], config["data"]["path"]) == (0, path)
+    assert config["augmentation"]["name"] == "flip_rotate"
+    assert len(config["data"]["classes"]) == 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [([], 2), (["--help"], 0), (["-h"], 0), (["nonsense"], 2), (["--version"], 0)]
+)
+def test_melanoma_alone_lists_commands(melanoma, arguments: list[str], code: int):
+    found, out, err = melanoma(*arguments)
+    assert found == code
+    if arguments == ["--version"]:
+        assert out == f"melanoma {__version__}\n"
+    else:
+        assert all(command in out + err for command in ("train", "evaluate", "predict", "cache"))
+
+
+def test_a_fault_ends_the_command_before_tensorflow_is_imported():
+    script = (
+        "import sys\nfrom melanoma.cli import main\n"
+        "try:\n    main(['train', 'seed=-1'])\n"
+        "except SystemExit as end:\n    print(end.code, {'tensorflow', 'keras', 'mlflow'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert result.stdout == "2 set()\n"

@@ -1,0 +1,64 @@
+"""A small training run that several tests look at."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from tests.conftest import run_melanoma
+
+SMALL = (
+    "data.source.images=80", "data.source.size=48", "data.image_size=48", "model=m1", "training.epochs=2",
+    "training.batch_size=16", "evaluation.bootstrap=50", "tracking.system_metrics=false",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trained:
+    uri: str
+    run: mlflow.entities.Run
+    output: str
+    folder: Path
+
+    def artifacts(self, path: str = "") -> set[str]:
+        return {item.path for item in client(self.uri).list_artifacts(self.run.info.run_id, path)}
+
+    def download(self, path: str) -> Path:
+        mlflow.set_tracking_uri(self.uri)
+        return Path(mlflow.artifacts.download_artifacts(f"runs:/{self.run.info.run_id}/{path}"))
+
+
+def client(uri: str) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def only_run(uri: str, experiment: str = "melanoma") -> mlflow.entities.Run:
+    (run,) = all_runs(uri, experiment)
+    return run
+
+
+def all_runs(uri: str, experiment: str = "melanoma") -> list[mlflow.entities.Run]:
+    store = client(uri)
+    return store.search_runs([store.get_experiment_by_name(experiment).experiment_id])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """One run with planted unreadable files, Augmentor and augmentation, started in an unrelated folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    done = run_melanoma(
+        "train", *SMALL, "data.source.unreadable=2", "balance=augmentor", "balance.images_per_class=6",
+        "augmentation=flip_rotate", "tracking.run_name=small", f"tracking.uri={uri}", cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = only_run(uri)
+    assert re.search(run.info.run_id, done.stdout)
+    return Trained(uri, run, done.stdout, folder)

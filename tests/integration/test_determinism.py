@@ -1,0 +1,54 @@
+"""Same seed, same machine: the same split, the same augmented files, the same metrics."""
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+
+from tests.conftest import run_melanoma
+from tests.integration.conftest import SMALL, all_runs, client
+
+UNTIMED = ("seconds_per_epoch", "images_per_second")
+
+
+def test_same_seed_same_numbers_other_seed_other_split(tmp_path: Path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    for name, seed in (("first", 3), ("second", 3), ("third", 4)):
+        done = run_melanoma(
+            "train", *SMALL, "balance=augmentor", "balance.images_per_class=4", "augmentation=dermoscopy",
+            f"seed={seed}", f"tracking.run_name={name}", f"tracking.uri={uri}",
+            MELANOMA_CACHE_DIR=str(tmp_path / f"cache-{name}"),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    runs = {run.info.run_name: run for run in all_runs(uri)}
+    metrics = {name: {k: v for k, v in run.data.metrics.items() if k not in UNTIMED} for name, run in runs.items()}
+    assert metrics["first"] == metrics["second"]
+    assert metrics["first"] != metrics["third"]
+    assert _augmented(tmp_path / "cache-first") == _augmented(tmp_path / "cache-second")
+    splits = {name: _split(uri, run.info.run_id) for name, run in runs.items()}
+    pd.testing.assert_frame_equal(splits["first"], splits["second"])
+    assert not splits["first"].equals(splits["third"])
+    tags = {name: run.data.tags["melanoma.split.hash"] for name, run in runs.items()}
+    assert tags["first"] == tags["second"] != tags["third"]
+
+
+def test_a_given_split_file_is_used(tmp_path: Path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    first = run_melanoma("train", *SMALL, "seed=7", "debug=one_batch", f"tracking.uri={uri}")
+    assert first.returncode == 0, first.stderr
+    (run,) = all_runs(uri)
+    split = client(uri).download_artifacts(run.info.run_id, "data/split.csv", str(tmp_path))
+    again = run_melanoma("train", *SMALL, "seed=8", "debug=one_batch", f"split.file={split}", f"tracking.uri={uri}")
+    assert again.returncode == 0, again.stderr
+    hashes = {run.data.tags["melanoma.split.hash"] for run in all_runs(uri)}
+    assert len(hashes) == 1
+
+
+def _augmented(cache: Path) -> dict[str, str]:
+    files = sorted((cache / "augmentor").rglob("*.jpg"))
+    assert len(files) == 8
+    return {str(f.relative_to(cache)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def _split(uri: str, run_id: str) -> pd.DataFrame:
+    return pd.read_csv(client(uri).download_artifacts(run_id, "data/split.csv"))

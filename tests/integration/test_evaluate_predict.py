@@ -1,0 +1,100 @@
+"""Evaluating and predicting with a saved model."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from melanoma.data.synthetic import write_synthetic
+from tests.conftest import run_melanoma
+from tests.integration.conftest import Trained, all_runs, client
+
+
+@pytest.fixture(scope="module")
+def other_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("other") / "hospital ü"
+    folder.mkdir()
+    write_synthetic(folder, classes=["benign", "malignant"], images=20, size=64, seed=99)
+    return folder
+
+
+def test_the_runs_own_test_images_give_the_runs_own_numbers(trained: Trained):
+    before = {run.info.run_id for run in all_runs(trained.uri)}
+    done = run_melanoma(
+        "evaluate", f"run={trained.run.info.run_id}", f"tracking.uri={trained.uri}", "evaluation.bootstrap=20"
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = [run for run in all_runs(trained.uri) if run.info.run_id not in before]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["melanoma.evaluated_run"] == trained.run.info.run_id
+    assert run.data.tags["melanoma.protocol"] == "clean"
+    assert run.data.metrics["test/accuracy"] == pytest.approx(trained.run.data.metrics["test/accuracy"])
+    assert run.data.metrics["data/seen_left_out"] == 64
+    assert "figures/confusion_matrix.png" in {
+        a.path for a in client(trained.uri).list_artifacts(run.info.run_id, "figures")
+    }
+
+
+def test_other_images(trained: Trained, other_images: Path):
+    done = run_melanoma(
+        "evaluate", f"model=runs:/{trained.run.info.run_id}/model", "data=folder", f"data.path={other_images}",
+        f"tracking.uri={trained.uri}", "tracking.experiment=external",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "test (n=20)" in done.stdout
+    (run,) = all_runs(trained.uri, "external")
+    assert run.data.metrics["data/images/test"] == 20
+
+
+def test_a_class_that_the_model_does_not_know(trained: Trained, other_images: Path, tmp_path: Path):
+    folder = tmp_path / "more"
+    shutil.copytree(other_images, folder)
+    (folder / "benign").rename(folder / "harmless")
+    done = run_melanoma(
+        "evaluate", f"run={trained.run.info.run_id}", "data=folder", f"data.path={folder}",
+        f"tracking.uri={trained.uri}",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "does not know 'harmless'" in done.stderr
+
+
+def test_predict_a_folder(trained: Trained, other_images: Path, tmp_path: Path):
+    (other_images / "benign" / "broken.jpg").write_bytes(b"not an image")
+    output = tmp_path / "out" / "probabilities.csv"
+    done = run_melanoma(
+        "predict", f"model={trained.run.info.run_id}", f"input={other_images}", f"output={output}",
+        f"tracking.uri={trained.uri}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(output)
+    assert len(table) == 21
+    good = table[table.error.isna()]
+    sums = good["probability/benign"] + good["probability/malignant"]
+    assert sums.to_numpy() == pytest.approx(1, abs=1e-5)
+    assert set(good.predicted) <= {"benign", "malignant"}
+    assert table.error.dropna().tolist() == ["not an image"]
+    assert "1 of 21 images could not be read" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["input=/nowhere/*.jpg"], "No images found"),
+        (["input={image}", "model=models:/no-such@champion"], "There is no such model"),
+    ],
+)
+def test_predict_refuses_what_is_not_there(trained: Trained, other_images: Path, arguments: list[str], said: str):
+    image = next((other_images / "malignant").glob("*.jpg"))
+    given = {"model": f"model={trained.run.info.run_id}"}
+    given.update({a.split("=")[0]: a.format(image=image) for a in arguments})
+    done = run_melanoma("predict", *given.values(), f"tracking.uri={trained.uri}")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_evaluate_wants_a_run_or_a_model():
+    done = run_melanoma("evaluate")
+    assert done.returncode == 2
+    assert "run=RUN_ID" in done.stderr

@@ -1,0 +1,70 @@
+"""`mlflow run .`: the run that MLflow made is the run that is used."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from tests.integration.conftest import SMALL, client
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def mlflow_run(uri: str, *arguments: str, manager: str = "local") -> subprocess.CompletedProcess:
+    binaries = Path(sys.executable).parent
+    return subprocess.run(
+        [str(binaries / "mlflow"), "run", str(ROOT), "--env-manager", manager, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MLFLOW_TRACKING_URI": uri, "PATH": f"{binaries}:{os.environ['PATH']}"},
+        timeout=1500,
+        check=False,
+    )
+
+
+def test_parameters_reach_hydra_and_the_run_is_mlflows_own(store: str):
+    Path(store.removeprefix("sqlite:///")).parent.mkdir()
+    small = [word for word in SMALL if not word.startswith(("model", "training.epochs"))]
+    done = mlflow_run(
+        store, "--experiment-name", "project", "-P", "model=m3", "-P", "training.epochs=1", "-P", "balance=none",
+        "-P", f"overrides={' '.join(small)} data.source.seed=5 tracking.run_name='a name'",
+        "-P", "data.image_size=64",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert client(store).get_experiment_by_name("melanoma") is None
+    (run,) = _runs(store, "project")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["model.name"] == "m3"
+    assert run.data.params["augmentation.name"] == "flip_rotate"
+    assert run.data.params["balance.name"] == "none"
+    assert run.data.params["data.source.seed"] == "5"
+    assert run.data.params["training.epochs"] == "1"
+    assert run.data.tags["mlflow.project.entryPoint"] == "main"
+    assert "test/accuracy" in run.data.metrics
+
+
+def test_a_wrong_parameter_fails_the_run_with_the_message(store: str):
+    Path(store.removeprefix("sqlite:///")).parent.mkdir()
+    done = mlflow_run(store, "-P", "training.epoch=1")
+    assert done.returncode != 0
+    assert "Did you mean 'training.epochs'?" in done.stderr
+    (run,) = _runs(store, "Default")
+    assert run.info.status == "FAILED"
+
+
+@pytest.mark.slow
+def test_uv_makes_the_environment(store: str):
+    """Installs all of conda.yaml, from the network or uv's cache."""
+    Path(store.removeprefix("sqlite:///")).parent.mkdir()
+    done = mlflow_run(store, "-P", f"overrides={' '.join(SMALL)}", manager="uv")
+    assert done.returncode == 0, done.stderr
+    (run,) = _runs(store, "Default")
+    assert run.info.status == "FINISHED"
+
+
+def _runs(uri: str, experiment: str) -> list[mlflow.entities.Run]:
+    store = client(uri)
+    return store.search_runs([store.get_experiment_by_name(experiment).experiment_id])

@@ -1,0 +1,134 @@
+"""What one training run leaves in the tracking store: the contract that users and other tools rely on."""
+
+import json
+
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from melanoma.config.diagnose import compose_config
+from melanoma.config.launch import register_resolvers
+from melanoma.data.decode import decode
+from tests.integration.conftest import SMALL, Trained, client
+
+
+def test_run_is_finished_named_and_tagged(trained: Trained):
+    assert trained.run.info.status == "FINISHED"
+    assert trained.run.info.run_name == "small"
+    tags = trained.run.data.tags
+    assert tags["melanoma.task"] == "synthetic"
+    assert tags["melanoma.protocol"] == "clean"
+    assert {"melanoma.data.fingerprint", "melanoma.split.hash", "melanoma.host"} <= set(tags)
+
+
+def test_every_leaf_of_the_resolved_config_is_a_parameter(trained: Trained):
+    params = trained.run.data.params
+    assert params["seed"] == "0"
+    assert params["training.epochs"] == "2"
+    assert params["balance.operations.rotate.probability"] == "0.7"
+    assert params["augmentation.layers.0.rotation"] == "72"
+    assert not any("${" in value for value in params.values())
+    resolved = yaml.safe_load(trained.download("config/resolved.yaml").read_text())
+    assert resolved["training"]["epochs"] == 2
+    register_resolvers()
+    assert set(resolved) == set(compose_config("train", list(SMALL)))
+    overrides = yaml.safe_load(trained.download("config/overrides.yaml").read_text())
+    assert "model=m1" in overrides
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/auc", "learning_rate", "seconds_per_epoch",
+     "images_per_second"],
+)  # fmt: skip
+def test_epoch_metrics_have_a_value_each_epoch(trained: Trained, name: str):
+    history = client(trained.uri).get_metric_history(trained.run.info.run_id, name)
+    assert [point.step for point in history] == [0, 1]
+    assert all(np.isfinite(point.value) for point in history)
+
+
+def test_final_metrics_have_intervals(trained: Trained):
+    metrics = trained.run.data.metrics
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "auc", "sensitivity/malignant", "sensitivity/benign"):
+        low, value, high = (metrics[f"test/{name}{end}"] for end in ("_ci_low", "", "_ci_high"))
+        assert 0 <= low <= high <= 1
+        assert 0 <= value <= 1
+
+
+def test_artifacts_of_the_contract_are_there(trained: Trained):
+    figures = {"confusion_matrix", "confusion_matrix_normalized", "training_curves", "class_distribution",
+               "class_samples", "augmentation_samples", "validation_confusion_matrix"}  # fmt: skip
+    assert {f"figures/{name}.png" for name in figures} <= trained.artifacts("figures")
+    assert "data/split.csv" in trained.artifacts("data")
+    assert {"evaluation/confusion_matrix.json", "evaluation/predictions.csv"} <= trained.artifacts("evaluation")
+    assert "logs/train.log" in trained.artifacts("logs")
+    packages = trained.download("environment/requirements.txt").read_text()
+    assert f"keras=={keras.__version__}" in packages
+
+
+def test_split_names_parents_and_quarantined(trained: Trained):
+    table = pd.read_csv(trained.download("data/split.csv"), keep_default_na=False)
+    assert table.part.value_counts().to_dict() == {"train": 60, "validation": 16, "test": 16, "quarantined": 2}
+    added = table[table.parent != ""]
+    assert len(added) == 12
+    assert set(added.part) == {"train"}
+    assert set(added.parent) <= set(table.path[(table.part == "train") & (table.parent == "")])
+    quarantined = pd.read_csv(trained.download("data/quarantined.csv"))
+    assert set(quarantined.path) == set(table.path[table.part == "quarantined"])
+    assert trained.run.data.metrics["data/quarantined"] == 2
+
+
+def test_confusion_matrix_agrees_with_predictions_and_metrics(trained: Trained):
+    found = json.loads(trained.download("evaluation/confusion_matrix.json").read_text())
+    predictions = pd.read_csv(trained.download("evaluation/predictions.csv"))
+    assert found["classes"] == ["benign", "malignant"]
+    for part in ("validation", "test"):
+        rows = predictions[predictions.part == part]
+        counts = pd.crosstab(rows.label, rows.predicted).reindex(
+            index=found["classes"], columns=found["classes"], fill_value=0
+        )
+        assert found[part]["counts"] == counts.to_numpy().tolist()
+        accuracy = (rows.label == rows.predicted).mean()
+        assert trained.run.data.metrics[f"{part}/accuracy"] == pytest.approx(accuracy)
+        assert np.sum(found[part]["normalized"], axis=1) == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_data_sets_are_inputs_with_digests(trained: Trained):
+    inputs = trained.run.inputs.dataset_inputs
+    contexts = {tag.value: item.dataset for item in inputs for tag in item.tags if tag.key == "mlflow.data.context"}
+    assert set(contexts) == {"training", "validation", "test"}
+    assert len({dataset.digest for dataset in contexts.values()}) == 3
+
+
+def test_reloaded_model_gives_the_probabilities_of_the_run(trained: Trained):
+    mlflow.set_tracking_uri(trained.uri)
+    address = f"runs:/{trained.run.info.run_id}/model"
+    model = mlflow.keras.load_model(address)
+    info = mlflow.models.get_model_info(address)
+    assert info.signature is not None
+    assert info.saved_input_example_info is not None
+    predictions = pd.read_csv(trained.download("evaluation/predictions.csv"))
+    root = _root_of(predictions.path)
+    pixels = np.stack([decode(root / path, size=48) for path in predictions.path]).astype(np.float32)
+    probabilities = model.predict(pixels, verbose=0)
+    logged = predictions[["probability/benign", "probability/malignant"]].to_numpy()
+    np.testing.assert_allclose(probabilities, logged, atol=1e-5)
+    assert not any("random" in type(layer).__name__.lower() for layer in model.layers)
+
+
+def test_the_terminal_says_where_things_are(trained: Trained):
+    assert "test (n=16)" in trained.output
+    assert f"Run      {trained.run.info.run_id}" in trained.output
+    assert "mlflow ui --backend-store-uri" in trained.output
+    assert not (trained.folder / "mlruns").exists()
+
+
+def _root_of(paths: pd.Series):
+    from melanoma.paths import cache_dir
+
+    return next(
+        folder for folder in (cache_dir() / "synthetic").iterdir() if folder.is_dir() and (folder / paths[0]).is_file()
+    )

@@ -1,0 +1,158 @@
+"""Archives: unpacked once, and never outside the cache, whatever they hold."""
+
+import io
+import random
+import stat
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from melanoma.data.archive import unpacked
+from melanoma.data.cache import entries
+from melanoma.data.progress import SilentProgress
+from melanoma.errors import DataError
+
+GOOD = {"set/a/1.jpg": b"one", "set/b/2.jpg": b"two" * 1000}
+
+
+def zip_bytes(members: dict[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", method) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return sink.getvalue()
+
+
+def unpack(content: bytes, tmp_path: Path, cache: Path, **caps) -> Path:
+    archive = tmp_path / "set.zip"
+    archive.write_bytes(content)
+    return unpacked(archive, cache=cache, progress=SilentProgress(), **{"max_files": 100, "max_bytes": 1e6} | caps)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def left_behind(cache: Path) -> list[Path]:
+    """Everything in the cache but the folder of a kind and its locks."""
+    return [path for path in cache.rglob("*") if path != cache / "archives" and path.suffix != ".lock"]
+
+
+def member(name: str, mode: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = mode << 16
+    return info
+
+
+def with_field(content: bytes, local: int, central: int, value: bytes) -> bytes:
+    """Write into the first member's two headers, at these offsets."""
+    changed = bytearray(content)
+    for magic, offset in ((b"PK\3\4", local), (b"PK\1\2", central)):
+        at = content.index(magic) + offset
+        changed[at : at + len(value)] = value
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_are_unpacked_as_they_are(tmp_path, cache, method):
+    folder = unpack(zip_bytes(GOOD, method), tmp_path, cache)
+    assert files(folder) == GOOD
+    assert folder.is_relative_to(cache)
+
+
+def test_folders_and_clutter_are_passed_over(tmp_path, cache):
+    clutter = {"set/": b"", "__MACOSX/set/a/._1.jpg": b"x", "set/.DS_Store": b"x", "set/a/Thumbs.db": b"x"}
+    assert files(unpack(zip_bytes(clutter | GOOD), tmp_path, cache)) == GOOD
+
+
+def test_backslashes_separate_folders(tmp_path, cache):
+    assert files(unpack(zip_bytes({"a\\1.jpg": b"x"}), tmp_path, cache)) == {"a/1.jpg": b"x"}
+
+
+def test_the_same_archive_is_unpacked_once(tmp_path, cache):
+    folder = unpack(zip_bytes(GOOD), tmp_path, cache)
+    (folder / "set/a/1.jpg").write_bytes(b"would be overwritten")
+    (tmp_path / "moved").mkdir()
+    assert unpack(zip_bytes(GOOD), tmp_path / "moved", cache) == folder
+    assert (folder / "set/a/1.jpg").read_bytes() == b"would be overwritten"
+
+
+def test_a_changed_archive_is_unpacked_anew(tmp_path, cache):
+    first = unpack(zip_bytes(GOOD), tmp_path, cache)
+    second = unpack(zip_bytes(GOOD | {"set/a/1.jpg": b"new"}), tmp_path, cache)
+    assert (files(first)["set/a/1.jpg"], files(second)["set/a/1.jpg"]) == (b"one", b"new")
+
+
+OUTSIDE = ["../evil.jpg", "a/../../evil.jpg", "/tmp/evil.jpg", "..\\evil.jpg", "a\\..\\..\\evil.jpg", "\\evil.jpg"]
+HOSTILE = {
+    **{f"outside {name}": (zip_bytes(GOOD | {name: b"x"}), "outside its folder; refused") for name in OUTSIDE},
+    "drive letter": (zip_bytes({"C:\\evil.jpg": b"x"}), r"outside its folder; refused.*C:"),
+    "link": (zip_bytes(GOOD | {member("l.jpg", stat.S_IFLNK | 0o777): b"/etc/passwd"}), "a link or a device.*l.jpg"),
+    "device": (zip_bytes(GOOD | {member("d.jpg", stat.S_IFCHR | 0o777): b""}), "a link or a device.*d.jpg"),
+    "many files": (zip_bytes({f"{i}.jpg": b"" for i in range(101)}), "max_files=100.*Received: 101 files in .*set.zip"),
+    "many bytes": (zip_bytes({"a.jpg": bytes(1_000_001)}), r"max_gigabytes=0\.001.*Received: 0\.00 GB in .*set.zip"),
+    "bytes in sum": (zip_bytes({f"{i}.jpg": bytes(20_000) for i in range(60)}), r"max_gigabytes=0\.001"),
+    "encrypted": (with_field(zip_bytes(GOOD), 6, 8, b"\1\0"), "encrypted.*Received: .*set.zip"),
+    "truncated": (zip_bytes(GOOD)[:-40], r"not a readable \.zip.*Received: .*set.zip"),
+    "no zip": (b"\x89PNG and so on", r"not a readable \.zip.*Received: .*set.zip"),
+    "empty file": (b"", r"not a readable \.zip"),
+    "damaged member": (zip_bytes(GOOD, zipfile.ZIP_STORED).replace(b"one", b"0ne"), "damaged at 'set/a/1.jpg'"),
+    "declares less than it holds": (
+        with_field(zip_bytes({"bomb.jpg": bytes(900_000)}), 22, 24, struct.pack("<I", 10)),
+        "damaged at 'bomb.jpg'",
+    ),
+    "same file twice": (zip_bytes({"a.jpg": b"1", member("a.jpg", 0): b"2"}), "Unpacking failed at 'a.jpg'"),
+    "file and folder": (zip_bytes({"a": b"1", "a/1.jpg": b"2"}), "Unpacking failed at 'a/1.jpg'"),
+    "unknown method": (with_field(zip_bytes(GOOD), 8, 10, b"\x63\0"), "damaged at 'set/a/1.jpg'"),
+    "later zip version": (with_field(zip_bytes(GOOD), 4, 6, b"\xff\0"), r"not a readable \.zip"),
+    "name is not UTF-8": (zip_bytes({"ü.jpg": b"x"}).replace("ü".encode(), b"\xff\xfe"), r"not a readable \.zip"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(("content", "message"), HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_archives_are_refused_and_leave_nothing(tmp_path, cache, content, message):
+    with pytest.raises(DataError, match=message):
+        unpack(content, tmp_path, cache)
+    assert left_behind(cache) == []
+    assert entries(cache) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "set.zip"]
+    assert not Path("/tmp/evil.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("caps", "files_, bytes_"), [({}, (100, 1e6)), ({"max_files": 2, "max_bytes": 3003}, (2, 3003))]
+)
+def test_an_archive_at_its_caps_is_unpacked(tmp_path, cache, caps, files_, bytes_):
+    assert files(unpack(zip_bytes(GOOD), tmp_path, cache, max_files=files_, max_bytes=bytes_)) == GOOD
+
+
+def test_an_interrupted_unpacking_leaves_nothing(tmp_path, cache):
+    class Interrupted(SilentProgress):
+        def track(self, items, title, total=None):
+            yield next(iter(items))
+            raise KeyboardInterrupt
+
+    (tmp_path / "set.zip").write_bytes(zip_bytes(GOOD))
+    with pytest.raises(KeyboardInterrupt):
+        unpacked(tmp_path / "set.zip", cache=cache, max_files=9, max_bytes=1e6, progress=Interrupted())
+    assert left_behind(cache) == []
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_random_damage_is_unpacked_or_refused_and_never_crashes(tmp_path, cache, method):
+    sound = zip_bytes(GOOD | {"ü.jpg": bytes(range(256))}, method)
+    rng = random.Random(method)
+    outcomes = set()
+    for _ in range(150):
+        damaged = bytearray(sound)
+        for _ in range(rng.choice([1, 2, 5])):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        try:
+            outcomes.add(unpack(bytes(damaged), tmp_path, cache).is_dir())
+        except DataError:
+            outcomes.add(False)
+        assert not list(cache.glob("archives/.*.tmp"))
+    assert outcomes == {True, False}

@@ -1,0 +1,183 @@
+"""Images labelled by a metadata table, as in HAM10000 and the ISIC challenges."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from melanoma.data.sources import Source
+from melanoma.data.tables import metadata_table
+from melanoma.errors import DataError
+
+
+@pytest.fixture
+def read(tmp_path, common, write_image):
+    """`read(images, {file: csv text}, **arguments)` writes the files and opens them as a source."""
+
+    def opened(images: list[str], tables: dict[str, str], **arguments) -> Source:
+        for seed, image in enumerate(images):
+            write_image(tmp_path / "set" / image, seed)
+        for name, text in tables.items():
+            (tmp_path / "set" / name).write_text(text, encoding="utf-8")
+        arguments = {"table": next(iter(tables), "meta.csv"), "image_column": "image"} | arguments
+        return metadata_table(tmp_path / "set", **common, **arguments)
+
+    return opened
+
+
+def by_path(source: Source, *columns: str) -> dict[str, tuple]:
+    return {row[0]: row[1:] for row in source.table[["path", *columns]].itertuples(index=False, name=None)}
+
+
+def test_ham10000_like_table(read):
+    source = read(
+        ["part_1/ISIC_01.jpg", "part_2/ISIC_02.jpg", "part_2/ISIC_03.jpg"],
+        {
+            "HAM.csv": "lesion_id,image_id,dx,age,sex,localization\n"
+            "L1,ISIC_01,mel,60.0,male,back\nL1,ISIC_02,mel,60.0,male,back\nL2,ISIC_03,nv,,unknown,face\n"
+        },
+        image_column="image_id",
+        label_column="dx",
+        labels={"mel": "melanoma", "nv": "nevus", "bcc": "unused"},
+        lesion_column="lesion_id",
+        age_column="age",
+        sex_column="sex",
+        site_column="localization",
+        classes=["nevus", "melanoma"],
+    )
+    assert by_path(source, "label", "part", "lesion", "sex", "site") == {
+        "part_1/ISIC_01.jpg": ("melanoma", "", "L1", "male", "back"),
+        "part_2/ISIC_02.jpg": ("melanoma", "", "L1", "male", "back"),
+        "part_2/ISIC_03.jpg": ("nevus", "", "L2", "unknown", "face"),
+    }
+    assert list(source.table.age[:2]) == [60, 60]
+    assert pd.isna(source.table.age[2])
+    assert source.classes == ["nevus", "melanoma"]
+    assert source.notes == []
+
+
+@pytest.mark.parametrize(
+    "second", ["image,lesion_id,age\nb,L2,40\na,L1,30\n", "image,age,lesion_id\nb.jpg,40,L2\na,30,L1\n"]
+)
+def test_one_hot_table_with_a_second_table_joined(read, second):
+    source = read(
+        ["a.jpg", "b.jpg"],
+        {"truth.csv": "image,MEL,NV,UNK\na,1.0,0.0,0.0\nb,0.0,1.0,0.0\n", "meta.csv": second},
+        extra_tables=["meta.csv"],
+        label_columns=["MEL", "NV"],
+        labels={"MEL": "melanoma", "NV": "nevus"},
+        lesion_column="lesion_id",
+        age_column="age",
+    )
+    assert by_path(source, "label", "lesion", "age") == {"a.jpg": ("melanoma", "L1", 30), "b.jpg": ("nevus", "L2", 40)}
+
+
+def test_isic_2020_like_table(read):
+    source = read(
+        ["jpeg/train/ISIC_1.jpg", "jpeg/train/ISIC_2.jpg"],
+        {"t.csv": "image_name,patient_id,benign_malignant\nISIC_1,IP_7,benign\nISIC_2,IP_7,malignant\n"},
+        image_column="image_name",
+        label_column="benign_malignant",
+        patient_column="patient_id",
+    )
+    assert by_path(source, "label", "patient") == {
+        "jpeg/train/ISIC_1.jpg": ("benign", "IP_7"),
+        "jpeg/train/ISIC_2.jpg": ("malignant", "IP_7"),
+    }
+
+
+@pytest.mark.parametrize("named", ["x", "x.jpg", "x.JPG", "a/b/x", "a\\b\\x.jpg", "x.png"])
+def test_the_image_column_may_hold_folder_and_suffix(read, named):
+    source = read(["deep/down/x.jpg", "y.jpg"], {"t.csv": f"image,label\n{named},a\ny,b\n"})
+    assert by_path(source, "label")["deep/down/x.jpg"] == ("a",)
+
+
+@pytest.mark.parametrize("ids", [["007", "008"], ["1.5", "1.50"], ["scan.v1", "scan.v2"]])
+def test_image_ids_are_text_even_if_they_look_like_numbers(read, ids):
+    source = read(
+        [f"{name}.jpg" for name in ids],
+        {"t.csv": f"image,label\n{ids[0]},a\n{ids[1]},b\n", "more.csv": f"image,age\n{ids[0]},5\n{ids[1]}.jpg,6\n"},
+        extra_tables=["more.csv"],
+        age_column="age",
+    )
+    assert by_path(source, "label", "age") == {f"{ids[0]}.jpg": ("a", 5), f"{ids[1]}.jpg": ("b", 6)}
+
+
+def test_images_of_formats_that_will_be_quarantined_are_found_too(read):
+    source = read(["x.webp", "y.jpg"], {"t.csv": "image,label\nx.webp,a\ny.jpg,b\n"})
+    assert list(source.table.path) == ["x.webp", "y.jpg"]
+
+
+@pytest.mark.parametrize("labels", [{"0": "benign", "1": "malignant"}, {0: "benign", 1: "malignant"}])
+def test_numbers_as_labels_can_be_named(read, labels):
+    assert read(["x.jpg", "y.jpg"], {"t.csv": "image,label\nx,0\ny,1\n"}, labels=labels).classes == list(
+        labels.values()
+    )
+
+
+def test_the_table_is_searched_below_the_folder_and_may_be_elsewhere(read, tmp_path):
+    (tmp_path / "set/wrapper").mkdir(parents=True)
+    csv = "image,label\nx,a\ny,b\n"
+    below = read(["wrapper/x.jpg", "wrapper/y.jpg"], {"wrapper/t.csv": csv}, table="t.csv")
+    (tmp_path / "t.csv").write_text(csv)
+    elsewhere = read([], {}, table=str(tmp_path / "t.csv"))
+    assert by_path(below) == by_path(elsewhere) == {"wrapper/x.jpg": (), "wrapper/y.jpg": ()}
+
+
+def test_images_without_a_row_are_noted_and_passed_over(read):
+    source = read(["x.jpg", "y.jpg", "x_mask.png", "z.jpg"], {"t.csv": "image,label\nx,a\ny,b\n"})
+    assert list(source.table.path) == ["x.jpg", "y.jpg"]
+    assert source.notes == ["2 image files have no row in t.csv and were passed over"]
+
+
+HOT = {"label_columns": ["A", "B"]}
+
+
+@pytest.mark.parametrize(
+    ("csv", "arguments", "message"),
+    [
+        ("image,label\nx,a\ny,b\n", {"table": "absent.csv"}, "no metadata table.*absent.csv"),
+        ("image,label\nx,a\ny,b\n", {"extra_tables": ["absent.csv"]}, "no metadata table.*absent.csv"),
+        ("", {}, r"cannot be read as CSV.*t\.csv"),
+        ('image,label\n"x,a\ny,b\n', {}, r"cannot be read as CSV.*t\.csv"),
+        ("name,label\nx,a\ny,b\n", {}, r"lacks 'image'.*Received: columns name, label in t\.csv"),
+        ("image,dx\nx,a\ny,b\n", {"lesion_column": "lesion"}, r"lacks 'label', 'lesion'.*columns image, dx in t\.csv"),
+        ("image,A\nx,1\ny,0\n", HOT, "lacks 'B'"),
+        ("image,label\nx,a\ny,b\nx.jpg,b\n", {}, r"each image once.*Received: x more than once in t\.csv"),
+        ("image,label\nx,a\ny,b\nz1,a\nz2,a\n", {}, r"2 of 4 rows have no image.*Received: z1, z2 in t\.csv"),
+        ("image,label\nx,a\n,b\n", {}, "1 of 2 rows have no image"),
+        ("image,label\nx,a\ny,\n", {}, r"needs a label.*Received: no label for y in t\.csv"),
+        ("image,A,B\nx,1,0\ny,0,0\n", HOT, "exactly one label column.*of A, B.*Received: 1 such rows"),
+        ("image,A,B\nx,1,1\ny,1,1\n", HOT, "exactly one label column.*Received: 2 such rows"),
+        ("image,A,B\nx,1,0\ny,no,1\n", HOT, r"must hold 0 and 1.*Received: t\.csv"),
+        ("image,A,B\nx,1,2\ny,0,1\n", HOT, r"must hold 0 and 1.*Received: t\.csv"),
+        ("image,A,B\nx,1,0\ny,,1\n", HOT, r"must hold 0 and 1.*Received: t\.csv"),
+        ("image,label\nx,a\ny,a\n", {}, "at least two classes.*Received: 'a'"),
+        ("image,label\n", {}, "at least two classes.*Received: none"),
+        ("image,label\nx,a\ny,b\n", {"classes": ["a", "c"]}, "Missing: 'c'; not expected: 'b'"),
+    ],
+)
+def test_unusable_tables_are_refused_and_named(read, csv, arguments, message):
+    with pytest.raises(DataError, match=message):
+        read(["x.jpg", "y.jpg"], {"t.csv": csv}, **arguments)
+
+
+def test_an_id_twice_in_a_second_table_is_refused(read):
+    with pytest.raises(DataError, match=r"each image once.*Received: x twice in more\.csv"):
+        read(
+            ["x.jpg", "y.jpg"],
+            {"t.csv": "image,label\nx,a\ny,b\n", "more.csv": "image,age\nx,1\nx,2\n"},
+            extra_tables=["more.csv"],
+        )
+
+
+@pytest.mark.parametrize("other", ["copy/x.jpg", "x.png"])
+def test_two_files_of_one_id_are_refused(read, other):
+    with pytest.raises(DataError, match=rf"share one image id.*Received: .*{Path(other).name}"):
+        read(["x.jpg", "y.jpg", other], {"t.csv": "image,label\nx,a\ny,b\n"})
+
+
+def test_a_table_that_is_no_text_is_refused(read, tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"image,label\n\xff\xfe\x00,a\n")
+    with pytest.raises(DataError, match="cannot be read as CSV"):
+        read(["x.jpg"], {}, table=str(tmp_path / "t.csv"))
