@@ -85,9 +85,7 @@ def melanoma(limit: bool = False) -> float:
     train = data.part("train")
     prepare(0, settings.training.deterministic)
     builder = partial(plain_cnn, filters=[32, 64, 128], dense=[128])
-    network = build_network(
-        builder, image_size=SIZE, classes=2, policy=resolve_precision(settings.training.precision)
-    )
+    network = build_network(builder, image_size=SIZE, classes=2, policy=resolve_precision(settings.training.precision))
     accuracy = keras.metrics.BinaryAccuracy(threshold=0.0)
     network.compile(keras.optimizers.Adam(), training_loss(2), metrics=[accuracy], jit_compile=False)
     steps = -(-len(train) // BATCH)
@@ -100,9 +98,7 @@ def melanoma(limit: bool = False) -> float:
         )
         batches = tf.data.Dataset.from_tensors(batch).cache().repeat()
     else:
-        layer = RandomAffine(
-            horizontal_flip=True, rotation=20, shift=0.2, shear=0.2, zoom=0.2, fill_mode="nearest"
-        )
+        layer = RandomAffine(horizontal_flip=True, rotation=20, shift=0.2, shear=0.2, zoom=0.2, fill_mode="nearest")
         batches = training_batches(
             data.store, train.row.to_numpy(), encode(train.target.to_numpy(), 2), np.ones(len(train), np.float32),
             batch_size=BATCH, seed=0, augment=augmenter([layer]),

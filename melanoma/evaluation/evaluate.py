@@ -46,6 +46,15 @@ class Evaluation:
             named[f"{self.part}/{name}_ci_low"], named[f"{self.part}/{name}_ci_high"] = low, high
         return named
 
+    def text_of(self, name: str) -> str:
+        """A metric with its interval, as `0.785 [0.730, 0.840]`; `-` where it is not defined."""
+        if name not in self.metrics:
+            return "-"
+        if name not in self.intervals:
+            return f"{self.metrics[name]:.3f}"
+        low, high = self.intervals[name]
+        return f"{self.metrics[name]:.3f} [{low:.3f}, {high:.3f}]"
+
 
 def evaluate(
     part: str,

@@ -11,13 +11,15 @@ __all__ = ["show_result"]
 
 def show_result(evaluations: list[Evaluation], run_id: str, uri: str, model: str | None) -> None:
     """Print the metrics with their intervals, where the run is, and what to do next."""
-    table = Table(title="Result, with 95% intervals" if _confident(evaluations) else "Result", title_justify="left")
+    table = Table(
+        title="Result (in brackets: confidence interval)", title_justify="left"
+    )
     table.add_column("metric")
     for evaluation in evaluations:
-        table.add_column(f"{evaluation.part} (n={len(evaluation.rows)})", justify="right")
+        table.add_column(f"{evaluation.part} (n={len(evaluation.rows)})", justify="left")
     names = list(dict.fromkeys(name for e in evaluations for name in e.metrics))
     for name in names:
-        table.add_row(name, *(_cell(evaluation, name) for evaluation in evaluations))
+        table.add_row(name, *(evaluation.text_of(name) for evaluation in evaluations))
     console = out()
     console.print(table)
     console.print(f"Run      {run_id}", soft_wrap=True)
@@ -33,17 +35,3 @@ def figures_folder(run_id: str) -> str:
 
     address = str(mlflow.MlflowClient().get_run(run_id).info.artifact_uri)
     return f"{address.removeprefix('file://')}/figures"
-
-
-def _cell(evaluation: Evaluation, name: str) -> str:
-    value = evaluation.metrics.get(name)
-    if value is None:
-        return "-"
-    if name not in evaluation.intervals:
-        return f"{value:.3f}                "
-    low, high = evaluation.intervals[name]
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _confident(evaluations: list[Evaluation]) -> bool:
-    return any(e.intervals for e in evaluations)

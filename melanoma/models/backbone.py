@@ -22,7 +22,7 @@ def backbone(
         classes: number of classes.
         family: name in keras.applications, such as EfficientNetV2B0, ConvNeXtTiny, MobileNetV3Large or ResNet50V2.
         dropout: rate before the head.
-        pretrained: its weights will be loaded: batch normalisation keeps the statistics that come with them.
+        pretrained: its weights will be loaded: batch normalisation stays as it comes with them.
 
     Returns:
         A model from (n, image_size, image_size, 3) in 0 to 255 to logits, in which the layer `backbone` is the
@@ -33,7 +33,11 @@ def backbone(
     """
     inputs = keras.Input((image_size, image_size, 3), name="image")
     network = _network(family, image_size, weights=None)
-    features = network(_preprocessed(family, inputs), training=False if pretrained else None)
+    if pretrained:
+        for layer in network.layers:
+            if isinstance(layer, layers.BatchNormalization):
+                layer.trainable = False  # which in Keras also means: normalise by the stored statistics
+    features = network(_preprocessed(family, inputs))
     x = layers.GlobalAveragePooling2D()(features)
     return keras.Model(inputs, head(x, classes, dropout))
 
@@ -72,11 +76,11 @@ def _network(family: str, image_size: int, weights: str | None) -> keras.Model:
         raise ConfigError([f"model.family must be one of {', '.join(families())}. Received: model.family={family}"])
     options = {"include_preprocessing": True} if _preprocesses_itself(family) else {}
     try:
-        return function(
-            include_top=False, weights=weights, input_shape=(image_size, image_size, 3), name="backbone", **options
-        )
+        network = function(include_top=False, weights=weights, input_shape=(image_size, image_size, 3), **options)
     except ValueError as error:
         raise ConfigError([f"{family} cannot be built: {error} Received: data.image_size={image_size}"]) from error
+    network.name = "backbone"  # afterwards: EfficientNetV2 looks its architecture up by the name it is given
+    return network
 
 
 def _preprocesses_itself(family: str) -> bool:

@@ -38,12 +38,12 @@ def plain_cnn(
     inputs = keras.Input((image_size, image_size, 3), name="image")
     x = layers.Rescaling(1 / 255)(inputs)
     for number, channels in enumerate(filters):
-        x = layers.Conv2D(channels, 3, padding=padding, activation="relu", name=f"conv{number + 1}")(x)
-        x = layers.MaxPooling2D()(x)
-        if x.shape[1] < 1:
+        if x.shape[1] < (4 if padding == "valid" else 2):
             raise ValueError(
                 f"The image is too small for {len(filters)} convolutions; raise data.image_size. Received: {image_size}"
             )
+        x = layers.Conv2D(channels, 3, padding=padding, activation="relu", name=f"conv{number + 1}")(x)
+        x = layers.MaxPooling2D()(x)
     x = layers.Flatten()(x)
     for number, units in enumerate(dense):
         x = layers.Dense(units, activation="relu", name=f"dense{number + 1}")(x)

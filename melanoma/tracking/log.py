@@ -98,6 +98,7 @@ def log_evaluations(run: Run, evaluations: list[Evaluation]) -> None:
         prefix = "" if evaluation.part == "test" else f"{evaluation.part}_"
         run.log_figure(plots.confusion_figure(evaluation, shares=False), f"{prefix}confusion_matrix")
         run.log_figure(plots.confusion_figure(evaluation, shares=True), f"{prefix}confusion_matrix_normalized")
+    run.set_tags({"mlflow.note.content": _description(evaluations)})
     run.log_json(confusion_json(evaluations), "evaluation/confusion_matrix.json")
     run.log_text(predictions_table(evaluations).to_csv(index=False), "evaluation/predictions.csv")
 
@@ -109,6 +110,16 @@ def log_fit(run: Run, fitted: Fitted, profile: Path) -> None:
     run.log_metrics({"fit/best_epoch": fitted.epoch, "fit/epochs": len(fitted.history)})
     if profile.is_dir():
         run.log_file(str(profile), "profile")
+
+
+def _description(evaluations: list[Evaluation]) -> str:
+    """The headline metrics as a table in the run's description, which MLflow shows on top."""
+    names = ("accuracy", "balanced_accuracy", "macro_f1", "auc")
+    lines = ["| part | images | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    for evaluation in evaluations:
+        cells = [evaluation.text_of(name) for name in names]
+        lines.append(f"| {evaluation.part} | {len(evaluation.rows)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _aligned(tables: list[Any]) -> list[Any]:

@@ -91,6 +91,10 @@ def tracked_run(
     # mlflow.start_run has taken MLFLOW_RUN_ID; a child process must not write into the same run.
     os.environ.pop("MLFLOW_RUN_ID", None)
     run = Run(started.info.run_id)
+    # Else MLflow's page guesses what the experiment is, and may show it as one of language models.
+    mlflow.MlflowClient().set_experiment_tag(
+        started.info.experiment_id, "mlflow.experimentKind", "custom_model_development"
+    )
     status = "FAILED"
     try:
         with _sigterm_raises():

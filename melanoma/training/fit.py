@@ -79,10 +79,13 @@ def fit(
     report = Report(settings.epochs, settings.steps_per_epoch, on_epoch)
     mode = mode_of(settings.monitor)
     keep = Keep(settings.monitor, mode, settings.restore_best)
+    trainable = [(layer, layer.trainable) for layer in network._flatten_layers()]
     try:
         for first, last, frozen, factor in _phases(settings):
+            _restore(trainable)
             for layer in network.layers:
-                layer.trainable = not frozen or layer.name == HEAD
+                if frozen and layer.name != HEAD:
+                    layer.trainable = False
             rate, extra = schedule(
                 learning_rate=learning_rate * factor,
                 epochs=last - first,
@@ -127,13 +130,19 @@ def fit(
             network.set_weights(keep.weights)
     finally:
         report.close()
-    network.trainable = True
+        _restore(trainable)
     return keep.epoch
 
 
 def mode_of(monitor: str) -> str:
     """Whether a metric is better when smaller (`min`) or larger (`max`)."""
     return "min" if monitor.endswith("loss") else "max"
+
+
+def _restore(trainable: list[tuple[keras.layers.Layer, bool]]) -> None:
+    """Set layers as they were: a network before the layers in it, which it would change otherwise."""
+    for layer, value in trainable:
+        layer.trainable = value
 
 
 def _binary_hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

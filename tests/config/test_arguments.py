@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from melanoma.config.arguments import normalise, overrides_in, search_path_in
@@ -28,7 +29,7 @@ PATHS = [
     "]odd[",
     "/it's here",
     '/say "hi"',
-    "/it's \"both\" (1)",
+    '/it\'s "both" (1)',
     "/back\\slash (1)",
     "/back\\slash",
     "/back\\'quote",
@@ -111,14 +112,20 @@ def test_config_folders(arguments: list[str], expected: list[str]):
 
 
 def test_a_quote_without_end_is_a_fault():
-    with pytest.raises(ConfigError, match="No closing quotation.*it's"):
+    with pytest.raises(ConfigError, match=r"No closing quotation.*it's"):
         normalise(["--overrides", "data.path=it's"])
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("form", ["data.path={}", "--data.path={}"])
-def test_paths_arrive_as_typed(launched, path: str, form: str):
-    [config] = launched("train", "data=folder", form.format(path))
+@pytest.mark.parametrize("form", [["data.path={}"], ["--data.path={}"], ["--data.path", "{}"]])
+def test_hydra_reads_paths_as_typed(path: str, form: list[str]):
+    [override] = normalise([word.replace("{}", path) for word in form], {"data.path"})
+    assert OverridesParser.create().parse_override(override).value() == path
+
+
+@pytest.mark.parametrize("path", [PATHS[0], "a,b,c (d)", '/it\'s "both" (1)', "2024.10"])
+def test_paths_arrive_as_typed(launched, path: str):
+    [config] = launched("train", "data=folder", f"data.path={path}")
     assert config.data.path == path
 
 
@@ -160,7 +167,7 @@ def test_a_sweep_gives_each_value_a_job(launched):
 
 
 def test_a_later_job_of_a_sweep_is_checked_before_it_starts(launched):
-    with pytest.raises(ConfigError, match="training.epochs must be at least 1"):
+    with pytest.raises(ConfigError, match=r"training\.epochs must be at least 1"):
         launched("train", "-m", "training.epochs=1,0")
 
 

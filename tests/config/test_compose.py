@@ -7,7 +7,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from melanoma.config.checks import evaluate_faults, predict_faults, train_faults
-from melanoma.config.diagnose import compose_config, diagnose
+from melanoma.config.diagnose import compose_config, diagnose, schema_faults
 from melanoma.config.launch import register_resolvers, typed
 from melanoma.config.schema import EvaluateConfig, PredictConfig, TrainConfig
 from melanoma.paths import conf_dir
@@ -32,8 +32,8 @@ def composed(*overrides: str) -> DictConfig:
 def test_every_choice_of_every_group_makes_a_sound_training(choice: str):
     group, name = choice.split("/")
     extra = needed_by(name) if group == "data" else ["data.path=/images"]
-    config, faults = diagnose("train", TrainConfig, [f"{group}={name}", *extra])
-    assert faults == []
+    config = composed(f"{group}={name}", *extra)
+    assert schema_faults(TrainConfig, config, config) == []
     assert train_faults(config) == []
     settings = typed(TrainConfig, config)
     if group != "experiment":
@@ -43,8 +43,8 @@ def test_every_choice_of_every_group_makes_a_sound_training(choice: str):
 
 @pytest.mark.parametrize("data", DATA)
 def test_every_data_set_can_be_evaluated_on(data: str):
-    config, faults = diagnose("evaluate", EvaluateConfig, ["run=abc", f"data={data}", *needed_by(data)])
-    assert faults == []
+    config = compose_config("evaluate", ["run=abc", f"data={data}", *needed_by(data)])
+    assert schema_faults(EvaluateConfig, config, config) == []
     assert evaluate_faults(config) == []
     assert typed(EvaluateConfig, config).data.name == data
 

@@ -103,7 +103,10 @@ HOSTILE = {
         with_field(zip_bytes({"bomb.jpg": bytes(900_000)}), 22, 24, struct.pack("<I", 10)),
         "damaged at 'bomb.jpg'",
     ),
-    "same file twice": (zip_bytes({"a.jpg": b"1", member("a.jpg", 0): b"2"}), "Unpacking failed at 'a.jpg'"),
+    "same file twice": (
+        zip_bytes({"a.jpg": b"1", "b.jpg": b"2"}).replace(b"b.jpg", b"a.jpg"),
+        "Unpacking failed at 'a.jpg'",
+    ),
     "file and folder": (zip_bytes({"a": b"1", "a/1.jpg": b"2"}), "Unpacking failed at 'a/1.jpg'"),
     "unknown method": (with_field(zip_bytes(GOOD), 8, 10, b"\x63\0"), "damaged at 'set/a/1.jpg'"),
     "later zip version": (with_field(zip_bytes(GOOD), 4, 6, b"\xff\0"), r"not a readable \.zip"),
@@ -111,7 +114,6 @@ HOSTILE = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize(("content", "message"), HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_archives_are_refused_and_leave_nothing(tmp_path, cache, content, message):
     with pytest.raises(DataError, match=message):
@@ -122,11 +124,9 @@ def test_hostile_archives_are_refused_and_leave_nothing(tmp_path, cache, content
     assert not Path("/tmp/evil.jpg").exists()
 
 
-@pytest.mark.parametrize(
-    ("caps", "files_, bytes_"), [({}, (100, 1e6)), ({"max_files": 2, "max_bytes": 3003}, (2, 3003))]
-)
-def test_an_archive_at_its_caps_is_unpacked(tmp_path, cache, caps, files_, bytes_):
-    assert files(unpack(zip_bytes(GOOD), tmp_path, cache, max_files=files_, max_bytes=bytes_)) == GOOD
+def test_an_archive_exactly_at_its_caps_is_unpacked(tmp_path, cache):
+    size = sum(len(content) for content in GOOD.values())
+    assert files(unpack(zip_bytes(GOOD), tmp_path, cache, max_files=len(GOOD), max_bytes=size)) == GOOD
 
 
 def test_an_interrupted_unpacking_leaves_nothing(tmp_path, cache):

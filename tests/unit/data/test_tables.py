@@ -57,7 +57,8 @@ def test_ham10000_like_table(read):
 
 
 @pytest.mark.parametrize(
-    "second", ["image,lesion_id,age\nb,L2,40\na,L1,30\n", "image,age,lesion_id\nb.jpg,40,L2\na,30,L1\n"]
+    "second",
+    ["image,lesion_id,age\nb,L2,40\nunlabelled,L3,50\na,L1,30\n", "image,age,lesion_id\nb.jpg,40,L2\na,30,L1\n"],
 )
 def test_one_hot_table_with_a_second_table_joined(read, second):
     source = read(

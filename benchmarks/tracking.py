@@ -1,0 +1,60 @@
+"""What tracking costs: the share of a training run's time spent in logging figures, metrics, data and the model.
+
+`python -m benchmarks.tracking data=isic9 data.path=... model=m3`: any arguments of `melanoma train`.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def main() -> None:
+    """Train once with every call into the tracking code timed from outside."""
+    from melanoma.config.diagnose import compose_config
+    from melanoma.config.launch import register_resolvers
+
+    register_resolvers()
+    folder = Path(tempfile.mkdtemp(prefix="melanoma-tracking-"))
+    config = compose_config("train", [*sys.argv[1:], f"tracking.uri=sqlite:///{folder / 'mlflow.db'}"])
+    start = time.perf_counter()
+
+    from melanoma import pipeline
+    from melanoma.tracking import log, models, run
+
+    spent: dict[str, float] = {}
+
+    def timed(name: str, function: Callable) -> Callable:
+        def call(*arguments: Any, **named: Any) -> Any:
+            begun = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                spent[name] = spent.get(name, 0.0) + time.perf_counter() - begun
+
+        return call
+
+    for name in ("log_config", "log_dataset", "log_fit", "log_samples", "log_evaluations"):
+        setattr(log, name, timed(name, getattr(log, name)))
+    models.save_model = timed("save_model", models.save_model)
+    # Metrics of epochs are logged through the run; those inside the functions above are in their time already.
+    whole = run.Run.log_metrics
+
+    def log_epoch(self: run.Run, metrics: dict, step: int | None = None) -> None:
+        (timed("log_epoch", whole) if step is not None else whole)(self, metrics, step or 0)
+
+    run.Run.log_metrics = log_epoch
+    pipeline.train(config, sys.argv[1:], folder)
+    total = time.perf_counter() - start
+    for name, seconds in sorted(spent.items(), key=lambda item: -item[1]):
+        print(f"{name:<16} {seconds:7.2f} s")
+    print(f"{'tracking':<16} {sum(spent.values()):7.2f} s of {total:.1f} s: {sum(spent.values()) / total:.2%}")
+
+
+if __name__ == "__main__":
+    main()

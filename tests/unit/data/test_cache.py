@@ -1,0 +1,198 @@
+"""The cache: made once, whole or not at all, cleared by kind."""
+
+import multiprocessing
+import os
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from melanoma.data.cache import cached_folder, clear, content_key, entries, write_atomically
+
+FORK = multiprocessing.get_context("fork")
+
+
+def make(folder: Path) -> None:
+    (folder / "content").write_text("made")
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder, but for locks."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+
+
+def test_an_entry_is_made_once(cache):
+    first = cached_folder(cache, "decoded", "key", make)
+    assert first == cache / "decoded/key"
+    assert cached_folder(cache, "decoded", "key", lambda _: pytest.fail("made again")) == first
+    assert names(first) == ["content"]
+
+
+def test_keys_and_kinds_are_apart(cache):
+    folders = {cached_folder(cache, kind, key, make) for kind in ("decoded", "archives") for key in ("a", "b")}
+    assert len(folders) == 4
+
+
+def _slow_make_and_read(cache: Path, makes: Path, barrier) -> list[str]:
+    def slow(folder: Path) -> None:
+        (makes / str(os.getpid())).touch()
+        (folder / "first").touch()
+        time.sleep(0.3)
+        (folder / "second").touch()
+
+    barrier.wait()
+    return names(cached_folder(cache, "decoded", "key", slow))
+
+
+def _run(queue, *arguments) -> None:
+    queue.put(_slow_make_and_read(*arguments))
+
+
+def test_processes_at_once_make_an_entry_once_and_see_it_whole(tmp_path, cache):
+    (tmp_path / "makes").mkdir()
+    barrier, queue = FORK.Barrier(4), FORK.Queue()
+    processes = [FORK.Process(target=_run, args=(queue, cache, tmp_path / "makes", barrier)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    assert [queue.get(timeout=30) for _ in processes] == [["first", "second"]] * 4
+    for process in processes:
+        process.join()
+    assert len(names(tmp_path / "makes")) == 1
+    assert names(cache / "decoded") == ["key"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_failure_leaves_nothing_and_the_next_call_makes_it(cache, error):
+    def fail(folder: Path) -> None:
+        make(folder)
+        raise error("stop")
+
+    with pytest.raises(error, match="stop"):
+        cached_folder(cache, "decoded", "key", fail)
+    assert names(cache / "decoded") == []
+    assert names(cached_folder(cache, "decoded", "key", make)) == ["content"]
+
+
+def _killed_while_making(cache: Path) -> None:
+    def die(folder: Path) -> None:
+        make(folder)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    cached_folder(cache, "decoded", "key", die)
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(cache):
+    other = cache / "decoded/.other.abc.tmp"
+    other.mkdir(parents=True)
+    process = FORK.Process(target=_killed_while_making, args=(cache,))
+    process.start()
+    process.join()
+    assert len(names(cache / "decoded")) == 2
+    assert entries(cache) == []
+    cached_folder(cache, "decoded", "key", make)
+    assert names(cache / "decoded") == [other.name, "key"]
+
+
+def filled(cache: Path) -> None:
+    for kind, key, size in (("decoded", "d1", 300), ("archives", "a1", 200), ("archives", "a2", 700)):
+        folder = cached_folder(cache, kind, key, lambda folder: (folder / "deep/er").mkdir(parents=True))
+        (folder / "x").write_bytes(bytes(size - 100))
+        (folder / "deep/er/y").write_bytes(bytes(100))
+    write_atomically(cache / "digests/memo.json", "x" * 50)
+    (cache / "archives/.a3.abc.tmp").mkdir()
+
+
+def test_entries_are_listed_with_their_sizes_largest_first(cache):
+    filled(cache)
+    found = [(entry.kind, entry.key, entry.bytes) for entry in entries(cache)]
+    assert found == [("archives", "a2", 700), ("decoded", "d1", 300), ("archives", "a1", 200), ("digests", "memo", 50)]
+
+
+def test_an_entry_knows_when_it_was_last_used(cache):
+    folder = cached_folder(cache, "decoded", "key", make)
+    os.utime(folder, (0, 0))
+    assert entries(cache)[0].last_used == datetime(1970, 1, 1, tzinfo=UTC)
+    cached_folder(cache, "decoded", "key", make)
+    assert entries(cache)[0].last_used.year > 2000
+
+
+@pytest.mark.parametrize(
+    ("kind", "removed", "kept"),
+    [
+        (None, ["a2", "d1", "a1", "memo"], []),
+        ("archives", ["a2", "a1"], ["d1", "memo"]),
+        ("digests", ["memo"], ["a2", "d1", "a1"]),
+        ("augmentor", [], ["a2", "d1", "a1", "memo"]),
+    ],
+)
+def test_clear_removes_one_kind_or_all(cache, kind, removed, kept):
+    filled(cache)
+    assert [entry.key for entry in clear(cache, kind)] == removed
+    assert [entry.key for entry in entries(cache)] == kept
+    assert (cache / "archives").exists() == (kind not in (None, "archives"))
+
+
+def test_clear_leaves_other_files_in_the_cache_folder_alone(cache):
+    filled(cache)
+    (cache / "of the user").mkdir()
+    clear(cache)
+    assert [path.name for path in cache.iterdir()] == ["of the user"]
+
+
+def test_clearing_an_empty_cache_removes_nothing(cache):
+    assert clear(cache) == []
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        (({"a": 1, "b": 2},), ({"b": 2, "a": 1},), True),
+        ((("x", "y"),), (["x", "y"],), True),
+        (("x", "y"), ("y", "x"), False),
+        (("xy",), ("x", "y"), False),
+        ((1,), ("1",), False),
+        ((0.5, None), (0.5, 0), False),
+    ],
+)
+def test_a_key_is_of_the_content(left, right, same):
+    assert (content_key(*left) == content_key(*right)) is same
+
+
+def test_a_key_is_the_same_on_every_machine():
+    assert content_key("nævus", {"size": 64}) == "cc0133c7a01c26272baf825eb619ffe8"
+
+
+def test_file_names_that_are_not_utf8_have_keys_too():
+    assert content_key(os.fsdecode(b"\xff.jpg")) != content_key(os.fsdecode(b"\xfe.jpg"))
+
+
+def _write_in_turn(path: Path) -> None:
+    for _ in range(200):
+        for letter in "ab":
+            write_atomically(path, letter * 200_000)
+
+
+def test_readers_see_an_old_or_a_new_file_and_never_a_part(tmp_path):
+    path = tmp_path / "new/file.txt"
+    write_atomically(path, "a" * 200_000)
+    writer = FORK.Process(target=_write_in_turn, args=(path,))
+    writer.start()
+    seen = set()
+    while writer.is_alive():
+        text = path.read_text()
+        seen.add((len(text), *set(text)))
+    writer.join()
+    assert seen <= {(200_000, "a"), (200_000, "b")}
+    assert writer.exitcode == 0
+    assert os.listdir(path.parent) == ["file.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "file.txt"
+    write_atomically(path, "ä old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "half \udcff")
+    assert path.read_text(encoding="utf-8") == "ä old"
+    assert os.listdir(tmp_path) == ["file.txt"]

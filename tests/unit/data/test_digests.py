@@ -1,0 +1,135 @@
+"""Digests of files: right, remembered while a file is unchanged, and independent of names."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from melanoma.data.digests import data_fingerprint, file_digests
+from melanoma.data.progress import SilentProgress
+
+
+def digests(root: Path, paths: list[str], cache: Path) -> list[str | None]:
+    return file_digests(root, paths, cache=cache, progress=SilentProgress(), workers=2)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("one", "two", "three"):
+        (folder / f"{name}.jpg").write_bytes(name.encode())
+    return folder
+
+
+def rewrite(path: Path, content: bytes, mtime_ns: int) -> None:
+    path.write_bytes(content)
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+
+
+def test_digests_are_of_the_bytes_in_the_asked_order(root, cache):
+    paths = ["two.jpg", "one.jpg", "two.jpg"]
+    assert digests(root, paths, cache) == [sha256(b"two"), sha256(b"one"), sha256(b"two")]
+
+
+def test_unchanged_files_are_not_read_again(root, cache):
+    """A file of other content, but the same size and time, is taken for the one that was read."""
+    before = digests(root, ["one.jpg"], cache)
+    rewrite(root / "one.jpg", b"neo", (root / "one.jpg").stat().st_mtime_ns)
+    assert digests(root, ["one.jpg"], cache) == before
+
+
+def test_changed_files_are_read_again(root, cache):
+    digests(root, ["one.jpg", "two.jpg"], cache)
+    rewrite(root / "one.jpg", b"neo", (root / "one.jpg").stat().st_mtime_ns + 1)  # same size
+    rewrite(root / "two.jpg", b"longer", (root / "two.jpg").stat().st_mtime_ns)  # same time
+    for _ in range(2):
+        assert digests(root, ["one.jpg", "two.jpg"], cache) == [sha256(b"neo"), sha256(b"longer")]
+
+
+def test_what_is_remembered_survives_a_call_for_other_files(root, cache):
+    digests(root, ["one.jpg"], cache)
+    digests(root, ["two.jpg"], cache)
+    rewrite(root / "one.jpg", b"neo", (root / "one.jpg").stat().st_mtime_ns)
+    assert digests(root, ["one.jpg"], cache) == [sha256(b"one")]
+
+
+def test_nothing_new_means_nothing_written(root, cache):
+    digests(root, ["one.jpg", "two.jpg"], cache)
+    [memo] = (cache / "digests").iterdir()
+    before = memo.stat()
+    digests(root, ["two.jpg", "one.jpg"], cache)
+    assert (memo.stat().st_ino, memo.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_two_folders_do_not_share_what_is_remembered(root, tmp_path, cache):
+    digests(root, ["one.jpg"], cache)
+    (tmp_path / "other").mkdir()
+    rewrite(tmp_path / "other/one.jpg", b"neo", (root / "one.jpg").stat().st_mtime_ns)
+    assert digests(tmp_path / "other", ["one.jpg"], cache) == [sha256(b"neo")]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_a_damaged_memory_is_forgotten(root, cache, content):
+    digests(root, ["one.jpg"], cache)
+    [memo] = (cache / "digests").iterdir()
+    memo.write_bytes(content)
+    assert digests(root, ["one.jpg"], cache) == [sha256(b"one")]
+
+
+def test_a_missing_file_has_no_digest(root, cache):
+    assert digests(root, ["none.jpg", "one.jpg"], cache) == [None, sha256(b"one")]
+
+
+@pytest.mark.parametrize("seen_before", [False, True])
+def test_a_file_that_may_not_be_read_has_no_digest(public_path, unprivileged, seen_before):
+    for name in ("open", "closed"):
+        (public_path / name).write_bytes(name.encode())
+    cache = public_path / "cache"
+    cache.mkdir()
+    if seen_before:
+        digests(public_path, ["open", "closed"], cache)
+    for path in [cache, *cache.rglob("*")]:
+        path.chmod(0o777)
+    (public_path / "closed").chmod(0)
+    assert unprivileged(digests, public_path, ["open", "closed"], cache) == [sha256(b"open"), None]
+
+
+TABLE = pd.DataFrame(
+    {
+        "path": ["a/1.jpg", "a/2.jpg", "b/3.jpg"],
+        "sha256": ["s1", "s2", "s3"],
+        "label": ["a", "a", "b"],
+        "part": ["train", "test", "train"],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [TABLE.iloc[::-1], TABLE.assign(path=["x", "y", "z"]), TABLE.assign(age=3)],
+    ids=["order", "file names", "other columns"],
+)
+def test_the_fingerprint_does_not_depend_on(same):
+    assert data_fingerprint(same) == data_fingerprint(TABLE)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        TABLE.assign(sha256=["s1", "s2", "other"]),
+        TABLE.assign(label=["a", "b", "a"]),
+        TABLE.assign(part=["train", "train", "train"]),
+        TABLE.iloc[:2],
+        pd.concat([TABLE, TABLE.iloc[:1]]),
+    ],
+    ids=["content", "labels", "delivered part", "an image less", "an image twice"],
+)
+def test_the_fingerprint_depends_on(other):
+    assert data_fingerprint(other) != data_fingerprint(TABLE)
