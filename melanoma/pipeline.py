@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS, instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,7 +15,7 @@ from melanoma.config.schema import DataConfig, TrainConfig
 from melanoma.data.dataset import Dataset, add_augmented, divide, load_images, open_source
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.sources import Source
-from melanoma.errors import ConfigError
+from melanoma.errors import ConfigError, MelanomaError
 from melanoma.paths import cache_dir
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import tracking_uri
@@ -198,10 +198,12 @@ def _build(key: str, node: dict[str, Any], **arguments: Any) -> Any:
         # The configuration is the user's own program, so it may name anything that is installed.
         return instantiate(node, **arguments, _convert_="all", _execution_whitelist_=UNSAFE_DISABLE_EXECUTION_CHECKS)
     except InstantiationException as error:
-        cause = error.__cause__
-        if cause is not None and type(cause).__module__.startswith("melanoma"):
+        cause = error.__cause__ or error
+        if isinstance(cause, MelanomaError) or not isinstance(
+            cause, TypeError | ValueError | ImportError | HydraException
+        ):
             raise cause from error
-        raise ConfigError([f"{key}: {cause or str(error).splitlines()[0]}. Received: {node}"]) from error
+        raise ConfigError([f"{key}: {str(cause).splitlines()[0]}. Received: {node}"]) from error
 
 
 def _given(node: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ __all__ = ["evaluate_faults", "predict_faults", "train_faults"]
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
     "data.image_size": (lambda v: 8 <= v <= 2048, "from 8 to 2048 pixels"),
-    "data.max_megapixels": (lambda v: v > 0, "above 0"),
+    "data.max_megapixels": (lambda v: 0 < v <= 178, "above 0 and at most 178, where Pillow refuses"),
     "data.max_quarantined": (lambda v: 0 <= v <= 1, "a share from 0 to 1"),
     "data.archive.max_files": (lambda v: v > 0, "at least 1"),
     "data.archive.max_gigabytes": (lambda v: v > 0, "above 0"),

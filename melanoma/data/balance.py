@@ -77,7 +77,7 @@ def augmented_files(
     rows = rows.sort_values("path", ignore_index=True)
     made = _plan(rows, images_per_class, seed)
     parents = [list(entry) for entry in rows[["path", "label", "sha256"]].itertuples(index=False)]
-    key = content_key("augmentor-1", PIL.__version__, parents, images_per_class, operations, seed)
+    key = content_key("augmentor-2", PIL.__version__, parents, images_per_class, operations, seed)
 
     def make(folder: Path) -> None:
         for number, row in enumerate(progress.track(list(made.itertuples()), "Augmentor")):

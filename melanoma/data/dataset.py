@@ -17,7 +17,7 @@ from melanoma.data.images import ImageStore, decode_images
 from melanoma.data.progress import Progress
 from melanoma.data.sources import Source, open_path
 from melanoma.data.split import read_split, split_hash, split_parts
-from melanoma.errors import ConfigError, DataError
+from melanoma.errors import DataError
 
 __all__ = ["Dataset", "add_augmented", "divide", "load_images", "open_source"]
 
@@ -75,14 +75,10 @@ def open_source(
 
     Raises:
         DataError: there are no usable images at `path`.
-        ConfigError: the source does not take the arguments of `data.source`.
     """
     folder = open_path(path, cache=cache, max_files=max_files, max_bytes=max_gigabytes * 1e9, progress=progress)
     wanted = classes if classes is None or isinstance(classes, int) else list(classes)
-    try:
-        found = source(path=folder, cache=cache, classes=wanted, progress=progress)
-    except TypeError as error:
-        raise ConfigError([f"data.source: {error}"]) from error
+    found = source(path=folder, cache=cache, classes=wanted, progress=progress)
     for note in found.notes:
         log.warning("%s", note)
     return found
@@ -120,7 +116,7 @@ def load_images(
         progress=progress,
         workers=workers,
     )
-    reason = pd.Series("no permission to read it", index=table.index[table.sha256.isna()], dtype=object)
+    reason = pd.Series("no permission to read it, or gone", index=table.index[table.sha256.isna()], dtype=object)
     reason = pd.concat([reason, pd.Series({readable.index[i]: why for i, why in reasons.items()}, dtype=object)])
     quarantined = table.loc[reason.index, ["path", "label"]].assign(reason=reason).sort_values("path")
     _check_quarantine(quarantined, len(table), max_quarantined)

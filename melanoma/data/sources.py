@@ -66,7 +66,7 @@ class Source:
 
 
 def class_folders(
-    path: Path,
+    path: Path | None,
     *,
     cache: Path,  # noqa: ARG001
     classes: list[str] | int | None = None,
@@ -83,6 +83,8 @@ def class_folders(
     Raises:
         DataError: no class folders, fewer than two classes, a class without images, or other classes than wanted.
     """
+    if path is None:
+        raise DataError("data.path must be given: a folder or a .zip of class folders. Received: data.path=null")
     root = _below_wrappers(path)
     parts = {p.name: _PARTS[p.name.casefold()] for p in _subfolders(root) if p.name.casefold() in _PARTS}
     rows: list[tuple[str, str, str]] = []

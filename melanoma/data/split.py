@@ -75,6 +75,12 @@ def read_split(file: str, table: pd.DataFrame) -> pd.Series:
             "split.file must name each image of the data set; it was made for other data. Received: nothing for "
             f"{int(parts.isna().sum())} of {len(table)} images, such as {table.path[parts.isna()].iloc[0]}"
         )
+    gone = frame.path[(frame.part != "quarantined") & ~frame.path.isin(table.path)]
+    if len(gone):
+        raise DataError(
+            f"split.file names images that are not in the data set, or cannot be read; bring them back, or make a new "
+            f"split. Received: {len(gone)} such images, as {gone.iloc[0]}"
+        )
     wanted = parts[parts != "quarantined"]
     absent = [part for part in PARTS if not (wanted == part).any()]
     if absent:

@@ -11,9 +11,7 @@ __all__ = ["show_result"]
 
 def show_result(evaluations: list[Evaluation], run_id: str, uri: str, model: str | None) -> None:
     """Print the metrics with their intervals, where the run is, and what to do next."""
-    table = Table(
-        title="Result (in brackets: confidence interval)", title_justify="left"
-    )
+    table = Table(title="Result (in brackets: confidence interval)", title_justify="left")
     table.add_column("metric")
     for evaluation in evaluations:
         table.add_column(f"{evaluation.part} (n={len(evaluation.rows)})", justify="left")

@@ -13,4 +13,6 @@ def training_loss(classes: int, *, label_smoothing: float = 0.0, focal_gamma: fl
     binary = classes == 2
     if focal_gamma is None:
         return (keras.losses.BinaryCrossentropy if binary else keras.losses.CategoricalCrossentropy)(**options)
-    return (keras.losses.BinaryFocalCrossentropy if binary else keras.losses.CategoricalFocalCrossentropy)(**options)
+    if binary:
+        return keras.losses.BinaryFocalCrossentropy(**options)
+    return keras.losses.CategoricalFocalCrossentropy(alpha=1.0, **options)  # Keras would take a quarter of the loss

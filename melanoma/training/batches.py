@@ -26,8 +26,8 @@ def augmenter(
 ) -> Callable[..., tuple] | None:
     """One function for all changes of a training batch, or None where there are none.
 
-    It takes images (n, size, size, 3) in 0 to 255, of uint8 or float32, and gives such images, labels and weights; with labels None it changes images
-    only and mixes no pairs.
+    It takes images (n, size, size, 3) in 0 to 255, of uint8 or float32, with labels and weights, and gives the same.
+    With labels None it changes images only and mixes no pairs.
     """
     if not layers and not mixup and not cutmix:
         return None

@@ -88,3 +88,11 @@ def test_unknown_experiment_state_is_explained(store: str):
     done = run_melanoma("train", *SMALL, "debug=one_batch", f"tracking.uri={store}")
     assert done.returncode == 2
     assert "mlflow experiments restore" in done.stderr
+
+
+@pytest.mark.parametrize("argument", ["+data.source.colour=red", "+model.depth=3", "model._target_=no.such.module"])
+def test_what_a_target_does_not_take_is_one_message(store: str, argument: str):
+    done = run_melanoma("train", *SMALL, argument, f"tracking.uri={store}")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("melanoma: ")
+    assert "Traceback" not in done.stderr

@@ -52,5 +52,10 @@ def test_a_wheel_holds_configs_and_experiments(tmp_path: Path):
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"melanoma/conf/train.yaml", "melanoma/conf/model/m3.yaml", "melanoma/py.typed"} <= names
+    assert {
+        "melanoma/conf/train.yaml",
+        "melanoma/conf/model/m3.yaml",
+        "melanoma/conf/experiment/README.md",
+        "melanoma/py.typed",
+    } <= names
     assert not any(name.startswith("tests/") for name in names)

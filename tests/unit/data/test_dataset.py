@@ -15,7 +15,7 @@ from melanoma.data.decode import decode
 from melanoma.data.progress import SilentProgress
 from melanoma.data.sources import Source, class_folders
 from melanoma.data.tables import metadata_table
-from melanoma.errors import ConfigError, DataError
+from melanoma.errors import DataError
 
 SIZE = 16
 COLUMNS = {"path", "label", "part", "parent", "sha256", "target", "row"}
@@ -174,7 +174,7 @@ def test_a_file_without_permission_is_put_aside_until_it_has_it(public_path, wri
     assert unprivileged(quarantined_reasons, root, cache) == {}
     shutil.rmtree(cache / "decoded")
     (root / "a/001.jpg").chmod(0)
-    assert unprivileged(quarantined_reasons, root, cache) == {"a/001.jpg": "no permission to read it"}
+    assert unprivileged(quarantined_reasons, root, cache) == {"a/001.jpg": "no permission to read it, or gone"}
     (root / "a/001.jpg").chmod(0o644)
     assert unprivileged(quarantined_reasons, root, cache) == {}
 
@@ -199,10 +199,6 @@ def test_notes_of_the_source_are_told(open_set, caplog):
         open_set(noting)
     assert "3 files were passed over" in caplog.text
 
-
-def test_arguments_that_a_source_does_not_take_are_refused(open_set):
-    with pytest.raises(ConfigError, match=r"data\.source: .*colour"):
-        open_set(partial(class_folders, colour="red"))
 
 
 def test_parts_are_drawn_and_told_apart(load):

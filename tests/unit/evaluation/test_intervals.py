@@ -1,0 +1,159 @@
+"""Bootstrap intervals: how images are drawn, and that each resample is measured as scikit-learn would."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from melanoma.evaluation.intervals import _auc, _draws, bootstrap_intervals
+from melanoma.evaluation.metrics import metrics_of
+from melanoma.evaluation.predict import probabilities_from_logits
+
+
+def predictions(n: int = 200, classes: int = 3, seed: int = 0, digits: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Targets of unequal classes and rounded probabilities, so that there are ties."""
+    rng = np.random.default_rng(seed)
+    targets = np.r_[np.arange(classes), np.minimum(rng.integers(0, 2 * classes, n - classes), classes - 1)]
+    return targets, probabilities_from_logits(rng.normal(size=(n, classes)) + np.eye(classes)[targets]).round(digits)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 9])
+def test_intervals_are_about_the_estimates(classes):
+    targets, probabilities = predictions(400, classes)
+    names = [f"class {c}" for c in range(classes)]
+    estimates = metrics_of(targets, probabilities, names)
+    found = bootstrap_intervals(targets, probabilities, names, resamples=500)
+    assert set(found) == set(estimates) - {"log_loss"}
+    for name, (low, high) in found.items():
+        assert 0 <= low < estimates[name] < high <= 1
+
+
+def test_intervals_widen_with_confidence_and_narrow_with_images():
+    def width(n: int, confidence: float) -> float:
+        low, high = bootstrap_intervals(*predictions(n), list("abc"), confidence=confidence)["accuracy"]
+        return high - low
+
+    assert width(200, 0.5) < width(200, 0.95) < width(200, 0.999)
+    assert width(3200, 0.95) == pytest.approx(width(200, 0.95) / 4, rel=0.25)
+
+
+def test_the_interval_of_a_share_is_that_of_the_binomial_distribution():
+    targets = np.repeat([0, 1], 200)
+    probabilities = np.where(np.arange(400) % 200 < 150, 0.9, 0.1)
+    probabilities = np.stack([probabilities, 1 - probabilities], axis=1)
+    probabilities[200:] = probabilities[200:, ::-1]
+    found = bootstrap_intervals(targets, probabilities, ["a", "b"], resamples=4000)
+    spread = 1.96 * np.sqrt(0.75 * 0.25 / 200)
+    assert found["sensitivity/a"] == pytest.approx((0.75 - spread, 0.75 + spread), abs=0.01)
+    assert found["accuracy"] == pytest.approx((0.75 - spread / 2**0.5, 0.75 + spread / 2**0.5), abs=0.01)
+
+
+def test_the_seed_decides():
+    first, second, other = (bootstrap_intervals(*predictions(), list("abc"), seed=seed) for seed in (1, 1, 2))
+    assert first == second
+    assert first != other
+
+
+def test_no_resamples_no_intervals():
+    assert bootstrap_intervals(*predictions(), list("abc"), resamples=0) == {}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_probabilities_that_are_no_numbers_have_no_intervals(value):
+    targets, probabilities = predictions()
+    probabilities[3, 1] = value
+    assert bootstrap_intervals(targets, probabilities, list("abc")) == {}
+
+
+def test_absent_classes_have_none():
+    targets, probabilities = predictions(classes=4)
+    kept = targets != 1
+    found = bootstrap_intervals(targets[kept], probabilities[kept], list("abcd"))
+    assert set(found) == {"accuracy", "balanced_accuracy", "macro_f1", "auc", *(f"sensitivity/{c}" for c in "acd")}
+    alone = bootstrap_intervals(targets[targets == 3], probabilities[targets == 3], list("abcd"))
+    assert set(alone) == {"accuracy", "balanced_accuracy", "macro_f1", "sensitivity/d"}
+
+
+def test_each_draw_keeps_the_size_of_each_class():
+    targets, _ = predictions(100, 4)
+    weights = _draws(targets, None, 50, np.random.default_rng(0))
+    assert weights.shape == (50, 100)
+    assert np.array_equal(weights, weights.round())
+    for c in range(4):
+        assert (weights[:, targets == c].sum(axis=1) == (targets == c).sum()).all()
+    assert (weights == 0).mean() == pytest.approx(np.exp(-1), abs=0.02)
+    assert weights.mean(axis=0) == pytest.approx(1, abs=0.6)
+
+
+def test_groups_are_drawn_whole():
+    rng = np.random.default_rng(1)
+    groups = rng.integers(0, 30, 100)
+    targets = groups % 3
+    weights = _draws(targets, groups, 50, np.random.default_rng(0))
+    drawn = np.stack([weights[:, groups == g][:, 0] for g in np.unique(groups)], axis=1)
+    for position, g in enumerate(np.unique(groups)):
+        assert (weights[:, groups == g] == drawn[:, [position]]).all()
+    for c in range(3):
+        members = np.unique(groups) % 3 == c
+        assert (drawn[:, members].sum(axis=1) == members.sum()).all()
+    assert len(np.unique(drawn)) > 2
+
+
+def test_a_group_of_several_classes_stands_with_its_first_image():
+    targets = np.array([0, 1, 0, 1, 1, 1])
+    groups = np.array(["x", "x", "y", "z", "z", "w"])
+    weights = _draws(targets, groups, 200, np.random.default_rng(0))
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 0] + weights[:, 2] == 2).all()
+    assert (weights[:, 3] + weights[:, 5] == 2).all()
+
+
+def test_groups_widen_the_interval_of_images_that_are_alike():
+    targets, probabilities = predictions(60, 2)
+    targets, probabilities, groups = (np.repeat(x, 8, axis=0) for x in (targets, probabilities, np.arange(60)))
+    images = bootstrap_intervals(targets, probabilities, ["a", "b"])["accuracy"]
+    whole = bootstrap_intervals(targets, probabilities, ["a", "b"], groups=groups)["accuracy"]
+    assert whole[1] - whole[0] > 2 * (images[1] - images[0])
+
+
+@pytest.mark.parametrize("digits", [1, 12])
+def test_auc_of_a_resample_equals_scikit_learns(digits):
+    targets, probabilities = predictions(150, 2, digits=digits)
+    weights = _draws(targets, None, 10, np.random.default_rng(0))
+    expected = [sk.roc_auc_score(targets, probabilities[:, 1], sample_weight=w) for w in weights]
+    np.testing.assert_allclose(_auc(weights, targets == 1, probabilities[:, 1]), expected, rtol=1e-9)
+
+
+def of_a_resample(targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> dict[str, float]:
+    """The metrics by scikit-learn, with the draws as weights."""
+    predicted, present = probabilities.argmax(axis=1), np.unique(targets)
+    recalls = sk.recall_score(targets, predicted, labels=present, average=None, sample_weight=weights, zero_division=0)
+    if probabilities.shape[1] == 2:
+        auc = sk.roc_auc_score(targets, probabilities[:, 1], sample_weight=weights)
+    else:
+        auc = np.mean([sk.roc_auc_score(targets == c, probabilities[:, c], sample_weight=weights) for c in present])
+    return {
+        "accuracy": sk.accuracy_score(targets, predicted, sample_weight=weights),
+        "balanced_accuracy": recalls.mean(),
+        "macro_f1": sk.f1_score(
+            targets, predicted, labels=present, average="macro", sample_weight=weights, zero_division=0
+        ),
+        "auc": auc,
+        **{f"sensitivity/{c}": recall for c, recall in zip(present, recalls, strict=True)},
+    }
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize(("classes", "absent"), [(2, None), (5, None), (5, 3)])
+def test_every_metric_of_a_resample_equals_scikit_learns(classes, absent, grouped):
+    targets, probabilities = predictions(150, classes)
+    kept = targets != absent
+    targets, probabilities = targets[kept], probabilities[kept]
+    groups = np.arange(len(targets)) // 2 * 10 + targets if grouped else None
+    names = [str(c) for c in range(classes)]
+    # One resample: both ends of its interval are the value.
+    found = bootstrap_intervals(targets, probabilities, names, resamples=1, seed=7, groups=groups)
+    [weights] = _draws(targets, groups, 1, np.random.default_rng(7))
+    expected = of_a_resample(targets, probabilities, weights)
+    assert set(found) == set(expected)
+    for name, (low, high) in found.items():
+        assert low == high == pytest.approx(expected[name], rel=1e-5)

@@ -1,0 +1,170 @@
+"""Metrics against tables worked out by hand and against scikit-learn."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from melanoma.evaluation.evaluate import confusion_json, evaluate, normalized, predictions_table
+from melanoma.evaluation.metrics import area_under_roc, epoch_metrics, metrics_of
+from melanoma.evaluation.predict import probabilities_from_logits
+
+
+def predicting(table: list[list[int]], sure: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and probabilities that give a confusion table, rows true and columns predicted."""
+    cells = [(i, j) for i, row in enumerate(table) for j, count in enumerate(row) for _ in range(count)]
+    targets, predicted = np.array(cells).T
+    others = (1 - sure) / (len(table) - 1)
+    return targets, np.where(np.eye(len(table))[predicted] == 1, sure, others)
+
+
+def random_predictions(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    targets = np.r_[np.arange(classes), rng.integers(0, classes, n - classes)]
+    logits = rng.normal(size=(n, classes)) + 1.2 * np.eye(classes)[targets]
+    return targets, probabilities_from_logits(logits)
+
+
+def test_a_binary_table_by_hand():
+    # 50 benign of which 40 are found, 20 malignant of which 15 are found.
+    targets, probabilities = predicting([[40, 10], [5, 15]])
+    found = metrics_of(targets, probabilities, ["benign", "malignant"])
+    expected = {
+        "accuracy": 55 / 70,
+        "balanced_accuracy": (0.8 + 0.75) / 2,
+        "macro_f1": (80 / (80 + 10 + 5) + 30 / (30 + 10 + 5)) / 2,
+        "auc": (0.8 + 0.75) / 2,
+        "log_loss": -(55 * np.log(0.8) + 15 * np.log(0.2)) / 70,
+        "sensitivity/benign": 0.8,
+        "sensitivity/malignant": 0.75,
+    }
+    assert found == pytest.approx(expected)
+    assert all(type(value) is float for value in found.values())
+
+
+def test_a_table_of_three_classes_by_hand():
+    targets, probabilities = predicting([[6, 2, 2], [0, 5, 0], [1, 1, 3]])
+    found = metrics_of(targets, probabilities, ["a", "b", "c"])
+    sensitivities = [0.6, 1.0, 0.6]
+    f1 = [2 * 6 / (10 + 7), 2 * 5 / (5 + 8), 2 * 3 / (5 + 5)]
+    assert found["accuracy"] == pytest.approx(14 / 20)
+    assert found["balanced_accuracy"] == pytest.approx(np.mean(sensitivities))
+    assert found["macro_f1"] == pytest.approx(np.mean(f1))
+    assert [found[f"sensitivity/{c}"] for c in "abc"] == pytest.approx(sensitivities)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 9])
+def test_metrics_equal_those_of_scikit_learn(classes):
+    targets, probabilities = random_predictions(300, classes)
+    predicted, names = probabilities.argmax(axis=1), [f"class {c}" for c in range(classes)]
+    found = metrics_of(targets, probabilities, names)
+    scores = probabilities[:, 1] if classes == 2 else probabilities
+    assert found == pytest.approx(
+        {
+            "accuracy": sk.accuracy_score(targets, predicted),
+            "balanced_accuracy": sk.balanced_accuracy_score(targets, predicted),
+            "macro_f1": sk.f1_score(targets, predicted, average="macro"),
+            "auc": sk.roc_auc_score(targets, scores, multi_class="ovr", average="macro"),
+            "log_loss": sk.log_loss(targets, probabilities),
+            **{
+                f"sensitivity/{name}": sk.recall_score(targets, predicted, labels=[c], average="macro")
+                for c, name in enumerate(names)
+            },
+        }
+    )
+    assert epoch_metrics(targets, probabilities, classes) == pytest.approx(
+        {"loss": found["log_loss"], **{name: found[name] for name in ("accuracy", "balanced_accuracy", "auc")}}
+    )
+
+
+@pytest.mark.parametrize(("scores", "auc"), [([0.1, 0.4, 0.35, 0.8], 0.75), ([0.5] * 4, 0.5), ([1, 1, 0, 0], 0.0)])
+def test_binary_auc_by_hand(scores, auc):
+    scores = np.array(scores, float)
+    assert area_under_roc(np.array([0, 0, 1, 1]), np.stack([1 - scores, scores], axis=1)) == auc
+
+
+def test_a_class_that_does_not_occur_is_in_no_mean():
+    targets, probabilities = random_predictions(200, 4)
+    kept = targets != 2
+    targets, probabilities = targets[kept], probabilities[kept]
+    predicted = probabilities.argmax(axis=1)
+    assert 2 in predicted
+    found = metrics_of(targets, probabilities, list("abcd"))
+    recalls = [(predicted[targets == c] == c).mean() for c in (0, 1, 3)]
+    assert "sensitivity/c" not in found
+    assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert found["macro_f1"] == pytest.approx(sk.f1_score(targets, predicted, labels=[0, 1, 3], average="macro"))
+    aucs = [sk.roc_auc_score(targets == c, probabilities[:, c]) for c in (0, 1, 3)]
+    assert found["auc"] == pytest.approx(np.mean(aucs))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_with_a_single_class_there_is_no_auc(classes):
+    probabilities = np.full((4, classes), 1 / classes)
+    probabilities[:3, 1] += 0.1
+    found = metrics_of(np.ones(4, int), probabilities, list("abc")[:classes])
+    assert set(found) == {"accuracy", "balanced_accuracy", "macro_f1", "log_loss", "sensitivity/b"}
+    assert found["accuracy"] == found["sensitivity/b"] == 0.75
+    assert np.isnan(area_under_roc(np.ones(4, int), probabilities))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_probabilities_that_are_no_numbers_have_no_auc_and_no_loss(value):
+    targets, probabilities = random_predictions(30, 3)
+    probabilities[4] = value
+    found = metrics_of(targets, probabilities, list("abc"))
+    assert not {"auc", "log_loss"} & set(found)
+    assert 0 < found["accuracy"] < 1
+    epoch = epoch_metrics(targets, probabilities, 3)
+    assert np.isnan([epoch["loss"], epoch["auc"]]).all()
+    assert epoch["accuracy"] == found["accuracy"]
+
+
+def test_probabilities_from_logits():
+    logits = np.array([[0.0], [np.log(3)], [-1000.0], [1000.0]], "float32")
+    np.testing.assert_allclose(
+        probabilities_from_logits(logits), [[0.5, 0.5], [0.25, 0.75], [1, 0], [0, 1]], rtol=1e-6, atol=1e-12
+    )
+    many = probabilities_from_logits(np.log([[1.0, 2, 5], [1e-300, 1, 1]]))
+    np.testing.assert_allclose(many, [[0.125, 0.25, 0.625], [0, 0.5, 0.5]], atol=1e-12)
+    assert many.dtype == np.float64
+
+
+def evaluation(table: list[list[int]], part: str = "test"):
+    targets, probabilities = predicting(table)
+    classes = list("abcdefghi")[: len(table)]
+    rows = pd.DataFrame(
+        {"path": [f"{i}.jpg" for i in range(len(targets))], "part": part, "target": targets,
+         "label": [classes[t] for t in targets], "row": range(len(targets))}
+    )  # fmt: skip
+    return evaluate(part, rows, probabilities, classes, resamples=20, confidence=0.9, seed=0)
+
+
+def test_an_evaluation_holds_its_confusion_matrix_and_names_its_metrics():
+    table = [[6, 2, 2], [0, 0, 0], [1, 1, 3]]
+    found = evaluation(table)
+    assert found.confusion.tolist() == table
+    named = found.named_metrics()
+    assert named["test/accuracy"] == pytest.approx(9 / 15)
+    assert named["test/accuracy_ci_low"] <= named["test/accuracy"] <= named["test/accuracy_ci_high"]
+    assert "test/sensitivity/b" not in named
+    assert all(name.startswith("test/") for name in named)
+
+
+def test_confusion_as_shares_of_the_true_class():
+    table = [[6, 2, 2], [0, 0, 0], [1, 1, 3]]
+    shares = [[0.6, 0.2, 0.2], [0, 0, 0], [0.2, 0.2, 0.6]]
+    np.testing.assert_allclose(normalized(np.array(table)), shares)
+    as_json = confusion_json([evaluation(table, "validation"), evaluation([[1, 0], [1, 1]])])
+    assert as_json["validation"] == {"counts": table, "normalized": shares}
+    assert as_json["test"] == {"counts": [[1, 0], [1, 1]], "normalized": [[1, 0], [0.5, 0.5]]}
+
+
+def test_the_table_of_predictions_has_a_row_an_image():
+    evaluations = [evaluation([[2, 1], [0, 1]], "validation"), evaluation([[1, 0], [1, 1]])]
+    table = predictions_table(evaluations)
+    assert list(table) == ["path", "part", "label", "predicted", "probability/a", "probability/b"]
+    assert table.part.tolist() == ["validation"] * 4 + ["test"] * 3
+    assert table.predicted.tolist() == ["a", "a", "b", "b", "a", "a", "b"]
+    np.testing.assert_allclose(table[["probability/a", "probability/b"]].sum(axis=1), 1)
+    assert (table["probability/b"] > 0.5).tolist() == (table.predicted == "b").tolist()
