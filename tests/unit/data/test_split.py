@@ -166,6 +166,7 @@ LINES = [f"{path},{part}" for path, part in zip(SIX.path, [*PARTS, *PARTS], stri
         (["path,part", *LINES, LINES[0]], "names an image twice. Received: /a/0.jpg"),
         (["path,part", *LINES[:5]], "nothing for 1 of 6 images, such as /b/2.jpg"),
         (["path,part"], "nothing for 6 of 6 images"),
+        (["path,part", *LINES, "/c/9.jpg,train"], "not in the data set.*Received: 1 such images, as /c/9.jpg"),
         (["path,part", *[line.replace("test", "train") for line in LINES]], "leaves test without images"),
         (["path,part", *[f"{path},train" for path in SIX.path]], "leaves validation and test without images"),
         (
