@@ -69,6 +69,11 @@ def train_faults(config: DictConfig) -> list[str]:
             "Only one of mixup and cutmix can be on; set the other to 0. Received: augmentation.mix.mixup="
             f"{get('augmentation.mix.mixup')} augmentation.mix.cutmix={get('augmentation.mix.cutmix')}"
         )
+    if get("training.ema") and get("training.early_stopping.patience") and get("training.restore_best") is False:
+        faults.append(
+            "With training.ema, stopping early keeps the averaged weights only with training.restore_best=true. "
+            "Received: training.restore_best=false"
+        )
     classes = get("data.classes")
     if isinstance(classes, ListConfig) and len(set(classes)) != len(classes):
         faults.append(f"data.classes must name each class once. Received: data.classes={list(classes)}")

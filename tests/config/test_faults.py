@@ -120,8 +120,8 @@ def test_one_message_names_every_fault(melanoma, arguments: str, faults: list[st
         ("train data.classes=1", "data.classes must be at least 2, or null"),
         ("evaluate", "One of run=RUN_ID and model=ADDRESS must be given"),
         ("evaluate model=models:/x@y", "With model=ADDRESS the images must be named too"),
-        ("train data=folder data.path=/no/such/folder", "data.path does not exist"),
-        ("predict model=abc input=/no/such/image.jpg", "No images found"),
+        ("train data=folder data.path=/no/such/folder hydra.run.dir=run", "data.path does not exist"),
+        ("predict model=abc input=/no/such/image.jpg hydra.run.dir=run", "No images found"),
         ("trian", "There is no such command. Did you mean 'train'?"),
     ],
 )
