@@ -139,7 +139,7 @@ class Report(keras.callbacks.Callback):
 
 
 class Profile(keras.callbacks.Callback):
-    """Write a TensorFlow profile of steps 5 to 10 of the first epoch."""
+    """Write a TensorFlow profile of steps 5 to 10 of the first epoch, or of its second half where it is shorter."""
 
     def __init__(self, folder: Path):
         super().__init__()
@@ -147,7 +147,7 @@ class Profile(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Start after the first steps, which are slower than the others."""
-        if batch == 5 and not self.done:
+        if batch == min(5, self.params["steps"] // 2) and not self.done:
             tf.profiler.experimental.start(str(self.folder))
             self.running = True
 
