@@ -2,6 +2,7 @@
 
 import glob
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,9 @@ from melanoma.data.sources import image_files
 from melanoma.errors import DataError
 from melanoma.terminal import console, out, quiet_native_imports
 from melanoma.tracking.store import tracking_uri
+
+if TYPE_CHECKING:
+    from melanoma.tracking.models import SavedModel
 
 __all__ = ["matching_files", "predict_files"]
 
@@ -74,7 +78,7 @@ def matching_files(pattern: str) -> list[Path]:
     return found
 
 
-def _predict_batch(saved: "SavedModel", files: list[Path]) -> list[dict[str, object]]:  # type: ignore[name-defined]  # noqa: F821
+def _predict_batch(saved: "SavedModel", files: list[Path]) -> list[dict[str, object]]:
     pixels, rows = [], []
     for file in files:
         row: dict[str, object] = {"path": str(file)}

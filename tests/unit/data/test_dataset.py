@@ -200,7 +200,6 @@ def test_notes_of_the_source_are_told(open_set, caplog):
     assert "3 files were passed over" in caplog.text
 
 
-
 def test_parts_are_drawn_and_told_apart(load):
     dataset = divided(load())
     sizes = {part: len(dataset.part(part)) for part in ("train", "validation", "test")}
