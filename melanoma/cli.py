@@ -3,7 +3,9 @@
 import difflib
 import importlib
 import os
+import signal
 import sys
+from types import FrameType
 
 from melanoma import __version__
 from melanoma.errors import MelanomaError, RunKilled
@@ -32,6 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         _fail(f"There is no such command.{hint} Commands: {', '.join(COMMANDS)}. Received: {name}", 2)
+    signal.signal(signal.SIGTERM, _raise_killed)
     try:
         importlib.import_module(f"melanoma.commands.{name}").main(arguments[1:])
     except MelanomaError as error:
@@ -43,6 +46,10 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         # The reader of our output (head, less) has left: not an error, but Python would print one at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _raise_killed(_signal: int, _frame: FrameType | None) -> None:
+    raise RunKilled
 
 
 def _help() -> str:

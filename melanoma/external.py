@@ -5,14 +5,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from melanoma.config.launch import typed
 from melanoma.config.schema import DataConfig, EvaluateConfig
 from melanoma.data.dataset import Dataset
-from melanoma.errors import DataError, ModelError
+from melanoma.errors import DataError
 from melanoma.pipeline import Result, decoded, read_source
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import tracking_uri
@@ -20,6 +19,11 @@ from melanoma.tracking.store import tracking_uri
 __all__ = ["evaluate_saved"]
 
 log = logging.getLogger("melanoma")
+_SOURCES = {
+    "melanoma.data.sources.class_folders",
+    "melanoma.data.sources.synthetic",
+    "melanoma.data.tables.metadata_table",
+}
 
 
 def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Result:
@@ -46,7 +50,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
         from melanoma.evaluation.predict import predict_probabilities
         from melanoma.evaluation.summary import show_result
         from melanoma.tracking import log as tracking_log
-        from melanoma.tracking.models import load_saved_model, model_address
+        from melanoma.tracking.models import images_seen_by, load_saved_model, model_address
         from melanoma.tracking.run import tracked_run
 
     uri = tracking_uri(settings.tracking.uri)
@@ -56,8 +60,9 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     data = settings.data or _data_of(saved.run_id)
     data = replace(data, image_size=saved.image_size, resize=saved.resize)
     source = read_source(data)
-    seen = _seen_by(saved.run_id)
-    protocol = "seen_images" if settings.include_seen else "clean"
+    seen = set() if settings.include_seen else images_seen_by(saved.run_id)
+    origin = "clean" if saved.run_id else "seen_images_unknown"
+    protocol = "seen_images" if settings.include_seen else origin
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     if resolved.get("data") is None:
         resolved["data"] = asdict(data)
@@ -76,11 +81,9 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
         try:
             tracking_log.log_config(run, resolved, overrides)
             dataset = _as_test(decoded(data, source, least=1), saved.classes)
-            if not settings.include_seen:
-                dataset = _without(dataset, seen)
-            run.log_metrics(
-                {"data/seen_left_out": 0 if settings.include_seen else len(source.table) - len(dataset.table)}
-            )
+            images = len(dataset.table)
+            dataset = _without(dataset, seen)
+            run.log_metrics({"data/seen_left_out": images - len(dataset.table)})
             tracking_log.log_dataset(run, dataset, data.path or data.name)
             probabilities = predict_probabilities(
                 saved.keras_model,
@@ -109,6 +112,8 @@ def _data_of(run_id: str | None) -> DataConfig:
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    from melanoma.tracking.run import flattened
+
     if run_id is None:
         raise DataError(
             "The model does not say which run trained it; name the images, as in data=folder data.path=FOLDER"
@@ -119,32 +124,14 @@ def _data_of(run_id: str | None) -> DataConfig:
         raise DataError(
             f"The run has no config/resolved.yaml; name the images with data=... Received: {run_id}"
         ) from error
-    data: DataConfig = typed(DataConfig, OmegaConf.create(yaml.safe_load(text)["data"]))
-    if not str(data.source["_target_"]).startswith("melanoma.data."):
+    stored = yaml.safe_load(text)["data"]
+    targets = [value for key, value in flattened(stored).items() if key.rsplit(".", 1)[-1] == "_target_"]
+    if targets != [stored["source"].get("_target_")] or targets[0] not in _SOURCES or "${" in text:
         raise DataError(
-            "The run's data source is not one of this project's; name it yourself with data=... "
-            f"Received: {data.source['_target_']} in run {run_id}"
+            "The run's data source is not one of this project's own, and what a stored run names is not executed; name "
+            f"the images yourself with data=... Received: {', '.join(map(str, targets))} in run {run_id}"
         )
-    return data
-
-
-def _seen_by(run_id: str | None) -> set[str]:
-    """SHA-256 of the images that a run trained or tuned on."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    if run_id is None:
-        log.warning("The model does not say which run trained it: images it has seen cannot be told from others.")
-        return set()
-    try:
-        path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/data/split.csv")
-    except (MlflowException, OSError) as error:
-        raise ModelError(
-            "The run that trained the model has no data/split.csv, so images it has seen cannot be left out; give "
-            f"include_seen=true to evaluate all the same. Received: {run_id}"
-        ) from error
-    table = pd.read_csv(path, keep_default_na=False, dtype=str)
-    return set(table.sha256[table.part.isin(["train", "validation"])])
+    return typed(DataConfig, OmegaConf.create(stored))
 
 
 def _as_test(dataset: Dataset, classes: list[str]) -> Dataset:

@@ -98,21 +98,24 @@ def _predict_batch(saved: "SavedModel", files: list[Path]) -> list[dict[str, obj
 
 
 def _show(table: pd.DataFrame, target: Path) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     shown = Table("image", "predicted", "probability")
     for row in table.head(_SHOWN).to_dict("records"):
         if isinstance(row["predicted"], str):
-            shown.add_row(_short(row["path"]), row["predicted"], f"{row['probability/' + row['predicted']]:.3f}")
+            shown.add_row(
+                escape(_short(row["path"])), escape(row["predicted"]), f"{row['probability/' + row['predicted']]:.3f}"
+            )
         else:
-            shown.add_row(_short(row["path"]), "-", f"unreadable: {row['error']}")
+            shown.add_row(escape(_short(row["path"])), "-", f"unreadable: {row['error']}")
     out().print(shown)
     if len(table) > _SHOWN:
         out().print(f"... and {len(table) - _SHOWN} more")
     failed = int(table.predicted.isna().sum())
     if failed:
         console().print(f"{failed} of {len(table)} images could not be read; see the column error.", style="yellow")
-    out().print(f"Written to {target}", soft_wrap=True)
+    out().print(f"Written to {target}", soft_wrap=True, markup=False)
 
 
 def _short(path: str) -> str:

@@ -1,11 +1,14 @@
 """Where things are: the configs, the project's root and the cache."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
-__all__ = ["cache_dir", "conf_dir", "project_root"]
+from melanoma.errors import ConfigError
+
+__all__ = ["cache_dir", "conf_dir", "outputs_dir", "project_root"]
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent
@@ -22,9 +25,22 @@ def project_root() -> Path:
     return _CHECKOUT if (_CHECKOUT / "MLproject").is_file() else Path.cwd()
 
 
+def outputs_dir() -> Path:
+    """Where log files go: `outputs` in the project, else here, else a temporary folder: the first one writable."""
+    for folder in (project_root(), Path.cwd()):
+        if os.access(folder, os.W_OK):
+            return folder / "outputs"
+    return Path(tempfile.gettempdir()) / "melanoma-outputs"
+
+
 def cache_dir() -> Path:
     """`MELANOMA_CACHE_DIR`, else the XDG cache folder of this user. Made when first used."""
     configured = os.environ.get("MELANOMA_CACHE_DIR")
-    path = Path(configured).expanduser().resolve() if configured else user_cache_path("melanoma")
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path = Path(configured).expanduser().resolve() if configured else user_cache_path("melanoma")
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(
+            [f"The cache folder cannot be made ({error}); set MELANOMA_CACHE_DIR to one. Received: {configured}"]
+        ) from error
     return path

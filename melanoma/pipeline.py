@@ -20,7 +20,7 @@ from melanoma.paths import cache_dir
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import tracking_uri
 
-__all__ = ["Result", "decoded", "read_source", "train"]
+__all__ = ["Result", "decoded", "protocol_of", "read_source", "train"]
 
 log = logging.getLogger("melanoma")
 
@@ -54,6 +54,8 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     log_file = log_to(folder, "train")
     settings: TrainConfig = typed(TrainConfig, config)
     resolved: Any = OmegaConf.to_container(config, resolve=True)
+    if settings.data.path is not None:
+        resolved["data"]["path"] = str(Path(settings.data.path).expanduser().absolute())
     source = read_source(settings.data)
     _check_classes(resolved["model"], source.classes)
 
@@ -65,10 +67,11 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
         from melanoma.tracking import log as tracking_log
         from melanoma.tracking.models import load_saved_model, save_model
         from melanoma.tracking.run import tracked_run
+        from melanoma.training.hardware import prepare
         from melanoma.training.network import fit_network
 
     uri = tracking_uri(settings.tracking.uri)
-    protocol = (settings.debug.name and f"debug_{settings.debug.name}") or settings.protocol
+    protocol = protocol_of(settings)
     with tracked_run(
         uri=uri,
         experiment=settings.tracking.experiment,
@@ -81,19 +84,26 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
             tracking_log.log_config(run, resolved, overrides)
             dataset = balanced(settings, split(settings, decoded(settings.data, source)))
             tracking_log.log_dataset(run, dataset, settings.data.path or settings.data.name)
+            ancestor = None
+            if ":/" in (settings.model.weights or ""):
+                ancestor = load_saved_model(str(settings.model.weights))
+                tracking_log.log_ancestor(run, ancestor, dataset, protocol)
+            # Before the layers are built: each draws the seed of its own generator when it is made.
+            prepare(settings.seed, settings.training.deterministic)
             fitted = fit_network(
                 dataset,
                 settings,
                 builder=_builder(resolved["model"]),
                 layers=[_build("augmentation.layers", layer) for layer in resolved["augmentation"]["layers"]],
-                optimizer=partial(_build, "optimizer", _given(resolved["optimizer"])),
+                optimizer=partial(_build, "optimizer", resolved["optimizer"]),
                 schedule=partial(_build, "schedule", resolved["schedule"]),
                 initialise=partial(
                     initial_weights,
                     weights=settings.model.weights,
                     family=resolved["model"].get("family"),
                     image_size=settings.data.image_size,
-                    load_model=lambda address: load_saved_model(address).keras_model,
+                    saved=None if ancestor is None else ancestor.keras_model,
+                    with_head=ancestor is not None and ancestor.classes == dataset.classes,
                 ),
                 on_epoch=lambda epoch, metrics: run.log_metrics(metrics, step=epoch),
                 profile=folder / "profile" if settings.debug.profile else None,
@@ -114,6 +124,17 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
             run.log_file(str(log_file), "logs")
     show_result(evaluations, run.id, uri, address)
     return Result(run.id, {k: v for e in evaluations for k, v in e.named_metrics().items()}, address)
+
+
+def protocol_of(settings: TrainConfig) -> str:
+    """`clean`, or the name of each shortcut taken."""
+    debug = settings.debug
+    shortcuts = [
+        *(["debug_overfit"] if debug.overfit else []),
+        *(["debug_one_batch"] if debug.train_batches == 1 and not debug.overfit else []),
+        *(["debug_few_batches"] if (debug.train_batches or 0) > 1 and not debug.overfit else []),
+    ]
+    return ",".join(shortcuts) or settings.protocol
 
 
 def read_source(settings: DataConfig) -> Source:
@@ -204,7 +225,3 @@ def _build(key: str, node: dict[str, Any], **arguments: Any) -> Any:
         ):
             raise cause from error
         raise ConfigError([f"{key}: {str(cause).splitlines()[0]}. Received: {node}"]) from error
-
-
-def _given(node: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in node.items() if value is not None}

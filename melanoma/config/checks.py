@@ -24,6 +24,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "balance.images_per_class": (lambda v: v >= 1, "at least 1"),
     "balance.gamma": (lambda v: v >= 0, "at least 0"),
     "optimizer.learning_rate": (lambda v: v > 0, "above 0"),
+    "optimizer.weight_decay": (lambda v: v >= 0, "at least 0"),
     "optimizer.clipnorm": (lambda v: v > 0, "above 0, or null"),
     "schedule.warmup_epochs": (lambda v: v >= 0, "at least 0"),
     "training.epochs": (lambda v: v >= 1, "at least 1"),
@@ -40,6 +41,9 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "debug.train_batches": (lambda v: v >= 1, "at least 1, or null"),
     "batch_size": (lambda v: v >= 1, "at least 1"),
 }
+
+# Null in the YAML file that defines them, so that no type is known from there.
+_UNTYPED = {"optimizer.clipnorm", "optimizer.weight_decay"}
 
 
 def train_faults(config: DictConfig) -> list[str]:
@@ -59,7 +63,13 @@ def train_faults(config: DictConfig) -> list[str]:
             f"another model, or other data. Received: model.classes={wanted}, data.classes of length {given}"
         )
     epochs, warmup = get("training.epochs"), get("model.warmup_epochs")
-    if _numbers(epochs, warmup) and epochs >= 1 and warmup and warmup >= epochs and get("model.weights") != "none":
+    if (
+        _numbers(epochs, warmup)
+        and epochs >= 1
+        and warmup
+        and warmup >= epochs
+        and get("model.weights") not in (None, "none")
+    ):
         faults.append(
             "model.warmup_epochs must leave epochs for the unfrozen network: fewer than training.epochs. "
             f"Received: model.warmup_epochs={warmup} training.epochs={epochs}"
@@ -68,11 +78,6 @@ def train_faults(config: DictConfig) -> list[str]:
         faults.append(
             "Only one of mixup and cutmix can be on; set the other to 0. Received: augmentation.mix.mixup="
             f"{get('augmentation.mix.mixup')} augmentation.mix.cutmix={get('augmentation.mix.cutmix')}"
-        )
-    if get("training.ema") and get("training.early_stopping.patience") and get("training.restore_best") is False:
-        faults.append(
-            "With training.ema, stopping early keeps the averaged weights only with training.restore_best=true. "
-            "Received: training.restore_best=false"
         )
     classes = get("data.classes")
     if isinstance(classes, ListConfig) and len(set(classes)) != len(classes):
@@ -112,7 +117,8 @@ def _range_faults(config: DictConfig) -> list[str]:
     faults = []
     for key, (fits, wanted) in _RANGES.items():
         value = get(key)
-        if _numbers(value) and not fits(value):
+        untyped = key in _UNTYPED and value is not None and not _numbers(value)
+        if untyped or (_numbers(value) and not fits(value)):
             faults.append(f"{key} must be {wanted}. Received: {key}={value}")
     return faults
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from melanoma.config.arguments import normalise, overrides_in, search_path_in
 from melanoma.config.diagnose import dataclass_in, diagnose, schema_faults, text_keys
 from melanoma.errors import ConfigError, MelanomaError
-from melanoma.paths import conf_dir, project_root
+from melanoma.paths import conf_dir, outputs_dir
 
 __all__ = ["launch", "register_resolvers", "typed"]
 
@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 
 def register_resolvers() -> None:
-    """`${melanoma_root:}` in a YAML file is the project's root."""
-    OmegaConf.register_resolver("melanoma_root", lambda: str(project_root()), replace=True)
+    """`${melanoma_outputs:}` in a YAML file is the folder for log files."""
+    OmegaConf.register_resolver("melanoma_outputs", lambda: str(outputs_dir()), replace=True)
 
 
 def typed(schema: type[T], config: DictConfig) -> T:
@@ -54,7 +54,7 @@ def launch(
     """
     register_resolvers()
     rename = rename or {}
-    multirun = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments)
+    multirun = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(normalise(arguments))
     texts = text_keys(schema)
     # In a sweep a comma separates values, also of texts.
     typed_texts = set() if multirun else texts | {word for word, key in rename.items() if key in texts}

@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 from melanoma.data.cache import content_key
 from melanoma.errors import DataError
 
-__all__ = ["PARTS", "read_split", "split_hash", "split_parts"]
+__all__ = ["PARTS", "read_split", "shared_with_training", "split_hash", "split_parts"]
 
 PARTS = ("train", "validation", "test")
 
@@ -98,6 +98,22 @@ def split_hash(table: pd.DataFrame) -> str:
     """One hash for a split: which content, under which label, is in which part."""
     rows = sorted(f"{row.sha256}\t{row.label}\t{row.part}" for row in table.itertuples())
     return content_key("split-1", rows)
+
+
+def shared_with_training(table: pd.DataFrame) -> dict[str, int]:
+    """How many test images share their content, lesion or patient with an image that is trained or tuned on.
+
+    Only what is known is counted: equal bytes, and the columns `lesion` and `patient` where there are such.
+    """
+    originals = table[table.parent == ""]
+    test = originals[originals.part == "test"]
+    used = originals[originals.part.isin(["train", "validation"])]
+    columns = {"content": "sha256", "lesion": "lesion", "patient": "patient"}
+    return {
+        name: int(test[column].dropna().isin(set(used[column].dropna())).sum())
+        for name, column in columns.items()
+        if column in table
+    }
 
 
 def _draw(parts: pd.Series, table: pd.DataFrame, name: str, wanted: int, seed: int) -> None:

@@ -74,7 +74,15 @@ def evaluate(
         probabilities,
         classes,
         metrics_of(targets, probabilities, classes),
-        bootstrap_intervals(targets, probabilities, classes, resamples=resamples, confidence=confidence, seed=seed),
+        bootstrap_intervals(
+            targets,
+            probabilities,
+            classes,
+            resamples=resamples,
+            confidence=confidence,
+            seed=seed,
+            groups=_groups(rows),
+        ),
         confusion_matrix(targets, probabilities.argmax(axis=1), labels=np.arange(len(classes))),
     )
 
@@ -92,6 +100,12 @@ def evaluate_parts(model: Any, dataset: Dataset, settings: EvaluationConfig, see
             )
         )  # fmt: skip
     return evaluations
+
+
+def _groups(rows: pd.DataFrame) -> NDArray | None:
+    """The patient of each image, else its lesion, else the image by itself; None where neither is known."""
+    column = next((c for c in ("patient", "lesion") if c in rows), None)
+    return None if column is None else rows[column].astype(object).fillna(rows.path).astype(str).to_numpy()
 
 
 def predictions_table(evaluations: list[Evaluation]) -> pd.DataFrame:

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 __all__ = ["bootstrap_intervals"]
 
+# Resamples at a time: memory is this many weights an image, whatever the number of resamples.
+_CHUNK = 100
+
 
 def bootstrap_intervals(
     targets: NDArray[np.integer],
@@ -36,11 +39,23 @@ def bootstrap_intervals(
     """
     if resamples < 1 or not np.isfinite(probabilities).all():
         return {}
-    weights = _draws(targets, groups, resamples, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    chunks = [min(_CHUNK, resamples - start) for start in range(0, resamples, _CHUNK)]
+    drawn = [_resampled(targets, probabilities, classes, _draws(targets, groups, size, rng)) for size in chunks]
+    found = {name: np.concatenate([chunk[name] for chunk in drawn]) for name in drawn[0]}
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    bounds = {name: np.nanquantile(values, tails) for name, values in found.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+
+
+def _resampled(
+    targets: NDArray[np.integer], probabilities: NDArray, classes: Sequence[str], weights: NDArray[np.float32]
+) -> dict[str, NDArray[np.float64]]:
+    """Each metric in each resample, given how often each image was drawn: weights (resamples, n)."""
     count = len(classes)
     present = np.unique(targets)
     cells = np.eye(count * count, dtype=np.float32)[targets * count + probabilities.argmax(axis=1)]
-    confusion = (weights @ cells).reshape(resamples, count, count)[:, present]
+    confusion = (weights @ cells).reshape(len(weights), count, count)[:, present]
     hits = confusion[:, np.arange(len(present)), present]
     support, predicted = confusion.sum(axis=2), confusion.sum(axis=1)[:, present]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -55,9 +70,7 @@ def bootstrap_intervals(
     if len(present) > 1:
         columns = [1] if count == 2 else list(present)
         found["auc"] = np.mean([_auc(weights, targets == c, probabilities[:, c]) for c in columns], axis=0)
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    bounds = {name: np.nanquantile(values, tails) for name, values in found.items()}
-    return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+    return found
 
 
 def _draws(

@@ -1,6 +1,6 @@
 """Figures, made for reading: one style, colour-blind safe (Okabe & Ito 2008)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -30,8 +30,8 @@ def confusion_figure(evaluation: Evaluation, *, shares: bool) -> Figure:
             axes.text(j, i, text, ha="center", va="center", color="white" if rates[i, j] > 0.55 else "black")
     ticks = np.arange(len(classes))
     support = counts.sum(axis=1)
-    axes.set_xticks(ticks, classes, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, [f"{c}  (n={n})" for c, n in zip(classes, support, strict=True)])
+    axes.set_xticks(ticks, _plain(classes), rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, [f"{c}  (n={n})" for c, n in zip(_plain(classes), support, strict=True)])
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     accuracy, balanced = evaluation.metrics["accuracy"], evaluation.metrics["balanced_accuracy"]
@@ -75,7 +75,7 @@ def class_distribution(table: pd.DataFrame, classes: Sequence[str]) -> Figure:
     left = np.zeros(len(counts))
     for name in counts:
         total = int(counts[name].sum())
-        axes.barh(counts.index, counts[name], left=left, color=PART_COLOURS[name], label=f"{name} ({total:,})")
+        axes.barh(_plain(counts.index), counts[name], left=left, color=PART_COLOURS[name], label=f"{name} ({total:,})")
         left += counts[name].to_numpy()
     for position, end in enumerate(left):
         axes.text(end, position, f" {int(end):,}", va="center", fontsize=9)
@@ -110,7 +110,7 @@ def image_grid(
     axes = figure.subplots()
     axes.imshow(canvas, interpolation="none")
     axes.set_xticks([])
-    axes.set_yticks(np.arange(rows) * step + side / 2, row_titles, fontsize=9)
+    axes.set_yticks(np.arange(rows) * step + side / 2, _plain(row_titles), fontsize=9)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if first_title:
@@ -118,3 +118,8 @@ def image_grid(
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
+
+
+def _plain(names: Iterable[str]) -> list[str]:
+    """Names in which matplotlib sees no formula."""
+    return [str(name).replace("$", r"\$") for name in names]

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from melanoma.data.images import ImageStore
+from melanoma.errors import ModelError
 
 __all__ = ["predict_probabilities", "probabilities_from_logits"]
 
@@ -21,8 +22,18 @@ def probabilities_from_logits(logits: NDArray) -> NDArray[np.float64]:
 def predict_probabilities(
     model: object, store: ImageStore, rows: NDArray[np.integer], *, batch_size: int
 ) -> NDArray[np.float64]:
-    """Probabilities of shape (len(rows), classes) from a saved model, for images in the order of `rows`."""
+    """Probabilities of shape (len(rows), classes) from a saved model, for images in the order of `rows`.
+
+    Raises:
+        ModelError: a probability is not a finite number.
+    """
     from melanoma.training.batches import prediction_batches
 
     batches = prediction_batches(store, rows, batch_size)
-    return np.asarray(model.predict(batches, verbose=0), dtype=np.float64)  # type: ignore[attr-defined]
+    probabilities = np.asarray(model.predict(batches, verbose=0), dtype=np.float64)  # type: ignore[attr-defined]
+    if not np.isfinite(probabilities).all():
+        raise ModelError(
+            "The model's predictions are not finite numbers; it cannot be measured. Train it anew, with a lower "
+            f"learning rate. Received: NaN for {int((~np.isfinite(probabilities)).any(axis=1).sum())} of {len(rows)}"
+        )
+    return probabilities

@@ -1,10 +1,13 @@
 """The result of a run on the terminal."""
 
+from urllib.parse import unquote, urlparse
+
+from rich.markup import escape
 from rich.table import Table
 
 from melanoma.evaluation.evaluate import Evaluation
 from melanoma.terminal import out
-from melanoma.tracking.store import ui_command
+from melanoma.tracking.store import ui_command, without_password
 
 __all__ = ["show_result"]
 
@@ -17,14 +20,14 @@ def show_result(evaluations: list[Evaluation], run_id: str, uri: str, model: str
         table.add_column(f"{evaluation.part} (n={len(evaluation.rows)})", justify="left")
     names = list(dict.fromkeys(name for e in evaluations for name in e.metrics))
     for name in names:
-        table.add_row(name, *(evaluation.text_of(name) for evaluation in evaluations))
+        table.add_row(escape(name), *(evaluation.text_of(name) for evaluation in evaluations))
     console = out()
     console.print(table)
-    console.print(f"Run      {run_id}", soft_wrap=True)
+    console.print(f"Run      {run_id}", soft_wrap=True, markup=False)
     if model is not None:
-        console.print(f"Model    {model}   (melanoma predict model={run_id} input=IMAGE)", soft_wrap=True)
-    console.print(f"Figures  {figures_folder(run_id)}", soft_wrap=True)
-    console.print(f"Compare  {ui_command(uri)}", soft_wrap=True)
+        console.print(f"Model    {model}   (melanoma predict model={run_id} input=IMAGE)", soft_wrap=True, markup=False)
+    console.print(f"Figures  {figures_folder(run_id)}", soft_wrap=True, markup=False)
+    console.print(f"Compare  {ui_command(uri)}", soft_wrap=True, markup=False)
 
 
 def figures_folder(run_id: str) -> str:
@@ -32,4 +35,5 @@ def figures_folder(run_id: str) -> str:
     import mlflow
 
     address = str(mlflow.MlflowClient().get_run(run_id).info.artifact_uri)
-    return f"{address.removeprefix('file://')}/figures"
+    parsed = urlparse(address)
+    return f"{unquote(parsed.path) if parsed.scheme == 'file' else without_password(address)}/figures"

@@ -52,8 +52,8 @@ def with_probabilities(network: keras.Model) -> keras.Model:
     return keras.Model(network.input, probabilities, name="melanoma")
 
 
-def copy_weights(source: keras.Model, target: keras.Model) -> bool:
-    """Copy weights between models of one architecture; the head too if it has the same number of outputs.
+def copy_weights(source: keras.Model, target: keras.Model, with_head: bool = True) -> bool:
+    """Copy weights between models of one architecture; the head too, if wanted and of the same number of outputs.
 
     Returns:
         Whether the head was copied.
@@ -71,7 +71,7 @@ def copy_weights(source: keras.Model, target: keras.Model) -> bool:
         ours.assign(theirs)
     theirs_head = [w for layer in source.layers if layer.name == HEAD for w in layer.weights]
     ours_head = target.get_layer(HEAD).weights
-    same = [w.shape for w in theirs_head] == [w.shape for w in ours_head]
+    same = with_head and [w.shape for w in theirs_head] == [w.shape for w in ours_head]
     if same:
         for theirs, ours in zip(theirs_head, ours_head, strict=True):
             ours.assign(theirs)

@@ -1,7 +1,6 @@
 """The weights that a network starts from."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -21,7 +20,8 @@ def initial_weights(
     weights: str | None,
     family: str | None,
     image_size: int,
-    load_model: Callable[[str], keras.Model],
+    saved: keras.Model | None = None,
+    with_head: bool = True,
 ) -> None:
     """Put the weights that `model.weights` names into a new network.
 
@@ -30,20 +30,21 @@ def initial_weights(
         weights: None or `none` (as drawn), `imagenet`, a file, or the address of a saved model.
         family: of keras.applications, for `imagenet`.
         image_size: side of the input in pixels.
-        load_model: from an address to a Keras model.
+        saved: the model behind the address.
+        with_head: its classes are those of the network, so its head can be kept.
 
     Raises:
         ModelError: the weights cannot be had, or are those of another network.
     """
-    if weights in (None, "none"):
+    if weights is None or weights == "none":
         return
     if weights == "imagenet":
         if family is None:
             raise ModelError(f"ImageNet weights exist for model=backbone only. Received: model.weights={weights}")
         imagenet_weights(network, family=family, image_size=image_size)
-    elif ":/" in weights:
-        kept = copy_weights(load_model(weights), network)
-        log.info("weights from %s, head %s", weights, "kept" if kept else "new: another number of classes")
+    elif saved is not None:
+        kept = copy_weights(saved, network, with_head)
+        log.info("weights from %s, head %s", weights, "kept" if kept else "new: other classes")
     else:
         load_weights_file(network, Path(weights).expanduser())
         log.info("weights from %s", weights)

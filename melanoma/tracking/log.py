@@ -1,5 +1,6 @@
 """What is logged of an experiment, and under which name."""
 
+import logging
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,23 +13,27 @@ from mlflow.data.sources import LocalArtifactDatasetSource
 
 from melanoma.data.cache import content_key
 from melanoma.data.dataset import Dataset
-from melanoma.data.split import PARTS
+from melanoma.data.split import PARTS, shared_with_training
 from melanoma.evaluation import plots
 from melanoma.evaluation.evaluate import Evaluation, confusion_json, predictions_table
+from melanoma.tracking.models import SavedModel, images_seen_by
 from melanoma.tracking.run import Run, flattened
 from melanoma.tracking.source import git_diff, installed_packages
+from melanoma.tracking.store import without_password
 from melanoma.training.network import Fitted
 
-__all__ = ["log_config", "log_dataset", "log_evaluations", "log_fit", "log_samples"]
+__all__ = ["log_ancestor", "log_config", "log_dataset", "log_evaluations", "log_fit", "log_samples"]
 
 _SAMPLES = 8
+log = logging.getLogger("melanoma")
 
 
 def log_config(run: Run, config: dict[str, Any], overrides: Sequence[str]) -> None:
     """The resolved configuration as parameters and artifact, with the packages and the state of the code."""
-    run.log_params(flattened(config))
-    run.log_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "config/resolved.yaml")
-    run.log_text(yaml.safe_dump(list(overrides), allow_unicode=True), "config/overrides.yaml")
+    run.log_params({key: without_password(str(value)) for key, value in flattened(config).items()})
+    resolved = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    run.log_text(without_password(resolved), "config/resolved.yaml")
+    run.log_text(without_password(yaml.safe_dump(list(overrides), allow_unicode=True)), "config/overrides.yaml")
     run.log_text(f"# Python {platform.python_version()}\n{installed_packages()}", "environment/requirements.txt")
     diff = git_diff()
     if diff:
@@ -48,6 +53,14 @@ def log_dataset(run: Run, dataset: Dataset, source: str) -> None:
     run.log_text("".join(t.to_csv(index=False, header=not i) for i, t in enumerate(_aligned(listed))), "data/split.csv")
     run.set_tags({"melanoma.data.fingerprint": dataset.fingerprint, "melanoma.split.hash": dataset.split_hash})
     counts = {f"data/images/{part}": len(dataset.part(part)) for part in PARTS}
+    shared = {what: count for what, count in shared_with_training(table).items() if count}
+    run.log_metrics({f"data/test_shares_{what}": count for what, count in shared.items()})
+    if shared:
+        leaks = ", ".join(f"{count} their {what}" for what, count in shared.items())
+        log.warning(
+            "of %d test images, %s share with training or validation images", counts["data/images/test"], listed
+        )
+        run.set_tags({"melanoma.known_leaks": leaks})
     run.log_metrics({**counts, "data/quarantined": len(quarantined), "data/augmented": int((table.parent != "").sum())})
     for part, context in zip(PARTS, ("training", "validation", "test"), strict=True):
         rows = dataset.part(part)
@@ -103,6 +116,20 @@ def log_evaluations(run: Run, evaluations: list[Evaluation]) -> None:
     run.log_text(predictions_table(evaluations).to_csv(index=False), "evaluation/predictions.csv")
 
 
+def log_ancestor(run: Run, ancestor: SavedModel, dataset: Dataset, protocol: str) -> None:
+    """The model that a run starts from, and whether that one was trained or tuned on test images of this run."""
+    if ancestor.run_id is None:
+        run.set_tags({"melanoma.protocol": _with(protocol, "pretraining_unknown")})
+        return
+    seen = images_seen_by(ancestor.run_id)
+    shared = int(dataset.part("test").sha256.isin(seen).sum())
+    run.set_tags({"melanoma.weights_run": ancestor.run_id})
+    run.log_metrics({"data/test_seen_in_pretraining": shared})
+    if shared:
+        log.warning("the model that this run starts from was trained or tuned on %d of its test images", shared)
+        run.set_tags({"melanoma.protocol": _with(protocol, "pretrained_on_test")})
+
+
 def log_fit(run: Run, fitted: Fitted, profile: Path) -> None:
     """How the fit went: the curves, the epoch kept, and a profile where one was taken."""
     run.log_figure(plots.training_curves(fitted.history, fitted.epoch), "training_curves")
@@ -124,3 +151,8 @@ def _description(evaluations: list[Evaluation]) -> str:
 
 def _aligned(tables: list[Any]) -> list[Any]:
     return [table.reindex(columns=tables[0].columns) for table in tables]
+
+
+def _with(protocol: str, shortcut: str) -> str:
+    """The protocol with one more shortcut; `clean` stands alone."""
+    return shortcut if protocol == "clean" else f"{protocol},{shortcut}"

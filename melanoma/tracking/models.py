@@ -1,6 +1,7 @@
 """Saving a Keras model to MLflow with what is needed to use it, and loading it again."""
 
 import io
+import logging
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import keras
 import mlflow
 import numpy as np
+import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -19,7 +21,9 @@ from numpy.typing import NDArray
 from melanoma.errors import ModelError
 from melanoma.models.build import refuse_code
 
-__all__ = ["SavedModel", "load_saved_model", "model_address", "save_model"]
+log = logging.getLogger("melanoma")
+
+__all__ = ["SavedModel", "images_seen_by", "load_saved_model", "model_address", "save_model"]
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,10 @@ def _save_into_folder(*, model: keras.Model, path: str, **arguments: Any) -> Non
 
 def model_address(model: str) -> str:
     """A model's address from what a user gives: an address, a folder, or a run's id."""
-    if ":/" in model or Path(model).expanduser().exists():
+    if ":/" in model:
         return model
+    if Path(model).expanduser().exists():
+        return str(Path(model).expanduser())
     return f"runs:/{model}/model"
 
 
@@ -104,7 +110,9 @@ def load_saved_model(model: str) -> SavedModel:
         metadata = info.metadata or {}
         if not {"classes", "image_size"} <= set(metadata):
             raise ModelError(f"The model does not say which classes it knows; was it trained here? Received: {model}")
-        loaded = mlflow.keras.load_model(address)
+        if info.flavors.get("keras", {}).get("save_exported_model"):
+            raise ModelError(f"The model was saved as exported code, which is not run. Received: {model}")
+        loaded = mlflow.keras.load_model(address, load_model_kwargs={"compile": False, "safe_mode": True})
     except (MlflowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"There is no such model, or it cannot be loaded ({reason}). Received: {model}") from error
@@ -116,3 +124,19 @@ def load_saved_model(model: str) -> SavedModel:
         metadata.get("resize", "stretch"),
         info.run_id,
     )
+
+
+def images_seen_by(run_id: str | None) -> set[str]:
+    """SHA-256 of the images that a run trained or tuned on."""
+    if run_id is None:
+        log.warning("The model does not say which run trained it: images it has seen cannot be told from others.")
+        return set()
+    try:
+        path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/data/split.csv")
+    except (MlflowException, OSError) as error:
+        raise ModelError(
+            "The run that trained the model has no data/split.csv, so images it has seen cannot be left out; give "
+            f"include_seen=true to evaluate all the same. Received: {run_id}"
+        ) from error
+    table = pd.read_csv(path, keep_default_na=False, dtype=str)
+    return set(table.sha256[table.part.isin(["train", "validation"])])

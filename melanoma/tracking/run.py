@@ -1,22 +1,21 @@
 """The life of one MLflow run: it ends FINISHED, FAILED or KILLED, whatever happens."""
 
+import hashlib
 import logging
 import os
 import re
-import signal
 import socket
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import mlflow
 from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
-from melanoma.errors import RunKilled
+from melanoma.errors import ConfigError, RunKilled
 from melanoma.tracking.source import git_commit
 from melanoma.tracking.store import prepare_experiment
 
@@ -24,6 +23,7 @@ __all__ = ["Run", "flattened", "tracked_run"]
 
 _MAX_PARAM = 6000
 _MAX_TAG = 5000
+_MAX_NAME = 200
 _BATCH = 100
 
 
@@ -37,12 +37,13 @@ class Run:
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters, cut to MLflow's limit, but for those that `mlflow run` has logged as they were given."""
         known = self._client.get_run(self.id).data.params
-        new = [Param(key, str(value)[:_MAX_PARAM]) for key, value in params.items() if key not in known]
+        given = {_name(key): str(value)[:_MAX_PARAM] for key, value in params.items()}
+        new = [Param(key, value) for key, value in given.items() if key not in known]
         for start in range(0, len(new), _BATCH):
             self._client.log_batch(self.id, params=new[start : start + _BATCH])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics; characters that MLflow does not take in a name become underscores."""
+        """Log metrics; see `_name` for names that MLflow does not take."""
         now = get_current_time_millis()
         items = [Metric(_name(key), float(value), now, step) for key, value in metrics.items()]
         for start in range(0, len(items), _BATCH):
@@ -81,31 +82,27 @@ def tracked_run(
     An exception ends it FAILED, Ctrl-C and SIGTERM end it KILLED; what was logged is kept.
     """
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    if os.environ.get("MLFLOW_RUN_ID"):
-        # `mlflow run` has chosen store and experiment; setting another conflicts with its run.
-        mlflow.set_tracking_uri(uri)
-        experiment_id = None
-    else:
-        experiment_id = prepare_experiment(uri, experiment)
-    started = mlflow.start_run(experiment_id=experiment_id, run_name=name, log_system_metrics=system_metrics)
-    # mlflow.start_run has taken MLFLOW_RUN_ID; a child process must not write into the same run.
-    os.environ.pop("MLFLOW_RUN_ID", None)
-    run = Run(started.info.run_id)
-    # Else MLflow's page guesses what the experiment is, and may show it as one of language models.
-    mlflow.MlflowClient().set_experiment_tag(
-        started.info.experiment_id, "mlflow.experimentKind", "custom_model_development"
-    )
+    under_mlflow_run = bool(os.environ.get("MLFLOW_RUN_ID"))
+    # `mlflow run` has chosen the experiment; setting another conflicts with its run.
+    experiment_id = prepare_experiment(uri, None if under_mlflow_run else experiment)
     status = "FAILED"
     try:
-        with _sigterm_raises():
-            run.set_tags({"melanoma.host": socket.gethostname(), **git_commit(), **tags})
+        try:
+            started = mlflow.start_run(experiment_id=experiment_id, run_name=name, log_system_metrics=system_metrics)
+        except MlflowException as error:
+            raise ConfigError([f"The MLflow run cannot be opened: {error}"]) from error
+        # mlflow.start_run has taken MLFLOW_RUN_ID; a child process must not write into the same run.
+        os.environ.pop("MLFLOW_RUN_ID", None)
+        run = Run(started.info.run_id)
+        run.set_tags({"melanoma.host": socket.gethostname(), **git_commit(), **tags})
+        try:
             yield run
+        except Exception as error:
+            run.set_tags({"melanoma.error": f"{type(error).__name__}: {error}"})
+            raise
         status = "FINISHED"
     except (KeyboardInterrupt, RunKilled):
         status = "KILLED"
-        raise
-    except BaseException as error:
-        run.set_tags({"melanoma.error": f"{type(error).__name__}: {error}"})
         raise
     finally:
         mlflow.end_run(status)
@@ -126,21 +123,7 @@ def flattened(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _name(key: str) -> str:
-    return re.sub(r"[^/\w.\- :]", "_", key)
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into an exception while a run is open; only the main thread may."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def raise_killed(_signal: int, _frame: FrameType | None) -> None:
-        raise RunKilled
-
-    before = signal.signal(signal.SIGTERM, raise_killed)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    """A name that MLflow takes. One that had to be changed ends in a hash, so that two never become one."""
+    parts = [re.sub(r"[^\w.\- :]", "_", part) for part in key.split("/")]
+    name = "/".join("_" if part in ("", ".", "..") else part for part in parts)[:_MAX_NAME]
+    return name if name == key else f"{name}_{hashlib.sha256(key.encode()).hexdigest()[:6]}"

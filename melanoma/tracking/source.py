@@ -19,9 +19,11 @@ def git_commit() -> dict[str, str]:
 def git_diff() -> str:
     """What differs from the commit, untracked files named; empty for a clean tree or an installed package."""
     untracked = _git("ls-files", "--others", "--exclude-standard")
-    diff = _git("diff", "HEAD")
+    diff = _git("diff", "--binary", "--no-ext-diff", "HEAD")
     listed = "".join(f"# untracked: {line}\n" for line in untracked.splitlines())
-    return (listed + diff)[:_MAX_DIFF]
+    if len(diff) > _MAX_DIFF:
+        listed += f"# cut after {_MAX_DIFF} of {len(diff)} characters\n"
+    return listed + diff[:_MAX_DIFF]
 
 
 def installed_packages() -> str:
@@ -35,7 +37,15 @@ def _git(*arguments: str) -> str:
     if not (root / ".git").exists():
         return ""
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=root,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=30,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""

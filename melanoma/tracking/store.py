@@ -1,8 +1,14 @@
 """Which MLflow store is used, and making a SQLite one ready for several writers."""
 
 import os
+import re
+import shlex
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from melanoma.errors import ConfigError
 from melanoma.paths import project_root
@@ -10,7 +16,7 @@ from melanoma.paths import project_root
 # A bar for each small file that MLflow copies says nothing to a user.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-__all__ = ["prepare_experiment", "tracking_uri", "ui_command"]
+__all__ = ["prepare_experiment", "tracking_uri", "ui_command", "without_password"]
 
 
 def tracking_uri(configured: str | None) -> str:
@@ -24,34 +30,56 @@ def tracking_uri(configured: str | None) -> str:
     return configured or environment or f"sqlite:///{project_root() / 'mlflow.db'}"
 
 
-def prepare_experiment(uri: str, experiment: str) -> str:
-    """Set the store, make the experiment if it is not there, and return its id.
+def prepare_experiment(uri: str, experiment: str | None) -> str | None:
+    """Set the store, make the experiment if it is not there, and return its id; None leaves experiments alone.
 
     Raises:
         ConfigError: the store cannot be opened, or the experiment was deleted.
     """
     import mlflow
+    from alembic.util.exc import CommandError
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     path = _sqlite_path(uri)
     try:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _use_write_ahead_log(path)
-        mlflow.set_tracking_uri(uri)
-        client = mlflow.MlflowClient()
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            # Absolute, so that artifacts do not depend on the folder a command is started in.
-            location = None if path is None else (path.parent / "mlartifacts").as_uri()
-            try:
-                return str(client.create_experiment(experiment, artifact_location=location))
-            except MlflowException:
-                found = client.get_experiment_by_name(experiment)  # another process was faster
-                if found is None:
-                    raise
-    except (MlflowException, OSError, sqlite3.Error) as error:
-        raise ConfigError([f"The MLflow store cannot be used ({error}). Received: {uri}"]) from error
+        with _making(path):
+            mlflow.set_tracking_uri(uri)
+            return None if experiment is None else _experiment_id(experiment, path)
+    except (MlflowException, SQLAlchemyError, CommandError, OSError, sqlite3.Error) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError([f"The MLflow store cannot be used ({reason}). Received: {without_password(uri)}"]) from error
+
+
+@contextmanager
+def _making(path: Path | None) -> Iterator[None]:
+    """Alone while a SQLite store is made: MLflow's migrations of a new one fail when two processes run them."""
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        _use_write_ahead_log(path)
+        yield
+
+
+def _experiment_id(experiment: str, path: Path | None) -> str:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        # Absolute, so that artifacts do not depend on the folder a command is started in.
+        location = None if path is None else (path.parent / "mlartifacts").as_uri()
+        # Else MLflow's page guesses what the experiment is, and may show it as one of language models.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        try:
+            return str(client.create_experiment(experiment, artifact_location=location, tags=tags))
+        except MlflowException:
+            found = client.get_experiment_by_name(experiment)  # another process was faster
+            if found is None:
+                raise
     if found.lifecycle_stage != "active":
         raise ConfigError(
             [
@@ -63,8 +91,15 @@ def prepare_experiment(uri: str, experiment: str) -> str:
 
 
 def ui_command(uri: str) -> str:
-    """What to type to see the store in a browser."""
-    return f"mlflow ui --backend-store-uri {uri}" if not uri.startswith("http") else f"open {uri}"
+    """What to type, or open, to see the store in a browser."""
+    if uri.startswith("http"):
+        return without_password(uri)
+    return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}"
+
+
+def without_password(text: str) -> str:
+    """The text with the passwords of addresses in it (`scheme://user:password@host`) blotted out."""
+    return re.sub(r"(://[^/@:\s]*):[^@/\s]+@", r"\1:***@", text)
 
 
 def _sqlite_path(uri: str) -> Path | None:

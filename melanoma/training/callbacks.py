@@ -41,6 +41,12 @@ class Validate(keras.callbacks.Callback):
         trained = time.perf_counter() - self.start
         learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         logits = self.model.predict(self.batches, verbose=0)
+        if not np.isfinite(logits).all():
+            raise TrainingError(
+                "The model's predictions are no longer finite numbers; lower optimizer.learning_rate, set "
+                "optimizer.clipnorm=1, or try training.precision=float32. Received: NaN or infinity for validation "
+                f"images after epoch {epoch + 1}, at a learning rate of {learning_rate:.3g}"
+            )
         measured = epoch_metrics(self.targets, probabilities_from_logits(logits), self.classes)
         train = {"train/loss": float(logs["loss"]), "train/accuracy": float(logs["accuracy"])}
         logs.clear()
@@ -103,7 +109,7 @@ class Report(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Show the bar, if someone is there to see it."""
-        if sys.stderr.isatty():
+        if self.bar is None and sys.stderr.isatty():
             self.bar = _bar()
             self.task = self.bar.add_task("", total=self.epochs * self.steps, metrics="")
             self.bar.start()

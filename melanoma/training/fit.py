@@ -114,7 +114,7 @@ def fit(
                 StopOnNaN(),
                 *extra,
                 keep,
-                stopping,
+                *([] if frozen else [stopping]),  # the warm-up is short, and runs to its end
                 report,
                 *([Profile(profile)] if profile is not None else []),
             ]

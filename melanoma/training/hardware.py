@@ -1,10 +1,6 @@
 """What the machine can do: precision, devices, determinism."""
 
-import os
 from pathlib import Path
-
-# TensorFlow greets with several lines of build details otherwise; a user's own setting wins.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import tensorflow as tf

@@ -17,7 +17,7 @@ from melanoma.models.build import build_network, with_probabilities
 from melanoma.models.losses import training_loss
 from melanoma.training.batches import augmenter, encode, prediction_batches, training_batches
 from melanoma.training.fit import FitSettings, fit
-from melanoma.training.hardware import has_gpu, prepare, resolve_precision
+from melanoma.training.hardware import has_gpu, resolve_precision
 
 __all__ = ["Fitted", "fit_network"]
 
@@ -70,7 +70,6 @@ def fit_network(
         on_epoch: receives each epoch's number, from 0, and metrics.
         profile: folder for a TensorFlow profile, or None.
     """
-    prepare(settings.seed, settings.training.deterministic)
     classes, size = len(dataset.classes), settings.data.image_size
     policy = resolve_precision(settings.training.precision)
     network = build_network(builder, image_size=size, classes=classes, policy=policy)

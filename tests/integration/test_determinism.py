@@ -32,6 +32,17 @@ def test_same_seed_same_numbers_other_seed_other_split(tmp_path: Path):
     assert tags["first"] == tags["second"] != tags["third"]
 
 
+def test_augmentation_alone_on_a_warm_cache_is_seeded_too(tmp_path: Path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    for _ in range(2):
+        done = run_melanoma(
+            "train", *SMALL, "augmentation=dermoscopy", "augmentation.mix.mixup=0.2", f"tracking.uri={uri}"
+        )
+        assert done.returncode == 0, done.stderr
+    first, second = ({k: v for k, v in run.data.metrics.items() if k not in UNTIMED} for run in all_runs(uri))
+    assert first == second
+
+
 def test_a_given_split_file_is_used(tmp_path: Path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     first = run_melanoma("train", *SMALL, "seed=7", "debug=one_batch", f"tracking.uri={uri}")

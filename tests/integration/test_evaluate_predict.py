@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from melanoma.data.synthetic import write_synthetic
 from tests.conftest import run_melanoma
-from tests.integration.conftest import Trained, all_runs, client
+from tests.integration.conftest import SMALL, Trained, all_runs, client
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +99,32 @@ def test_evaluate_wants_a_run_or_a_model():
     done = run_melanoma("evaluate")
     assert done.returncode == 2
     assert "run=RUN_ID" in done.stderr
+
+
+def test_what_a_stored_run_names_is_not_executed(trained: Trained, tmp_path: Path):
+    """A run's config is read from a store that others can write to."""
+    store = client(trained.uri)
+    run_id, marker = trained.run.info.run_id, tmp_path / "executed"
+    text = trained.download("config/resolved.yaml").read_text()
+    hostile = yaml.safe_load(text)
+    hostile["data"]["source"]["noise"] = {"_target_": "os.system", "command": f"touch {marker}"}
+    try:
+        store.log_text(run_id, yaml.safe_dump(hostile), "config/resolved.yaml")
+        done = run_melanoma("evaluate", f"run={run_id}", f"tracking.uri={trained.uri}")
+    finally:
+        store.log_text(run_id, text, "config/resolved.yaml")
+    assert done.returncode == 2
+    assert "os.system" in done.stderr
+    assert not marker.exists()
+
+
+def test_starting_from_a_model_that_saw_the_test_images_is_written_on_the_run(trained: Trained):
+    done = run_melanoma(
+        "train", *SMALL, "seed=5", f"model.weights=runs:/{trained.run.info.run_id}/model", "debug=none",
+        "training.epochs=1", f"tracking.uri={trained.uri}", "tracking.experiment=continued",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "head kept" in done.stderr
+    (run,) = all_runs(trained.uri, "continued")
+    assert run.data.tags["melanoma.protocol"] == "pretrained_on_test"
+    assert run.data.tags["melanoma.weights_run"] == trained.run.info.run_id

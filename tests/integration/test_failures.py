@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.conftest import COMMAND, run_melanoma
-from tests.integration.conftest import SMALL, client, only_run
+from tests.integration.conftest import SMALL, all_runs, client, only_run
 
 
 def test_nan_loss_fails_the_run(store: str):
@@ -96,3 +97,54 @@ def test_what_a_target_does_not_take_is_one_message(store: str, argument: str):
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith("melanoma: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_blow_up_in_the_last_step_fails_the_run_too(store: str):
+    done = run_melanoma("train", *SMALL, "debug=one_batch", "optimizer.learning_rate=1e30", f"tracking.uri={store}")
+    assert done.returncode == 1
+    assert "no longer finite" in done.stderr
+    assert only_run(store).info.status == "FAILED"
+
+
+def test_two_trainings_at_once_on_a_new_store_and_a_cold_cache(store: str, tmp_path: Path):
+    environment = {**os.environ, "MELANOMA_CACHE_DIR": str(tmp_path / "cache")}
+    command = [str(COMMAND), "train", *SMALL, "debug=one_batch", f"tracking.uri={store}"]
+    processes = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in processes:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    assert [run.info.status for run in all_runs(store)] == ["FINISHED", "FINISHED"]
+
+
+def test_a_stale_run_id_of_mlflow_run_is_one_message(store: str):
+    done = run_melanoma("train", *SMALL, MLFLOW_RUN_ID="0" * 32, MLFLOW_TRACKING_URI=store)
+    assert done.returncode == 2, done.stderr
+    assert "The MLflow run cannot be opened" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_shortcuts_set_by_hand_are_written_on_the_run(store: str):
+    done = run_melanoma(
+        "train", *SMALL, "debug.overfit=true", "debug.train_batches=1", "training.epochs=1", f"tracking.uri={store}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert only_run(store).data.tags["melanoma.protocol"] == "debug_overfit"
+
+
+def test_class_names_that_mlflow_rich_and_matplotlib_read_otherwise(store: str, tmp_path: Path):
+    names = ["a+b", "a(b", "[old] $x_1$"]
+    for number, name in enumerate(names):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(8):
+            colour = (40 + 60 * number, 20 * i, 90)
+            Image.new("RGB", (48, 48), colour).save(tmp_path / "images" / name / f"{i}.png")
+    done = run_melanoma(
+        "train", "data=folder", f"data.path={tmp_path / 'images'}", "data.image_size=32", "model=m1", "debug=one_batch",
+        "evaluation.bootstrap=5", f"tracking.uri={store}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "sensitivity/[old] $x_1$" in done.stdout
+    sensitivities = [
+        key for key in only_run(store).data.metrics if key.startswith("test/sensitivity/") and "_ci_" not in key
+    ]
+    assert len(sensitivities) == 3
