@@ -1,10 +1,15 @@
 """Dividing images into training, validation and test."""
 
+import warnings
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import train_test_split
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from melanoma.data.cache import content_key
 from melanoma.errors import DataError
@@ -15,10 +20,13 @@ PARTS = ("train", "validation", "test")
 
 
 def split_parts(table: pd.DataFrame, *, method: str, validation: float, test: float, seed: int) -> pd.Series:
-    """The part of each row, stratified by class.
+    """The part of each row, stratified by class; what is drawn never parts images of one group.
+
+    A group is the images that share bytes (`sha256`), `lesion` or `patient`, where the table has these columns. A
+    delivered test set is kept as it is: see `shared_with_training` for what it shares with the rest.
 
     Args:
-        table: columns `path`, `label` and `part` (as delivered, or empty).
+        table: columns `path`, `label` and `part` (as delivered, or empty), and any of those above.
         method: `official` keeps the delivered test set, `holdout` draws all anew, `auto` is `official` where a test
             set was delivered and `holdout` where none was.
         validation: share for validation, of all rows that are not in a delivered test set.
@@ -126,7 +134,7 @@ def _draw(parts: pd.Series, table: pd.DataFrame, name: str, wanted: int, seed: i
     if not small and taken > len(rows) - len(counts):
         small = sorted(counts.index[counts == counts.min()])
     if not small:
-        _, drawn = train_test_split(rows, test_size=taken, stratify=labels, random_state=np.random.RandomState(seed))
+        drawn = _stratified(rows, labels, _groups(table)[rows], taken, seed)
         small = sorted(set(labels) - set(labels[drawn]))
     if small:
         raise DataError(
@@ -134,6 +142,36 @@ def _draw(parts: pd.Series, table: pd.DataFrame, name: str, wanted: int, seed: i
             f"add images or leave the class out. Received: {int(counts.min())} images left when drawing {name}"
         )
     parts.loc[drawn] = name
+
+
+def _stratified(
+    rows: NDArray[np.integer], labels: pd.Series, groups: NDArray[np.integer], taken: int, seed: int
+) -> NDArray[np.integer]:
+    """Some of the rows, with about the class shares of all; a group comes whole, so that sizes are then approximate."""
+    random = np.random.RandomState(seed)
+    if len(np.unique(groups)) == len(rows):
+        return train_test_split(rows, test_size=taken, stratify=labels, random_state=random)[1]
+    share = Fraction(taken, len(rows)).limit_denominator(20) or Fraction(1, 20)
+    folds = StratifiedGroupKFold(share.denominator, shuffle=True, random_state=random)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes smaller than the number of folds: checked by us
+        tests = [test for _, test in folds.split(rows, labels, groups)]
+    return rows[np.concatenate(tests[: share.numerator])]
+
+
+def _groups(table: pd.DataFrame) -> NDArray[np.integer]:
+    """A number for each row; rows that share content, lesion or patient, also by way of others, have the same."""
+    edges = [np.empty((0, 2), np.int64)]
+    size = len(table)
+    for column in ("sha256", "lesion", "patient"):
+        if column in table:
+            known = np.flatnonzero(table[column].notna())
+            keys, _ = pd.factorize(table[column].iloc[known])
+            edges.append(np.stack([known, keys + size], axis=1))
+            size += len(known)
+    ends = np.concatenate(edges)
+    graph = coo_array((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(size, size))
+    return connected_components(graph, directed=False)[1][: len(table)]
 
 
 def _check_classes(parts: pd.Series, labels: pd.Series) -> None:

@@ -56,10 +56,9 @@ def log_dataset(run: Run, dataset: Dataset, source: str) -> None:
     shared = {what: count for what, count in shared_with_training(table).items() if count}
     run.log_metrics({f"data/test_shares_{what}": count for what, count in shared.items()})
     if shared:
-        leaks = ", ".join(f"{count} their {what}" for what, count in shared.items())
-        log.warning(
-            "of %d test images, %s share with training or validation images", counts["data/images/test"], listed
-        )
+        leaks = ", ".join(f"{count} {what}" for what, count in shared.items())
+        images = counts["data/images/test"]
+        log.warning("Of %d test images some stand in training or validation too, counted by: %s", images, leaks)
         run.set_tags({"melanoma.known_leaks": leaks})
     run.log_metrics({**counts, "data/quarantined": len(quarantined), "data/augmented": int((table.parent != "").sum())})
     for part, context in zip(PARTS, ("training", "validation", "test"), strict=True):

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.real
 @pytest.mark.parametrize(
     ("data", "model", "counts"),
     [
-        ("isic9", "m3", {"train": 1793 + 9 * 10, "validation": 448, "test": 118}),
+        ("isic9", "m3", {"train": 1792 + 9 * 10, "validation": 449, "test": 118}),
         ("melanoma10k", "binary150", {"train": 5763, "validation": 1921, "test": 1921}),
     ],
 )
@@ -27,5 +27,7 @@ def test_one_batch_of_a_real_set(real_data: Path, store: str, data: str, model: 
     run = only_run(store)
     assert run.info.status == "FINISHED"
     assert run.data.tags["melanoma.protocol"] == "debug_one_batch"
+    if data == "isic9":
+        assert run.data.tags["melanoma.known_leaks"] == "18 content"
     split = pd.read_csv(client(store).download_artifacts(run.info.run_id, "data/split.csv"))
     assert split.part.value_counts().to_dict() == counts

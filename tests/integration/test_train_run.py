@@ -71,7 +71,7 @@ def test_artifacts_of_the_contract_are_there(trained: Trained):
 
 def test_split_names_parents_and_quarantined(trained: Trained):
     table = pd.read_csv(trained.download("data/split.csv"), keep_default_na=False)
-    assert table.part.value_counts().to_dict() == {"train": 60, "validation": 16, "test": 16, "quarantined": 2}
+    assert table.part.value_counts().to_dict() == {"train": 60, "validation": 14, "test": 18, "quarantined": 2}
     added = table[table.parent != ""]
     assert len(added) == 12
     assert set(added.part) == {"train"}
@@ -120,7 +120,7 @@ def test_reloaded_model_gives_the_probabilities_of_the_run(trained: Trained):
 
 
 def test_the_terminal_says_where_things_are(trained: Trained):
-    assert "test (n=16)" in trained.output
+    assert "test (n=18)" in trained.output
     assert f"Run      {trained.run.info.run_id}" in trained.output
     assert "mlflow ui --backend-store-uri" in trained.output
     assert not (trained.folder / "mlruns").exists()

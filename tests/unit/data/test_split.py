@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melanoma.data.split import PARTS, read_split, split_hash, split_parts
+from melanoma.data.split import PARTS, read_split, shared_with_training, split_hash, split_parts
 from melanoma.errors import DataError
 
 SIZES = {"a": 100, "b": 57, "c": 12}
@@ -216,3 +216,35 @@ def test_the_split_hash_is_the_same_for_the_same_parts(same):
 )
 def test_the_split_hash_is_another_for_other_parts(other):
     assert split_hash(other) != split_hash(DIVIDED)
+
+
+@pytest.mark.parametrize("column", ["sha256", "lesion", "patient"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_group_is_never_parted_and_classes_keep_their_shares(column, seed):
+    images = table({"a": 120, "b": 60})
+    images[column] = [f"group {i // 3}" for i in range(len(images))]
+    parts = split_parts(images, method="auto", validation=0.2, test=0.2, seed=seed)
+    assert parts.groupby(images[column]).nunique().max() == 1
+    for part, wanted in (("train", 0.6), ("validation", 0.2), ("test", 0.2)):
+        inside = parts == part
+        assert abs(inside.mean() - wanted) < 0.03
+        assert abs((images.label[inside] == "a").mean() - 2 / 3) < 0.03
+
+
+def test_groups_reach_across_columns_and_unknown_ones_are_no_group():
+    images = table({"a": 60, "b": 60})
+    images["patient"] = [f"p{i // 2}" if i < 20 else None for i in range(len(images))]
+    images["lesion"] = [f"l{(i + 1) // 2}" if i < 20 else np.nan for i in range(len(images))]
+    parts = split_parts(images, method="auto", validation=0.2, test=0.2, seed=0)
+    assert parts[:20].nunique() == 1
+    assert parts[20:].nunique() == 3
+
+
+def test_what_a_delivered_test_set_shares_with_training_is_counted():
+    images = table({"a": 20, "b": 20}).assign(parent="", lesion=[f"l{i}" for i in range(40)])
+    images["sha256"] = [f"h{i}" for i in range(40)]
+    images["part"] = ["test" if i % 4 == 0 else "" for i in range(40)]
+    images.loc[1, "sha256"] = "h0"
+    images.loc[5, "lesion"] = "l4"
+    images["part"] = split_parts(images, method="auto", validation=0.2, test=0.2, seed=0)
+    assert shared_with_training(images) == {"content": 1, "lesion": 1}
