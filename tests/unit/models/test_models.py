@@ -221,18 +221,26 @@ def test_copy_weights_says_whether_the_head_came_along(classes, head_kept):
     assert np.array_equal(target.get_layer("head").get_weights()[0], drawn) != head_kept
 
 
-@pytest.mark.parametrize(("weights", "loaded"), [(None, False), ("none", False), ("models:/lesions@best", True)])
-def test_initial_weights(weights, loaded):
+@pytest.mark.parametrize(
+    ("weights", "with_head", "body", "head"),
+    [
+        (None, True, False, False),
+        ("none", True, False, False),
+        ("models:/lesions@best", True, True, True),
+        ("models:/lesions@best", False, True, False),
+    ],
+)
+def test_initial_weights(weights, with_head, body, head):
     given, target = tiny_cnn(16, 3), tiny_cnn(16, 3)
-    initial_weights(target, weights=weights, family=None, image_size=16, load_model=lambda address: given)
-    assert same_weights(given, target) == loaded
+    saved = given if weights and ":/" in weights else None
+    initial_weights(target, weights=weights, family=None, image_size=16, saved=saved, with_head=with_head)
+    assert same_weights(given.get_layer("conv1"), target.get_layer("conv1")) == body
+    assert same_weights(given.get_layer("head"), target.get_layer("head")) == head
 
 
 def test_imagenet_weights_are_for_the_backbone_only():
     with pytest.raises(ModelError, match="ImageNet weights exist for model=backbone only"):
-        initial_weights(
-            tiny_cnn(16, 3), weights="imagenet", family=None, image_size=16, load_model=lambda address: None
-        )
+        initial_weights(tiny_cnn(16, 3), weights="imagenet", family=None, image_size=16)
 
 
 def test_imagenet_weights_without_a_network(tmp_path: Path, monkeypatch):
