@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import time
@@ -51,7 +50,8 @@ def main() -> None:
         for way, values in measured.items():
             values.append(images_per_second(way))
             console.print(f"round {turn + 1}/{ROUNDS}: {way} {values[-1]:.0f} images/s")
-    middle = {way: statistics.median(values) for way, values in measured.items()}
+    # The fastest round of each: other work on the machine only ever slows a round down.
+    best = {way: max(values) for way, values in measured.items()}
     starts = {
         "melanoma --help": min(seconds("--help") for _ in range(3)),
         "melanoma train --help": min(seconds("train", "--help") for _ in range(3)),
@@ -60,19 +60,19 @@ def main() -> None:
     result = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
-        "images_per_second": {"median": middle, "rounds": measured},
+        "images_per_second": {"best": best, "rounds": measured},
         "ratio": {
-            "to plain Keras (wanted: at least 2.5)": middle["melanoma"] / middle["plain"],
-            "to the compute limit (wanted: at least 0.90)": middle["melanoma"] / middle["limit"],
+            "to plain Keras (wanted: at least 2.5)": best["melanoma"] / best["plain"],
+            "to the compute limit (wanted: at least 0.90)": best["melanoma"] / best["limit"],
         },
         "seconds to start (wanted: under 1)": starts,
     }
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    table = Table("binary150, generator augmentation, melanoma10k, batch 32", "images/s", "ratio")
-    table.add_row("plain Keras: ImageDataGenerator, float32", f"{middle['plain']:.0f}", "1.0")
-    table.add_row("melanoma", f"{middle['melanoma']:.0f}", f"{middle['melanoma'] / middle['plain']:.2f}")
-    table.add_row("compute limit: one cached random batch", f"{middle['limit']:.0f}", "")
-    table.add_row("melanoma against the limit", "", f"{middle['melanoma'] / middle['limit']:.2f}")
+    table = Table("binary150, generator augmentation, melanoma10k, batch 32; best of rounds", "images/s", "ratio")
+    table.add_row("plain Keras: ImageDataGenerator, float32", f"{best['plain']:.0f}", "1.0")
+    table.add_row("melanoma", f"{best['melanoma']:.0f}", f"{best['melanoma'] / best['plain']:.2f}")
+    table.add_row("compute limit: one cached random batch", f"{best['limit']:.0f}", "")
+    table.add_row("melanoma against the limit", "", f"{best['melanoma'] / best['limit']:.2f}")
     for name, value in starts.items():
         table.add_row(name, "", f"{value:.2f} s")
     console.print(table)
