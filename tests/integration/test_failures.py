@@ -31,6 +31,8 @@ def test_a_signal_kills_the_run_and_keeps_what_was_logged(store: str, number: in
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ,
+        # A shell that runs the tests in the background has them, and so this child, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for line in process.stderr:
         if "epoch 2/" in line:
