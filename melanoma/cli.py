@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a classifier, evaluate it and log all of it to MLflow",
     "evaluate": "evaluate a saved model on any data source, into a run of its own",
     "predict": "class probabilities for images, as a table and a CSV",
+    "audit": "find duplicates, contradicting labels, leaks and damaged files in a data set",
     "cache": "list or clear what was derived from data",
 }
 

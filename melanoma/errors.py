@@ -3,7 +3,7 @@
 A message says what happened, what was expected and what to do, and ends in what was received.
 """
 
-__all__ = ["ConfigError", "DataError", "MelanomaError", "ModelError", "RunKilled", "TrainingError"]
+__all__ = ["AuditFailed", "ConfigError", "DataError", "MelanomaError", "ModelError", "RunKilled", "TrainingError"]
 
 
 class MelanomaError(Exception):
@@ -21,6 +21,12 @@ class ConfigError(MelanomaError):
             super().__init__(faults[0])
         else:
             super().__init__(f"{len(faults)} faults in the configuration:\n" + "\n".join(f"  - {f}" for f in faults))
+
+
+class AuditFailed(MelanomaError):
+    """An audit found what it was told to fail on."""
+
+    exit_code = 3
 
 
 class DataError(MelanomaError):

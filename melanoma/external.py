@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
@@ -12,7 +13,8 @@ from melanoma.config.launch import typed
 from melanoma.config.schema import DataConfig, EvaluateConfig
 from melanoma.data.dataset import Dataset
 from melanoma.errors import DataError
-from melanoma.pipeline import Result, decoded, read_source
+from melanoma.pipeline import Result
+from melanoma.stages import decoded, read_source
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import tracking_uri
 
@@ -29,8 +31,9 @@ _SOURCES = {
 def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     """Evaluate a saved model into a new run, linked to the run that trained it.
 
-    Images that stand in that run's training or validation part, by content, are left out unless
-    `include_seen`, which is written on the run as its protocol.
+    Without other data these are the test images of that run. Of other data, images that stand in that run's training
+    or validation part, by content, are left out. `include_seen` evaluates all, and is written on the run as its
+    protocol.
 
     Args:
         config: the composed configuration of `melanoma evaluate`.
@@ -50,7 +53,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
         from melanoma.evaluation.predict import predict_probabilities
         from melanoma.evaluation.summary import show_result
         from melanoma.tracking import log as tracking_log
-        from melanoma.tracking.models import images_seen_by, load_saved_model, model_address
+        from melanoma.tracking.models import images_seen_by, load_saved_model, model_address, split_of
         from melanoma.tracking.run import tracked_run
 
     uri = tracking_uri(settings.tracking.uri)
@@ -82,6 +85,8 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
             tracking_log.log_config(run, resolved, overrides)
             dataset = _as_test(decoded(data, source, least=1), saved.classes)
             images = len(dataset.table)
+            if settings.data is None and not settings.include_seen:
+                dataset = _tested_by(dataset, split_of(str(saved.run_id)))
             dataset = _without(dataset, seen)
             run.log_metrics({"data/seen_left_out": images - len(dataset.table)})
             tracking_log.log_dataset(run, dataset, data.path or data.name)
@@ -100,11 +105,11 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
                 confidence=settings.evaluation.confidence,
                 seed=settings.seed,
             )
-            tracking_log.log_evaluations(run, [evaluation])
+            tracking_log.log_evaluations(run, [evaluation], protocol)
         finally:
             run.log_file(str(log_file), "logs")
     show_result([evaluation], run.id, uri, None)
-    return Result(run.id, evaluation.named_metrics(), address)
+    return Result(run.id, [evaluation], address)
 
 
 def _data_of(run_id: str | None) -> DataConfig:
@@ -144,6 +149,21 @@ def _as_test(dataset: Dataset, classes: list[str]) -> Dataset:
         )
     targets = dataset.table.label.map({label: i for i, label in enumerate(classes)})
     return replace(dataset, classes=classes, table=dataset.table.assign(part="test", target=targets.astype("int64")))
+
+
+def _tested_by(dataset: Dataset, split: pd.DataFrame) -> Dataset:
+    """The test images of a run, with what it knew of their groups."""
+    tested = split[split.part == "test"].set_index("path")
+    rows = dataset.table[dataset.table.path.isin(tested.index)]
+    rows = rows[rows.sha256 == rows.path.map(tested.sha256)]
+    if len(rows) < len(tested):
+        raise DataError(
+            "The images are no longer those that the run was tested on; name other images with data=... "
+            f"Received: {len(rows)} of {len(tested)} test images in {dataset.root}"
+        )
+    if "group" in tested:
+        rows = rows.assign(group=rows.path.map(tested.group))
+    return replace(dataset, table=rows.reset_index(drop=True))
 
 
 def _without(dataset: Dataset, seen: set[str]) -> Dataset:

@@ -83,7 +83,9 @@ def _predict_batch(saved: "SavedModel", files: list[Path]) -> list[dict[str, obj
     for file in files:
         row: dict[str, object] = {"path": str(file)}
         try:
-            pixels.append(decode(file, size=saved.image_size, resize=saved.resize))
+            pixels.append(
+                decode(file, size=saved.image_size, resize=saved.resize, max_pixels=saved.max_megapixels * 1e6)
+            )
         except (UnreadableImage, OSError) as error:
             row["error"] = str(error)
         rows.append(row)

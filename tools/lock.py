@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+UV = str(Path(sys.executable).parent / "uv")
 REQUIREMENTS = ROOT / "requirements"
 CONDA = """# Written by `make lock`; exact versions from requirements/runtime.txt.
 name: melanoma
@@ -21,7 +22,7 @@ dependencies:
 def compile_lock(output: str, *arguments: str) -> None:
     """One lock file for Python 3.11 to 3.13, with hashes and without any index address."""
     command = [
-        "uv", "pip", "compile", "pyproject.toml", *arguments, "--universal", "--python-version", "3.11",
+        UV, "pip", "compile", "pyproject.toml", *arguments, "--universal", "--python-version", "3.11",
         "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--quiet",
         "--custom-compile-command", "make lock", "--output-file", f"requirements/{output}",
     ]  # fmt: skip

@@ -6,7 +6,9 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-__all__ = ["evaluate_faults", "predict_faults", "train_faults"]
+from melanoma.audit.names import FINDINGS, named_findings
+
+__all__ = ["audit_faults", "evaluate_faults", "predict_faults", "train_faults"]
 
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
@@ -15,6 +17,15 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.max_quarantined": (lambda v: 0 <= v <= 1, "a share from 0 to 1"),
     "data.archive.max_files": (lambda v: v > 0, "at least 1"),
     "data.archive.max_gigabytes": (lambda v: v > 0, "above 0"),
+    "audit.similarity": (lambda v: 0.5 <= v <= 1, "from 0.5 to 1"),
+    "audit.odd.shorter_side": (lambda v: v >= 0, "at least 0"),
+    "audit.odd.aspect": (lambda v: v >= 1, "at least 1"),
+    "audit.odd.size_ratio": (lambda v: v >= 1, "at least 1"),
+    "audit.odd.contrast": (lambda v: 0 <= v <= 1, "from 0 to 1"),
+    "audit.odd.sharpness": (lambda v: v >= 0, "at least 0"),
+    "audit.odd.dark": (lambda v: 0 <= v <= 1, "from 0 to 1"),
+    "audit.odd.bright": (lambda v: 0 <= v <= 1, "from 0 to 1"),
+    "split.folds": (lambda v: v >= 2, "at least 2"),
     "split.validation": (lambda v: 0 < v < 1, "a share between 0 and 1"),
     "split.test": (lambda v: 0 < v < 1, "a share between 0 and 1"),
     "model.epochs": (lambda v: v >= 1, "at least 1"),
@@ -56,6 +67,21 @@ def train_faults(config: DictConfig) -> list[str]:
             "split.validation and split.test leave nothing to train on: they must add up to less than 1. "
             f"Received: split.validation={validation} split.test={test}"
         )
+    method, protocol = get("split.method"), get("protocol")
+    if method in ("kfold", "leave_one_out_by"):
+        if protocol in ("published", "both"):
+            faults.append(
+                "The published protocol divides the images once: use split=auto, official or holdout with it. "
+                f"Received: protocol={protocol} split={method}"
+            )
+        if get("split.file") is not None:
+            faults.append(
+                f"A split.file is one split, not folds. Received: split.file={get('split.file')} split={method}"
+            )
+    if method == "leave_one_out_by" and get("split.column") is None:
+        faults.append(
+            "split=leave_one_out_by needs a metadata column, as in split.column=site. Received: split.column=null"
+        )
     wanted, given = get("model.classes"), class_count(get("data.classes"))
     if isinstance(wanted, int) and given is not None and wanted != given:
         faults.append(
@@ -84,6 +110,15 @@ def train_faults(config: DictConfig) -> list[str]:
         faults.append(f"data.classes must name each class once. Received: data.classes={list(classes)}")
     if given is not None and given < 2:
         faults.append(f"data.classes must be at least 2, or null for what the data holds. Received: {classes}")
+    return faults
+
+
+def audit_faults(config: DictConfig) -> list[str]:
+    """Contradictions in a `melanoma audit` configuration."""
+    faults = _range_faults(config)
+    unknown = [name for name in named_findings(config.audit.fail_on) if name not in FINDINGS]
+    if unknown:
+        faults.append(f"audit.fail_on names findings: any, {', '.join(FINDINGS)}. Received: {', '.join(unknown)}")
     return faults
 
 

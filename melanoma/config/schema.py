@@ -10,6 +10,9 @@ from typing import Any, Literal
 from omegaconf import MISSING
 
 __all__ = [
+    "AuditCommandConfig",
+    "AuditConfig",
+    "AuditReportConfig",
     "AugmentationConfig",
     "BalanceConfig",
     "DataConfig",
@@ -34,6 +37,21 @@ class ArchiveConfig:
 
 
 @dataclass
+class MetadataConfig:
+    """A table about images that are labelled by their folders: its columns, and what its labels are called there."""
+
+    path: str | None = None
+    image_column: str = "image"
+    label_column: str | None = None
+    labels: dict[str, Any] = field(default_factory=dict)
+    lesion_column: str | None = None
+    patient_column: str | None = None
+    age_column: str | None = None
+    sex_column: str | None = None
+    site_column: str | None = None
+
+
+@dataclass
 class DataConfig:
     """Where the images are and how they are decoded."""
 
@@ -46,15 +64,51 @@ class DataConfig:
     max_megapixels: float = 50.0
     max_quarantined: float = 0.05
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
+    metadata: MetadataConfig = field(default_factory=MetadataConfig)
+
+
+@dataclass
+class OddConfig:
+    """Beyond these values a file is called odd; see `melanoma.audit.inspection` for the measures."""
+
+    shorter_side: int = 32
+    aspect: float = 2.5
+    size_ratio: float = 8.0
+    contrast: float = 0.015
+    sharpness: float = 2.0
+    dark: float = 0.25
+    bright: float = 0.75
+
+
+@dataclass
+class AuditConfig:
+    """What is looked for in a data set, and what is done about it."""
+
+    near_duplicates: bool = True
+    similarity: float = 0.75
+    duplicates: Literal["first", "keep"] = "first"
+    conflicts: Literal["drop", "first", "keep"] = "drop"
+    odd: OddConfig = field(default_factory=OddConfig)
+
+
+@dataclass
+class AuditReportConfig(AuditConfig):
+    """An audit of its own: where its report goes, and which findings make the command fail."""
+
+    output: str | None = None
+    fail_on: str | None = None
 
 
 @dataclass
 class SplitConfig:
     """How the images are divided into training, validation and test."""
 
-    method: Literal["auto", "official", "holdout"] = "auto"
+    method: Literal["auto", "official", "holdout", "kfold", "leave_one_out_by"] = "auto"
     validation: float = 0.2
     test: float = 0.2
+    group: Literal["auto", "lesion", "patient", "none"] = "auto"
+    folds: int = 5
+    column: str | None = None
     file: str | None = None
 
 
@@ -171,8 +225,9 @@ class TrainConfig:
     """All of `melanoma train`."""
 
     seed: int = 0
-    protocol: Literal["clean"] = "clean"
+    protocol: Literal["clean", "published", "both"] = "clean"
     data: DataConfig = field(default_factory=DataConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -183,6 +238,14 @@ class TrainConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     debug: DebugConfig = field(default_factory=DebugConfig)
+
+
+@dataclass
+class AuditCommandConfig:
+    """All of `melanoma audit`."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    audit: AuditReportConfig = field(default_factory=AuditReportConfig)
 
 
 @dataclass

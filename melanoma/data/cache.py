@@ -19,7 +19,7 @@ from filelock import FileLock
 
 __all__ = ["CacheEntry", "cached_folder", "clear", "content_key", "entries", "write_atomically"]
 
-KINDS = ("archives", "augmentor", "decoded", "digests", "synthetic")
+KINDS = ("archives", "augmentor", "decoded", "digests", "inspected", "near_duplicates", "synthetic")
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ def write_atomically(path: Path, text: str) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
+        Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 
 from melanoma.data.balance import augmented_files
 from melanoma.data.digests import data_fingerprint, file_digests
+from melanoma.data.groups import grouped
 from melanoma.data.images import ImageStore, decode_images
 from melanoma.data.progress import Progress
 from melanoma.data.sources import Source, open_path
-from melanoma.data.split import read_split, split_hash, split_parts
+from melanoma.data.split import REMOVED, refuse_overlap
+from melanoma.data.split_file import split_hash
 from melanoma.errors import DataError
 
-__all__ = ["Dataset", "add_augmented", "divide", "load_images", "open_source"]
+__all__ = ["Dataset", "add_augmented", "divided", "load_images", "open_source", "with_groups", "without"]
 
 log = logging.getLogger("melanoma")
+_REMOVED = ["path", "label", "sha256", "reason"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,10 @@ class Dataset:
         root: folder that `path` is relative to.
         classes: class names in the order of the model's outputs.
         table: one row a readable image: `path`, `label`, `part`, `parent` (of an augmented image, else empty),
-            `sha256`, `target` (class index), `row` (in `store`), and any metadata columns.
+            `sha256`, `target` (class index), `row` (in `store`), any metadata columns, and once it is audited
+            `cluster` (number that copies share) and `group` (number of images that belong together).
         quarantined: rows that cannot be read: `path`, `label`, `reason`.
+        removed: rows that were taken out although they can be read: `path`, `label`, `sha256`, `reason`.
         store: decoded pixels.
         fingerprint: of the readable images as delivered.
     """
@@ -44,6 +49,7 @@ class Dataset:
     classes: list[str]
     table: pd.DataFrame
     quarantined: pd.DataFrame
+    removed: pd.DataFrame
     store: ImageStore
     fingerprint: str
 
@@ -125,17 +131,48 @@ def load_images(
     table["target"] = table.label.map({label: i for i, label in enumerate(source.classes)}).astype(np.int64)
     table["parent"] = ""
     _check_sizes(table, source, least)
-    return Dataset(name, source.root, source.classes, table, quarantined, store, data_fingerprint(table))
+    removed = pd.DataFrame(columns=_REMOVED, dtype=object)
+    return Dataset(name, source.root, source.classes, table, quarantined, removed, store, data_fingerprint(table))
 
 
-def divide(dataset: Dataset, *, method: str, validation: float, test: float, file: str | None, seed: int) -> Dataset:
-    """Put each image into training, validation or test; see `split_parts` and `read_split`."""
-    table = dataset.table
-    if file is not None:
-        parts = read_split(file, table)
-    else:
-        parts = split_parts(table, method=method, validation=validation, test=test, seed=seed)
-    return replace(dataset, table=table.assign(part=parts))
+def with_groups(dataset: Dataset, clusters: pd.Series, columns: list[str]) -> Dataset:
+    """The data set with the columns `cluster` and `group`.
+
+    Args:
+        dataset: as loaded.
+        clusters: number that copies share, by path; an image without one is a cluster of its own.
+        columns: see `melanoma.data.groups.grouped`; none makes each image a group of its own.
+    """
+    found = dataset.table.path.map(clusters)
+    alone = found.isna()
+    found[alone] = -1 - np.arange(int(alone.sum()))
+    table = dataset.table.assign(cluster=found.astype(np.int64))
+    return replace(dataset, table=table.assign(group=grouped(table, columns)))
+
+
+def without(dataset: Dataset, reasons: pd.Series) -> Dataset:
+    """The data set without some rows, which are listed in `removed`.
+
+    Args:
+        dataset: any.
+        reasons: why a row goes, by the index of `dataset.table`; empty for one that stays.
+    """
+    gone = reasons != ""
+    removed = dataset.table[gone].assign(reason=reasons[gone])[_REMOVED]
+    table = dataset.table[~gone].reset_index(drop=True)
+    return replace(dataset, table=table, removed=pd.concat([dataset.removed, removed], ignore_index=True))
+
+
+def divided(dataset: Dataset, parts: pd.Series) -> Dataset:
+    """The data set with each row's part; those `removed` for what they share with held-out images are taken out.
+
+    Raises:
+        DataError: a group would stand in two parts.
+    """
+    reasons = (parts == REMOVED).map({True: "related to a held-out image", False: ""})
+    dataset = without(replace(dataset, table=dataset.table.assign(part=parts)), reasons)
+    refuse_overlap(dataset.table)
+    return dataset
 
 
 def add_augmented(
@@ -173,6 +210,10 @@ def add_augmented(
     )
     made["row"] = np.asarray(rows, dtype=np.int64) + len(dataset.store)
     made["target"] = made.label.map({label: i for i, label in enumerate(dataset.classes)}).astype(np.int64)
+    parents = dataset.table.set_index("path")
+    for column in ("cluster", "group", "lesion", "patient"):
+        if column in parents:
+            made[column] = made.parent.map(parents[column])
     made["path"] = "augmentor/" + made.path
     table = pd.concat([dataset.table, made], ignore_index=True)
     return replace(dataset, table=table, store=dataset.store.joined(store))

@@ -1,32 +1,27 @@
-"""Dividing images into training, validation and test."""
+"""Dividing images into training, validation and test, so that images which belong together stay together."""
 
 import warnings
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from melanoma.data.cache import content_key
+from melanoma.data.sources import METADATA
 from melanoma.errors import DataError
 
-__all__ = ["PARTS", "read_split", "shared_with_training", "split_hash", "split_parts"]
+__all__ = ["PARTS", "REMOVED", "check_classes", "fold_parts", "left_out_parts", "refuse_overlap", "split_parts"]
 
 PARTS = ("train", "validation", "test")
+REMOVED = "removed"  # instead of a part: what is used for nothing
 
 
 def split_parts(table: pd.DataFrame, *, method: str, validation: float, test: float, seed: int) -> pd.Series:
-    """The part of each row, stratified by class; what is drawn never parts images of one group.
-
-    A group is the images that share bytes (`sha256`), `lesion` or `patient`, where the table has these columns. A
-    delivered test set is kept as it is: see `shared_with_training` for what it shares with the rest.
+    """The part of each row, stratified by class; images of one group are never in two parts.
 
     Args:
-        table: columns `path`, `label` and `part` (as delivered, or empty), and any of those above.
+        table: columns `path`, `label`, `part` (as delivered, or empty) and `group` (number that images have in common
+            which belong together).
         method: `official` keeps the delivered test set, `holdout` draws all anew, `auto` is `official` where a test
             set was delivered and `holdout` where none was.
         validation: share for validation, of all rows that are not in a delivered test set.
@@ -34,7 +29,8 @@ def split_parts(table: pd.DataFrame, *, method: str, validation: float, test: fl
         seed: of the draw.
 
     Returns:
-        `train`, `validation` or `test` for each row of `table`.
+        `train`, `validation` or `test` for each row of `table`, or `removed` for what shares a group with an image of a
+        delivered test set, or with one of a delivered validation set while it is in training.
 
     Raises:
         DataError: `official` without a delivered test set, or a class too small to be in every part.
@@ -46,135 +42,164 @@ def split_parts(table: pd.DataFrame, *, method: str, validation: float, test: fl
             f"Received: parts {sorted(set(table.part)) or 'none'}"
         )
     parts = delivered.replace("", "train").copy()
-    for_validation = round(validation * (parts != "test").sum())
     if not (parts == "test").any():
+        wanted = round(validation * len(table))
         _draw(parts, table, "test", round(test * len(table)), seed)
-    if not (parts == "validation").any():
-        _draw(parts, table, "validation", for_validation, seed)
-    _check_classes(parts, table.label)
+    else:
+        _remove_relatives(parts, table)
+        wanted = round(validation * parts.isin(["train", "validation"]).sum())
+    _add_validation(parts, table, wanted, seed)
     return parts
 
 
-def read_split(file: str, table: pd.DataFrame) -> pd.Series:
-    """The part of each row from a split file: a CSV with columns `path` and `part`, such as a run's `data/split.csv`.
+def fold_parts(table: pd.DataFrame, *, folds: int, validation: float, seed: int) -> list[pd.Series]:
+    """The parts of each of `folds` runs: every row is tested once, whatever part it was delivered in.
 
-    Rows with a `parent` (made by augmentation) are passed over: they are made anew.
+    Args:
+        table: as for `split_parts`.
+        folds: number of runs.
+        validation: share for validation, of what a run does not test.
+        seed: of the draw.
 
     Raises:
-        DataError: no such file, missing columns, unknown parts, or other images than in the data set.
+        DataError: a class with fewer groups than folds, or too small to be in every part.
     """
-    where = Path(file).expanduser()
-    try:
-        frame = pd.read_csv(where, keep_default_na=False, dtype=str)
-    except (OSError, ValueError, UnicodeError) as error:
-        raise DataError(f"split.file cannot be read ({error}). Received: {file}") from error
-    if not {"path", "part"} <= set(frame):
-        raise DataError(f"split.file needs columns path and part. Received: {', '.join(frame)} in {file}")
-    if "parent" in frame:
-        frame = frame[frame.parent == ""]
-    wrong = sorted(set(frame.part) - {*PARTS, "quarantined"})
-    if wrong:
-        raise DataError(f"The parts of split.file are train, validation and test. Received: {wrong} in {file}")
-    if frame.path.duplicated().any():
-        raise DataError(f"split.file names an image twice. Received: {frame.path[frame.path.duplicated()].iloc[0]}")
-    parts = table.path.map(frame.set_index("path").part)
-    if parts.isna().any():
+    groups = table.groupby("label").group.nunique()
+    few = groups[groups < folds]
+    if len(few):
         raise DataError(
-            "split.file must name each image of the data set; it was made for other data. Received: nothing for "
-            f"{int(parts.isna().sum())} of {len(table)} images, such as {table.path[parts.isna()].iloc[0]}"
+            f"Each class needs at least split.folds={folds} lesions, patients or single images, so that one is in each "
+            f"fold; add images or lower split.folds. Received: {few.to_dict()}"
         )
-    gone = frame.path[(frame.part != "quarantined") & ~frame.path.isin(table.path)]
-    if len(gone):
-        raise DataError(
-            f"split.file names images that are not in the data set, or cannot be read; bring them back, or make a new "
-            f"split. Received: {len(gone)} such images, as {gone.iloc[0]}"
-        )
-    wanted = parts[parts != "quarantined"]
-    absent = [part for part in PARTS if not (wanted == part).any()]
-    if absent:
-        raise DataError(f"split.file leaves {' and '.join(absent)} without images. Received: {file}")
-    if len(wanted) < len(parts):
-        raise DataError(
-            "split.file marks images as quarantined that can be read now; make a new split. Received: "
-            f"{table.path[parts == 'quarantined'].iloc[0]}"
-        )
-    _check_classes(parts, table.label)
-    return parts
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=np.random.RandomState(seed))
+    runs = []
+    for _, tested in splitter.split(table, table.label, table.group):
+        parts = pd.Series("train", index=table.index, dtype=object)
+        parts.iloc[tested] = "test"
+        _add_validation(parts, table, round(validation * (len(table) - len(tested))), seed)
+        runs.append(parts)
+    return runs
 
 
-def split_hash(table: pd.DataFrame) -> str:
-    """One hash for a split: which content, under which label, is in which part."""
-    rows = sorted(f"{row.sha256}\t{row.label}\t{row.part}" for row in table.itertuples())
-    return content_key("split-1", rows)
+def left_out_parts(table: pd.DataFrame, *, column: str, validation: float, seed: int) -> dict[str, pd.Series]:
+    """The parts of a run for each value of a column, which is that run's test set.
 
+    Args:
+        table: as for `split_parts`, with the column; rows without a value are never tested.
+        column: a metadata column, such as `site`.
+        validation: share for validation, of what a run does not test.
+        seed: of the draw.
 
-def shared_with_training(table: pd.DataFrame) -> dict[str, int]:
-    """How many test images share their content, lesion or patient with an image that is trained or tuned on.
-
-    Only what is known is counted: equal bytes, and the columns `lesion` and `patient` where there are such.
+    Raises:
+        DataError: no such column, fewer than two values, or a class that only one of them has.
     """
-    originals = table[table.parent == ""]
-    test = originals[originals.part == "test"]
-    used = originals[originals.part.isin(["train", "validation"])]
-    columns = {"content": "sha256", "lesion": "lesion", "patient": "patient"}
-    return {
-        name: int(test[column].dropna().isin(set(used[column].dropna())).sum())
-        for name, column in columns.items()
-        if column in table
-    }
+    if column not in table:
+        raise DataError(
+            "split.column must be a column of the data set's metadata (data=csv, or data.metadata.path). "
+            f"Received: split.column={column}, with {', '.join(c for c in METADATA if c in table) or 'no such columns'}"
+        )
+    values = table[column].astype(object).where(table[column].notna())
+    found = sorted(values.dropna().unique(), key=str)
+    if len(found) < 2:
+        raise DataError(f"split.column={column} must have at least two values. Received: {found}")
+    runs = {}
+    for value in found:
+        parts = pd.Series(np.where(values == value, "test", "train"), index=table.index, dtype=object)
+        try:
+            _remove_relatives(parts, table)
+            _add_validation(parts, table, round(validation * (parts == "train").sum()), seed)
+        except DataError as error:
+            raise DataError(f"With {column}={value} left out: {error}") from error
+        runs[str(value)] = parts
+    return runs
+
+
+def refuse_overlap(table: pd.DataFrame) -> None:
+    """Make sure that no group has rows in two parts.
+
+    Args:
+        table: `path`, `part` and `group`.
+
+    Raises:
+        DataError: a group does; the message names images of it.
+    """
+    parts = table.groupby("group").part.nunique()
+    shared = parts[parts > 1]
+    if len(shared):
+        rows = table[table.group == shared.index[0]].drop_duplicates("part")
+        named = " and ".join(f"{row.path} ({row.part})" for row in rows.itertuples())
+        raise DataError(
+            "A split must keep images of one lesion, patient or cluster of copies in one part; make a new split, or "
+            f"ask for protocol=published. Received: {len(shared)} groups in two parts or more, as {named}"
+        )
+
+
+def _remove_relatives(parts: pd.Series, table: pd.DataFrame) -> None:
+    """Take out what belongs to test images, and out of training what belongs to validation images."""
+    for held_out, others in (("test", ["train", "validation"]), ("validation", ["train"])):
+        groups = set(table.group[parts == held_out])
+        parts[parts.isin(others) & table.group.isin(groups)] = REMOVED
+
+
+def _add_validation(parts: pd.Series, table: pd.DataFrame, wanted: int, seed: int) -> None:
+    if not (parts == "validation").any():
+        _draw(parts, table, "validation", wanted, seed)
+    check_classes(parts, table.label)
 
 
 def _draw(parts: pd.Series, table: pd.DataFrame, name: str, wanted: int, seed: int) -> None:
-    """Move training rows to another part, stratified."""
-    rows = parts.index[parts == "train"].to_numpy()
-    labels = table.label[rows]
-    counts = labels.value_counts()
-    taken = max(wanted, len(counts))
-    small = sorted(counts.index[counts < 2])
-    if not small and taken > len(rows) - len(counts):
-        small = sorted(counts.index[counts == counts.min()])
-    if not small:
-        drawn = _stratified(rows, labels, _groups(table)[rows], taken, seed)
-        small = sorted(set(labels) - set(labels[drawn]))
-    if small:
+    """Move training rows to another part, stratified, so that each class has rows in both."""
+    rows = table[parts == "train"]
+    groups = rows.groupby("label").group.nunique().reindex(sorted(set(table.label)), fill_value=0)
+    small = groups[groups < (3 if name == "test" else 2)]
+    if len(small):
+        counts = {label: int((rows.label == label).sum()) for label in small.index}
         raise DataError(
-            f"Class {', '.join(repr(c) for c in small)} has too few images to stand in training, validation and test; "
-            f"add images or leave the class out. Received: {int(counts.min())} images left when drawing {name}"
+            f"Class {', '.join(repr(label) for label in small.index)} has too few images to stand in training, "
+            "validation and test, or all its images belong together as one lesion, patient or cluster of copies; add "
+            f"images or leave the class out. Received: {counts} images in {small.to_dict()} groups when drawing {name}"
         )
-    parts.loc[drawn] = name
+    parts.loc[_stratified(rows, max(wanted, len(groups)), seed)] = name
 
 
-def _stratified(
-    rows: NDArray[np.integer], labels: pd.Series, groups: NDArray[np.integer], taken: int, seed: int
-) -> NDArray[np.integer]:
-    """Some of the rows, with about the class shares of all; a group comes whole, so that sizes are then approximate."""
+def _stratified(rows: pd.DataFrame, taken: int, seed: int) -> pd.Index:
+    """Index of some rows, with about the class shares of all, of each class some but not all; a group comes whole."""
     random = np.random.RandomState(seed)
-    if len(np.unique(groups)) == len(rows):
-        return train_test_split(rows, test_size=taken, stratify=labels, random_state=random)[1]
-    share = Fraction(taken, len(rows)).limit_denominator(20) or Fraction(1, 20)
+    taken = min(taken, len(rows) - rows.label.nunique())
+    if rows.group.is_unique:
+        return pd.Index(train_test_split(rows.index, test_size=taken, stratify=rows.label, random_state=random)[1])
+    most = max(2, min(20, int(rows.label.value_counts().max())))
+    share = Fraction(taken, len(rows)).limit_denominator(most)
+    share = min(max(share, Fraction(1, most)), Fraction(most - 1, most))
     folds = StratifiedGroupKFold(share.denominator, shuffle=True, random_state=random)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes smaller than the number of folds: checked by us
-        tests = [test for _, test in folds.split(rows, labels, groups)]
-    return rows[np.concatenate(tests[: share.numerator])]
+        warnings.simplefilter("ignore", UserWarning)  # of classes smaller than the number of folds: mended below
+        tests = [test for _, test in folds.split(rows, rows.label, rows.group)]
+    drawn = pd.Series(False, index=rows.index)
+    drawn.iloc[np.concatenate(tests[: share.numerator])] = True
+    return _mended(rows, drawn)
 
 
-def _groups(table: pd.DataFrame) -> NDArray[np.integer]:
-    """A number for each row; rows that share content, lesion or patient, also by way of others, have the same."""
-    edges = [np.empty((0, 2), np.int64)]
-    size = len(table)
-    for column in ("sha256", "lesion", "patient"):
-        if column in table:
-            known = np.flatnonzero(table[column].notna())
-            keys, _ = pd.factorize(table[column].iloc[known])
-            edges.append(np.stack([known, keys + size], axis=1))
-            size += len(known)
-    ends = np.concatenate(edges)
-    graph = coo_array((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(size, size))
-    return connected_components(graph, directed=False)[1][: len(table)]
+def _mended(rows: pd.DataFrame, drawn: pd.Series) -> pd.Index:
+    """The drawn rows, with a small group of a class moved over where one side has none of it."""
+    sizes = rows.groupby("group").size()
+    for _ in range(2 * rows.label.nunique()):
+        sides = pd.crosstab(rows.label, drawn).reindex(columns=[False, True], fill_value=0)
+        absent = sides[sides.min(axis=1) == 0]
+        if not len(absent):
+            return rows.index[drawn]
+        label = absent.index[0]
+        smallest = sizes[rows[rows.label == label].group.unique()].sort_values(kind="stable").index[0]
+        drawn[rows.group == smallest] = bool(sides.loc[label, True] == 0)
+    raise DataError(
+        "The images cannot be divided so that each class is on both sides: lesions, patients or copies tie too many "
+        "together; add images, leave a class out, or choose another split.group. "
+        f"Received: {rows.groupby('label').group.nunique().to_dict()} groups a class"
+    )
 
 
-def _check_classes(parts: pd.Series, labels: pd.Series) -> None:
+def check_classes(parts: pd.Series, labels: pd.Series) -> None:
+    """Raise a DataError if a class has no row in training or validation."""
     for part in PARTS:
         absent = sorted(set(labels) - set(labels[parts == part]))
         if absent and part != "test":

@@ -1,15 +1,16 @@
 """A data source for images described by a metadata table, as in HAM10000 and the ISIC challenges."""
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
 from melanoma.data.progress import Progress
-from melanoma.data.sources import IMAGE_SUFFIXES, Source, image_files, ordered_classes
+from melanoma.data.sources import IMAGE_SUFFIXES, METADATA, Source, image_files, ordered_classes
 from melanoma.errors import DataError
 
-__all__ = ["metadata_table"]
+__all__ = ["metadata_table", "with_metadata"]
 
 
 def metadata_table(
@@ -66,11 +67,7 @@ def metadata_table(
     needed = [image_column, *(label_columns or [label_column or "label"]), *(c for c in optional.values() if c)]
     _require(frame, needed, table)
     ids = frame[image_column]
-    if ids.duplicated().any():
-        raise DataError(
-            f"Column '{image_column}' must name each image once; remove the extra rows. Received: "
-            f"{_some(ids[ids.duplicated()].unique())} more than once in {table}"
-        )
+    _refuse_repeated(ids, image_column, table)
     found = _files_by_stem(path)
     missing = ids[~ids.isin(found.keys())]
     if len(missing):
@@ -94,6 +91,50 @@ def metadata_table(
     return Source(path, result, ordered_classes(set(result.label), classes, path), notes)
 
 
+def with_metadata(
+    source: Source,
+    table: str,
+    *,
+    image_column: str,
+    label_column: str | None = None,
+    labels: dict[str, str | list[str]] | None = None,
+    **columns: str | None,
+) -> Source:
+    """A source whose images are labelled by their folders, with what a table says about them.
+
+    Args:
+        source: its `table` gets the columns, and with `label_column` also `metadata_label`, the classes that the
+            table allows for an image, joined by ` or `; empty where it says nothing.
+        table: CSV file, relative to the source's root or absolute, or relative to the current folder.
+        image_column: image id or file name, with or without folder and suffix.
+        label_column: column of the label.
+        labels: class, or classes, for each value of the label column; values without one stand for themselves.
+        columns: `lesion_column`, `patient_column`, `age_column`, `sex_column` and `site_column`.
+
+    Raises:
+        DataError: a missing or unreadable table or column, an image id that stands twice, or no image in common.
+    """
+    frame = _read(source.root, str(Path(table).absolute()) if Path(table).is_file() else table, image_column)
+    wanted = {name: columns.get(f"{name}_column") for name in METADATA}
+    _require(frame, [image_column, *filter(None, [label_column, *wanted.values()])], table, "data.metadata")
+    _refuse_repeated(frame[image_column], image_column, table)
+    stems = source.table.path.map(_stem)
+    known = stems.isin(frame[image_column])
+    if not known.any():
+        raise DataError(
+            f"No image has a row in the metadata table; is '{image_column}' the column of its name? "
+            f"Received: {_some(stems, 3)} as images, {_some(frame[image_column], 3)} in {table}"
+        )
+    rows = frame.set_index(image_column).reindex(stems)
+    found = {name: rows[column].to_numpy() for name, column in wanted.items() if column}
+    if label_column:
+        allowed = {str(v): " or ".join([c] if isinstance(c, str) else list(c)) for v, c in (labels or {}).items()}
+        found["metadata_label"] = [allowed.get(str(v), str(v)) if pd.notna(v) else "" for v in rows[label_column]]
+    unused = int((~frame[image_column].isin(stems)).sum())
+    note = f"{table} names {int(known.sum())} of {len(known)} images; {unused} of its rows have no image here"
+    return replace(source, table=source.table.assign(**found), notes=[*source.notes, note])
+
+
 def _read(path: Path, table: str, image_column: str) -> pd.DataFrame:
     """A table with its image column as text, since ids such as 0012 are not numbers, cut to the ids."""
     where = Path(table).expanduser()
@@ -102,27 +143,40 @@ def _read(path: Path, table: str, image_column: str) -> pd.DataFrame:
         if not where.is_file():
             where = next(iter(sorted(path.rglob(PurePosixPath(table).name))), where)
     if not where.is_file():
-        raise DataError(f"There is no metadata table; give data.source.table=FILE. Received: {where}")
+        raise DataError(f"There is no such metadata table; give the path of a CSV file. Received: {where}")
     try:
         frame = pd.read_csv(where, dtype={image_column: str})
     except (ValueError, UnicodeError, OSError) as error:
         raise DataError(f"The metadata table cannot be read as CSV ({error}). Received: {where}") from error
-    return frame.assign(**{image_column: frame[image_column].map(_stem)}) if image_column in frame else frame
+    if image_column not in frame:
+        return frame
+    unnamed = np.flatnonzero(frame[image_column].isna()) + 2
+    if len(unnamed):
+        raise DataError(
+            f"Every row needs an image in column '{image_column}'. Received: none in lines {_some(unnamed)} of {where}"
+        )
+    return frame.assign(**{image_column: frame[image_column].map(_stem)})
 
 
 def _join(frame: pd.DataFrame, extra: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
     _require(extra, [column], name)
-    if extra[column].duplicated().any():
-        twice = extra[column][extra[column].duplicated()].unique()
-        raise DataError(f"Column '{column}' must name each image once. Received: {_some(twice)} twice in {name}")
+    _refuse_repeated(extra[column], column, name)
     return frame.merge(extra.drop(columns=[c for c in extra if c != column and c in frame]), on=column, how="left")
 
 
-def _require(frame: pd.DataFrame, columns: list[str], table: str) -> None:
+def _refuse_repeated(ids: pd.Series, column: str, table: str) -> None:
+    if ids.duplicated().any():
+        raise DataError(
+            f"Column '{column}' must name each image once; remove the extra rows. Received: "
+            f"{_some(ids[ids.duplicated()].unique())} more than once in {table}"
+        )
+
+
+def _require(frame: pd.DataFrame, columns: list[str], table: str, where: str = "data.source") -> None:
     absent = [c for c in columns if c not in frame]
     if absent:
         raise DataError(
-            f"The metadata table lacks {', '.join(repr(c) for c in absent)}; name its columns in data.source "
+            f"The metadata table lacks {', '.join(repr(c) for c in absent)}; name its columns in {where} "
             f"(image_column, label_column, ...). Received: columns {', '.join(map(str, frame.columns))} in {table}"
         )
 

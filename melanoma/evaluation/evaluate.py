@@ -103,8 +103,8 @@ def evaluate_parts(model: Any, dataset: Dataset, settings: EvaluationConfig, see
 
 
 def _groups(rows: pd.DataFrame) -> NDArray | None:
-    """The patient of each image, else its lesion, else the image by itself; None where neither is known."""
-    column = next((c for c in ("patient", "lesion") if c in rows), None)
+    """The group, patient or lesion of each image, the first that is known, else the image; None where none is known."""
+    column = next((c for c in ("group", "patient", "lesion") if c in rows), None)
     return None if column is None else rows[column].astype(object).fillna(rows.path).astype(str).to_numpy()
 
 

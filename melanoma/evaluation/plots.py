@@ -4,15 +4,23 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from melanoma.audit.findings import Audit
+from melanoma.data.decode import decode
 from melanoma.evaluation.evaluate import Evaluation, normalized
 
-__all__ = ["class_distribution", "confusion_figure", "image_grid", "training_curves"]
+__all__ = ["class_distribution", "cluster_figure", "confusion_figure", "image_grid", "training_curves"]
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#666666"
-PART_COLOURS = {"train": BLUE, "augmented": "#56B4E9", "validation": ORANGE, "test": GREEN}
+LIGHT_BLUE, LIGHT_GREY = "#56B4E9", "#BBBBBB"
+PART_COLOURS = {
+    "train": BLUE, "augmented": LIGHT_BLUE, "repeated": LIGHT_BLUE, "validation": ORANGE, "test": GREEN,
+    "removed": LIGHT_GREY,
+}  # fmt: skip
+_KINDS = ["train", "augmented", "validation", "test"]
 
 
 def confusion_figure(evaluation: Evaluation, *, shares: bool) -> Figure:
@@ -65,25 +73,64 @@ def training_curves(history: Sequence[dict[str, float]], chosen: int) -> Figure:
     return figure
 
 
-def class_distribution(table: pd.DataFrame, classes: Sequence[str]) -> Figure:
-    """Images a class in each part, with those that augmentation added told apart."""
+def class_distribution(
+    table: pd.DataFrame, classes: Sequence[str], *, removed: Sequence[str] = (), balance: str = "none"
+) -> Figure:
+    """Images a class in each part, and beside it what training sees of each class after balancing.
+
+    Args:
+        table: `label`, `part` and `parent` of a divided and balanced data set.
+        classes: class names.
+        removed: labels of the images that were taken out.
+        balance: name of the choice; `oversample` repeats images, `class_weight` weighs them.
+    """
     kind = table.part.where(table.parent == "", "augmented")
-    counts = pd.crosstab(table.label, kind).reindex(index=classes, columns=list(PART_COLOURS), fill_value=0)
-    counts = counts.loc[:, counts.sum() > 0]
-    figure = Figure(figsize=(9, 1.8 + 0.45 * len(classes)), layout="constrained")
-    axes = figure.subplots()
-    left = np.zeros(len(counts))
+    counts = pd.crosstab(table.label, kind).reindex(index=classes, columns=_KINDS, fill_value=0)
+    if len(removed):
+        counts["removed"] = pd.Series(list(removed)).value_counts().reindex(classes, fill_value=0)
+    delivered = counts.drop(columns="augmented")
+    seen = counts[["train", "augmented"]]
+    if balance == "oversample":
+        seen = seen.assign(repeated=seen.sum(axis=1).max() - seen.sum(axis=1))
+    figure = Figure(figsize=(13, 1.9 + 0.45 * len(classes)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    _stacked_bars(left, delivered.loc[:, delivered.sum() > 0], "images before balancing")
+    note = ", each class weighed to the same total" if balance == "class_weight" else ""
+    _stacked_bars(right, seen.loc[:, seen.sum() > 0], f"what an epoch trains on (balance={balance}{note})")
+    left.invert_yaxis()
+    return figure
+
+
+def _stacked_bars(axes: Axes, counts: pd.DataFrame, title: str) -> None:
+    """One bar a row, one colour a column, with totals."""
+    start = np.zeros(len(counts))
     for name in counts:
-        total = int(counts[name].sum())
-        axes.barh(_plain(counts.index), counts[name], left=left, color=PART_COLOURS[name], label=f"{name} ({total:,})")
-        left += counts[name].to_numpy()
-    for position, end in enumerate(left):
+        label = f"{name} ({int(counts[name].sum()):,})"
+        axes.barh(_plain(counts.index), counts[name], left=start, color=PART_COLOURS.get(name, GREY), label=label)
+        start += counts[name].to_numpy()
+    for position, end in enumerate(start):
         axes.text(end, position, f" {int(end):,}", va="center", fontsize=9)
-    axes.invert_yaxis()
-    axes.margins(x=0.08)
-    axes.set_xlabel("images")
+    axes.margins(x=0.1)
+    axes.set_xlabel(title)
     axes.legend(frameon=False, fontsize=9, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def cluster_figure(audit: Audit, clusters: Sequence[Sequence[str]], rows: int = 8, columns: int = 4) -> Figure:
+    """Copies side by side, each with its label and delivered part; the first clusters of those given."""
+    shown = list(dict.fromkeys(tuple(cluster) for cluster in clusters))[:rows]
+    known = audit.table.set_index("path")
+    figure = Figure(figsize=(2.3 * columns, 0.5 + 2.1 * len(shown)), layout="constrained")
+    grid = figure.subplots(len(shown), columns, squeeze=False)
+    for line, cluster in zip(grid, shown, strict=True):
+        for axes in line:
+            axes.axis("off")
+        for axes, path in zip(line, cluster, strict=False):
+            row = known.loc[path]
+            axes.imshow(decode(audit.root / path, size=128, max_pixels=float("inf")))
+            name = _plain([f"{row.label}{f' ({row.part})' if row.part else ''}"])[0]
+            axes.set_title(name, fontsize=8)
+    figure.suptitle(f"Copies in the data set ({len(shown)} of {len(set(map(tuple, clusters)))} clusters)", fontsize=11)
     return figure
 
 

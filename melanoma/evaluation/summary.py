@@ -9,7 +9,7 @@ from melanoma.evaluation.evaluate import Evaluation
 from melanoma.terminal import out
 from melanoma.tracking.store import ui_command, without_password
 
-__all__ = ["show_result"]
+__all__ = ["show_difference", "show_result"]
 
 
 def show_result(evaluations: list[Evaluation], run_id: str, uri: str, model: str | None) -> None:
@@ -27,6 +27,22 @@ def show_result(evaluations: list[Evaluation], run_id: str, uri: str, model: str
     if model is not None:
         console.print(f"Model    {model}   (melanoma predict model={run_id} input=IMAGE)", soft_wrap=True, markup=False)
     console.print(f"Figures  {figures_folder(run_id)}", soft_wrap=True, markup=False)
+    console.print(f"Compare  {ui_command(uri)}", soft_wrap=True, markup=False)
+
+
+def show_difference(published: list[Evaluation], clean: list[Evaluation], run_id: str, uri: str) -> None:
+    """Print the metrics of both protocols and by how much the common practice inflates them."""
+    table = Table(title="The same model under two protocols", title_justify="left")
+    for title in ("part", "metric", "published", "clean", "inflation"):
+        table.add_column(title)
+    for one, other in zip(published, clean, strict=True):
+        for name in one.metrics:
+            if name in other.metrics:
+                inflation = f"{one.metrics[name] - other.metrics[name]:+.3f}"
+                table.add_row(one.part, escape(name), one.text_of(name), other.text_of(name), inflation)
+    console = out()
+    console.print(table)
+    console.print(f"Run      {run_id}", soft_wrap=True, markup=False)
     console.print(f"Compare  {ui_command(uri)}", soft_wrap=True, markup=False)
 
 

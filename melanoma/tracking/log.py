@@ -8,12 +8,16 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import yaml
 from mlflow.data.sources import LocalArtifactDatasetSource
 
+from melanoma.audit.findings import Audit
+from melanoma.audit.names import FINDINGS
 from melanoma.data.cache import content_key
 from melanoma.data.dataset import Dataset
-from melanoma.data.split import PARTS, shared_with_training
+from melanoma.data.split import PARTS, REMOVED
+from melanoma.data.split_file import shared_with_training
 from melanoma.evaluation import plots
 from melanoma.evaluation.evaluate import Evaluation, confusion_json, predictions_table
 from melanoma.tracking.models import SavedModel, images_seen_by
@@ -22,9 +26,21 @@ from melanoma.tracking.source import git_diff, installed_packages
 from melanoma.tracking.store import without_password
 from melanoma.training.network import Fitted
 
-__all__ = ["log_ancestor", "log_config", "log_dataset", "log_evaluations", "log_fit", "log_samples"]
+__all__ = [
+    "log_ancestor",
+    "log_audit",
+    "log_config",
+    "log_dataset",
+    "log_difference",
+    "log_evaluations",
+    "log_fit",
+    "log_folds",
+    "log_samples",
+]
 
 _SAMPLES = 8
+_FEW = 10  # images of a class below which its training set is called small
+_HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "auc")
 log = logging.getLogger("melanoma")
 
 
@@ -40,18 +56,44 @@ def log_config(run: Run, config: dict[str, Any], overrides: Sequence[str]) -> No
         run.log_text(diff, "source/diff.patch")
 
 
-def log_dataset(run: Run, dataset: Dataset, source: str) -> None:
-    """The data set: who is in which part, what was quarantined, its digest, and how the classes are distributed."""
+def log_audit(run: Run, audit: Audit, dataset: Dataset) -> None:
+    """What the audit found, and what was taken out because of it."""
+    counts = audit.counts()
+    run.log_json(audit.report(), "data/audit.json")
+    run.log_metrics({f"audit/{name}": count for name, count in counts.items()})
+    found = [f"{counts[name]} {what}" for name, what in FINDINGS.items() if counts[name]]
+    log.info("Audit of %d images: %s", counts["images"], ", ".join(found) or "nothing found")
+    removed = dataset.removed
+    run.log_metrics({"data/removed": len(removed)})
+    if len(removed):
+        run.log_text(removed.to_csv(index=False), "data/removed.csv")
+        reasons = removed.reason.value_counts()
+        run.log_metrics({f"data/removed/{reason}": count for reason, count in reasons.items()})
+        log.warning("Removed %d images: %s", len(removed), ", ".join(f"{n} {why}" for why, n in reasons.items()))
+    clusters = audit.groups["label_conflicts"] + audit.groups["split_leaks"] + audit.groups["near_duplicate_groups"]
+    if clusters:
+        run.log_figure(plots.cluster_figure(audit, clusters), "duplicate_clusters")
+
+
+def log_dataset(run: Run, dataset: Dataset, source: str, balance: str = "none") -> None:
+    """The data set: who is in which part, what was left out, its digest, and how the classes are distributed."""
     table = dataset.table
-    columns = ["path", "label", "part", "parent", "sha256"]
-    extra = [c for c in ("lesion", "patient") if c in table]
-    quarantined = dataset.quarantined.assign(part="quarantined", parent="", sha256="")
-    listed = [table[columns + extra]]
-    if len(quarantined):
-        listed.append(quarantined.reindex(columns=columns))
+    columns = ["path", "label", "part", "parent", "sha256", "reason"]
+    extra = [c for c in ("cluster", "group", "lesion", "patient") if c in table]
+    left_out = [
+        dataset.removed.assign(part=REMOVED, parent=""),
+        dataset.quarantined.assign(part="quarantined", parent="", sha256=""),
+    ]
+    listed = [table.assign(reason="")[columns + extra], *(t.reindex(columns=columns + extra) for t in left_out)]
+    if len(dataset.quarantined):
         run.log_text(dataset.quarantined.to_csv(index=False), "data/quarantined.csv")
-    run.log_text("".join(t.to_csv(index=False, header=not i) for i, t in enumerate(_aligned(listed))), "data/split.csv")
+    run.log_text("".join(t.to_csv(index=False, header=not i) for i, t in enumerate(listed)), "data/split.csv")
     run.set_tags({"melanoma.data.fingerprint": dataset.fingerprint, "melanoma.split.hash": dataset.split_hash})
+    trained = dataset.part("train").label.value_counts().reindex(dataset.classes, fill_value=0)
+    few = trained[trained < _FEW] if len(dataset.part("train")) else trained.head(0)
+    if len(few):
+        named = ", ".join(f"{label}: {count}" for label, count in few.items())
+        log.warning("Hardly anything is left to train on for %s", named)
     counts = {f"data/images/{part}": len(dataset.part(part)) for part in PARTS}
     shared = {what: count for what, count in shared_with_training(table).items() if count}
     run.log_metrics({f"data/test_shares_{what}": count for what, count in shared.items()})
@@ -60,7 +102,9 @@ def log_dataset(run: Run, dataset: Dataset, source: str) -> None:
         images = counts["data/images/test"]
         log.warning("Of %d test images some stand in training or validation too, counted by: %s", images, leaks)
         run.set_tags({"melanoma.known_leaks": leaks})
-    run.log_metrics({**counts, "data/quarantined": len(quarantined), "data/augmented": int((table.parent != "").sum())})
+    run.log_metrics(
+        {**counts, "data/quarantined": len(dataset.quarantined), "data/augmented": int((table.parent != "").sum())}
+    )
     for part, context in zip(PARTS, ("training", "validation", "test"), strict=True):
         rows = dataset.part(part)
         if len(rows):
@@ -75,7 +119,8 @@ def log_dataset(run: Run, dataset: Dataset, source: str) -> None:
                 ),
                 context=context,
             )
-    run.log_figure(plots.class_distribution(table, dataset.classes), "class_distribution")
+    figure = plots.class_distribution(table, dataset.classes, removed=list(dataset.removed.label), balance=balance)
+    run.log_figure(figure, "class_distribution")
 
 
 def log_samples(run: Run, dataset: Dataset, augment: Any, seed: int) -> None:
@@ -100,7 +145,7 @@ def log_samples(run: Run, dataset: Dataset, augment: Any, seed: int) -> None:
     run.log_figure(figure, "augmentation_samples")
 
 
-def log_evaluations(run: Run, evaluations: list[Evaluation]) -> None:
+def log_evaluations(run: Run, evaluations: list[Evaluation], protocol: str) -> None:
     """Metrics with intervals, confusion matrices and predictions of each part.
 
     The figures of the test set carry the plain names; those of another part begin with its name.
@@ -110,7 +155,7 @@ def log_evaluations(run: Run, evaluations: list[Evaluation]) -> None:
         prefix = "" if evaluation.part == "test" else f"{evaluation.part}_"
         run.log_figure(plots.confusion_figure(evaluation, shares=False), f"{prefix}confusion_matrix")
         run.log_figure(plots.confusion_figure(evaluation, shares=True), f"{prefix}confusion_matrix_normalized")
-    run.set_tags({"mlflow.note.content": _description(evaluations)})
+    run.set_tags({"mlflow.note.content": f"{_warning(protocol)}{_description(evaluations)}"})
     run.log_json(confusion_json(evaluations), "evaluation/confusion_matrix.json")
     run.log_text(predictions_table(evaluations).to_csv(index=False), "evaluation/predictions.csv")
 
@@ -138,18 +183,54 @@ def log_fit(run: Run, fitted: Fitted, profile: Path) -> None:
         run.log_file(str(profile), "profile")
 
 
+def log_folds(
+    run: Run,
+    dataset: Dataset,
+    folds: dict[str, pd.Series],
+    evaluations: dict[str, list[Evaluation]],
+    pooled: Evaluation,
+) -> None:
+    """Which images each fold tests, and how its metrics spread: `<part>/<metric>_mean` and `_std` over the folds."""
+    table = dataset.table[["path", "label", "sha256", "cluster", "group"]].assign(fold="")
+    for name, parts in folds.items():
+        table.loc[parts == "test", "fold"] = name
+    run.log_text(table.to_csv(index=False), "data/folds.csv")
+    run.set_tags({"melanoma.data.fingerprint": dataset.fingerprint})
+    run.log_metrics({"data/images/test": len(pooled.rows), "folds": len(folds)})
+    values = pd.DataFrame(
+        [{f"{e.part}/{k}": v for e in parts for k, v in e.metrics.items()} for parts in evaluations.values()],
+        index=list(evaluations),
+    )
+    run.log_metrics({f"{name}_mean": value for name, value in values.mean().items()})
+    run.log_metrics({f"{name}_std": value for name, value in values.std(ddof=1).items()})
+    run.log_text(values.to_csv(index_label="fold"), "evaluation/folds.csv")
+
+
+def log_difference(run: Run, published: list[Evaluation], clean: list[Evaluation]) -> None:
+    """The two protocols side by side, as the run's description."""
+    lines = ["| part | metric | published protocol | clean protocol | inflation |", "|---|---|---|---|---|"]
+    for one, other in zip(published, clean, strict=True):
+        for name in _HEADLINES:
+            if name in one.metrics and name in other.metrics:
+                inflation = one.metrics[name] - other.metrics[name]
+                cells = (one.part, name, one.text_of(name), other.text_of(name), f"{inflation:+.3f}")
+                lines.append(f"| {' | '.join(cells)} |")
+    run.set_tags({"mlflow.note.content": "\n".join(lines)})
+
+
+def _warning(protocol: str) -> str:
+    if protocol == "clean":
+        return ""
+    return f"**Not a clean result.** Shortcuts taken: {protocol}. These numbers cannot be compared with clean ones.\n\n"
+
+
 def _description(evaluations: list[Evaluation]) -> str:
     """The headline metrics as a table in the run's description, which MLflow shows on top."""
-    names = ("accuracy", "balanced_accuracy", "macro_f1", "auc")
-    lines = ["| part | images | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    lines = ["| part | images | " + " | ".join(_HEADLINES) + " |", "|---" * (len(_HEADLINES) + 2) + "|"]
     for evaluation in evaluations:
-        cells = [evaluation.text_of(name) for name in names]
+        cells = [evaluation.text_of(name) for name in _HEADLINES]
         lines.append(f"| {evaluation.part} | {len(evaluation.rows)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _aligned(tables: list[Any]) -> list[Any]:
-    return [table.reindex(columns=tables[0].columns) for table in tables]
 
 
 def _with(protocol: str, shortcut: str) -> str:

@@ -23,7 +23,7 @@ from melanoma.models.build import refuse_code
 
 log = logging.getLogger("melanoma")
 
-__all__ = ["SavedModel", "images_seen_by", "load_saved_model", "model_address", "save_model"]
+__all__ = ["SavedModel", "images_seen_by", "load_saved_model", "model_address", "save_model", "split_of"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class SavedModel:
         image_size: side of the input in pixels.
         resize: see `melanoma.data.decode.decode`.
         run_id: of the run that trained it, or None.
+        max_megapixels: larger images were refused in training.
     """
 
     keras_model: keras.Model
@@ -43,6 +44,7 @@ class SavedModel:
     image_size: int
     resize: Literal["stretch", "crop", "pad"]
     run_id: str | None
+    max_megapixels: float
 
 
 def save_model(
@@ -123,6 +125,7 @@ def load_saved_model(model: str) -> SavedModel:
         int(metadata["image_size"]),
         metadata.get("resize", "stretch"),
         info.run_id,
+        float(metadata.get("max_megapixels", 50.0)),
     )
 
 
@@ -131,6 +134,16 @@ def images_seen_by(run_id: str | None) -> set[str]:
     if run_id is None:
         log.warning("The model does not say which run trained it: images it has seen cannot be told from others.")
         return set()
+    table = split_of(run_id)
+    return set(table.sha256[table.part.isin(["train", "validation"])])
+
+
+def split_of(run_id: str) -> pd.DataFrame:
+    """The images of a run: `path`, `label`, `part`, `sha256` and more, all as text.
+
+    Raises:
+        ModelError: the run has none.
+    """
     try:
         path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/data/split.csv")
     except (MlflowException, OSError) as error:
@@ -138,5 +151,4 @@ def images_seen_by(run_id: str | None) -> set[str]:
             "The run that trained the model has no data/split.csv, so images it has seen cannot be left out; give "
             f"include_seen=true to evaluate all the same. Received: {run_id}"
         ) from error
-    table = pd.read_csv(path, keep_default_na=False, dtype=str)
-    return set(table.sha256[table.part.isin(["train", "validation"])])
+    return pd.read_csv(path, keep_default_na=False, dtype=str)

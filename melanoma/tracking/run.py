@@ -75,20 +75,33 @@ class Run:
 
 @contextmanager
 def tracked_run(
-    *, uri: str, experiment: str, name: str | None, system_metrics: bool, tags: Mapping[str, str]
+    *,
+    uri: str,
+    experiment: str,
+    name: str | None,
+    system_metrics: bool,
+    tags: Mapping[str, str],
+    nested: bool = False,
 ) -> Iterator[Run]:
     """Open a run, or the one that `mlflow run` made, and close it with the status it deserves.
 
-    An exception ends it FAILED, Ctrl-C and SIGTERM end it KILLED; what was logged is kept.
+    An exception ends it FAILED, Ctrl-C and SIGTERM end it KILLED; what was logged is kept. A nested run is a child of
+    the one that is open.
     """
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     under_mlflow_run = bool(os.environ.get("MLFLOW_RUN_ID"))
     # `mlflow run` has chosen the experiment; setting another conflicts with its run.
-    experiment_id = prepare_experiment(uri, None if under_mlflow_run else experiment)
+    parent = mlflow.active_run() if nested else None
+    if parent is None:
+        experiment_id = prepare_experiment(uri, None if under_mlflow_run else experiment)
+    else:
+        experiment_id = parent.info.experiment_id
     status = "FAILED"
     try:
         try:
-            started = mlflow.start_run(experiment_id=experiment_id, run_name=name, log_system_metrics=system_metrics)
+            started = mlflow.start_run(
+                experiment_id=experiment_id, run_name=name, nested=nested, log_system_metrics=system_metrics
+            )
         except MlflowException as error:
             raise ConfigError([f"The MLflow run cannot be opened: {error}"]) from error
         # mlflow.start_run has taken MLFLOW_RUN_ID; a child process must not write into the same run.

@@ -1,0 +1,171 @@
+"""How alike two thumbnails are once one is turned, mirrored, shifted and scaled onto the other.
+
+The scale and shift are found by Gauss-Newton steps from coarse to fine (Lucas & Kanade 1981). What is compared then is
+local structure: brightness and contrast are divided out around each pixel, since dermoscopic images of different
+lesions already agree in their large shapes, a dark spot on pale skin or a bright disc on black.
+"""
+
+from itertools import product
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["similarity"]
+
+_CROP = 0.13  # largest share of a side by which one image may reach beyond the other
+_UNALIGNED_LEAST, _COARSE_LEAST = 0.65, 0.85  # correlation at 16 pixels, below which a pair is not looked at further
+_DARK = 48  # grey level of the surround of a dermatoscope's field, whose outline all its images share
+_LIT_LEAST = 0.03  # share of the pixels that must be left without that surround
+_SIGMA, _NOISE = 2.0, 4.0  # of local contrast: radius in pixels, and grey levels that count as none
+_IDENTITY = np.array([1, 0, 1, 0], np.float32)  # a window: scale and shift along x, then along y
+_FINER = np.array([1, 2, 1, 2], np.float32)  # the same window at twice the size
+_SURROUND = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
+Images = NDArray[Any]  # float32
+_ORIENTATIONS = tuple(product(range(4), (False, True)))
+
+
+def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Images:
+    """Correlation of local structure, pair by pair, best over quarter turns, mirroring and small crops.
+
+    Args:
+        first: grey thumbnails, shape (pairs, 64, 64).
+        second: those to compare with, of the same shape.
+
+    Returns:
+        From -1 to 1, shape (pairs,): 1 for the same picture; 0 for pairs that do not even agree coarsely.
+    """
+    scores = np.zeros(len(first), np.float32)
+    coarse_first, coarse_second = (_halved(_halved(images.astype(np.float32))) for images in (first, second))
+    turns, coarse_second, agreement = _best_orientation(coarse_first, coarse_second)
+    near = np.flatnonzero(agreement > _UNALIGNED_LEAST)
+    windows, agreement = _aligned(coarse_first[near], coarse_second[near], steps=4)
+    near, windows = near[agreement > _COARSE_LEAST], windows[agreement > _COARSE_LEAST]
+    if not len(near):
+        return scores
+    fixed = first[near].astype(np.float32)
+    moving = np.stack([_turned(second[i], *_ORIENTATIONS[turns[i]]) for i in near]).astype(np.float32)
+    windows = windows * _FINER
+    windows, agreement = _aligned(_halved(fixed), _halved(moving), steps=3, windows=windows)
+    closer = np.flatnonzero(agreement > _COARSE_LEAST)
+    if len(closer):
+        fixed, moving, windows = fixed[closer], moving[closer], windows[closer] * _FINER
+        windows, _ = _aligned(fixed, moving, steps=1, windows=windows)
+        warped, overlap = _warped(moving, windows)
+        scores[near[closer]] = _structure_correlation(fixed, warped, overlap)
+    return scores
+
+
+def _structure_correlation(fixed: Images, moving: Images, overlap: Images) -> Images:
+    lit = overlap * _lit(fixed) * _lit(moving)
+    lit = np.where((lit.mean(axis=(1, 2)) < _LIT_LEAST)[:, None, None], overlap, lit)
+    return _correlation(_local_contrast(fixed), _local_contrast(moving), lit)
+
+
+def _lit(images: Images) -> Images:
+    """1 where a pixel is not in a dark area or at its edge."""
+    return np.stack([1 - cv2.dilate((image < _DARK).astype(np.float32), _SURROUND) for image in images])
+
+
+def _local_contrast(images: Images) -> Images:
+    def one(image: Images) -> Images:
+        detail = image - cv2.GaussianBlur(image, (0, 0), _SIGMA)
+        return detail / np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), _SIGMA) + _NOISE**2)
+
+    return np.stack([one(image) for image in images])
+
+
+def _best_orientation(fixed: Images, moving: Images) -> tuple[NDArray[np.intp], Images, Images]:
+    """Which of the eight quarter turns and mirrorings fits best, the images so turned, and how well they fit."""
+    everywhere = np.ones_like(fixed)
+    turned = [np.rot90(moving, turns, axes=(1, 2)) for turns in range(4)]
+    turned = [variant for image in turned for variant in (image, image[:, :, ::-1])]
+    fits = np.stack([_correlation(fixed, variant, everywhere) for variant in turned])
+    best = np.argmax(fits, axis=0)
+    chosen = np.empty_like(moving)
+    for number, variant in enumerate(turned):
+        chosen[best == number] = variant[best == number]
+    return best, chosen, fits.max(axis=0)
+
+
+def _turned(image: NDArray[np.uint8], turns: int, mirrored: bool) -> NDArray[np.uint8]:
+    turned = np.rot90(image, turns)
+    return turned[:, ::-1] if mirrored else turned
+
+
+def _aligned(
+    fixed: Images,
+    moving: Images,
+    *,
+    steps: int,
+    windows: Images | None = None,
+) -> tuple[Images, Images]:
+    """The window of each moving image that fits the fixed one best, and the correlation there.
+
+    A window is scale and shift (pixels) along x, then along y. Gain and offset of brightness are solved for as well.
+    """
+    count, size, _ = fixed.shape
+    centred = (np.arange(size) - (size - 1) / 2).astype(np.float32)
+    if windows is None:
+        windows = np.tile(_IDENTITY, (count, 1))
+    best, best_windows = np.full(count, -1, np.float32), windows.copy()
+    slopes_y, slopes_x = np.gradient(moving, axis=(1, 2))
+    reach = np.array([2 * _CROP, _CROP * size, 2 * _CROP, _CROP * size], np.float32)
+    for step in range(steps + 1):
+        along_x, inside_x = _sampling(size, windows[:, 0], windows[:, 1])
+        along_y, inside_y = _sampling(size, windows[:, 2], windows[:, 3])
+        along_x = along_x.transpose(0, 2, 1)
+        overlap = (inside_y[:, :, None] & inside_x[:, None, :]).astype(np.float32)
+        warped = along_y @ moving @ along_x
+        fit = _correlation(fixed, warped, overlap)
+        better = fit > best
+        best[better], best_windows[better] = fit[better], windows[better]
+        if step == steps:
+            break
+        slope_x, slope_y = along_y @ slopes_x @ along_x, along_y @ slopes_y @ along_x
+        columns = [slope_x * centred, slope_x, slope_y * centred[:, None], slope_y, warped, np.ones_like(warped)]
+        design = (np.stack(columns, axis=1) * overlap[:, None]).reshape(count, 6, -1)
+        residual = ((fixed - warped) * overlap).reshape(count, -1, 1)
+        normal = design @ design.transpose(0, 2, 1)
+        normal += np.eye(6, dtype=np.float32) * (1e-3 * np.einsum("kii->ki", normal)[:, :, None] + 1e-3)
+        change = np.linalg.solve(normal, design @ residual)[:, :4, 0]
+        windows = windows + np.clip(change, -reach / 3, reach / 3)
+        windows = np.clip(windows, _IDENTITY - reach, _IDENTITY + reach).astype(np.float32)
+    return best_windows, best
+
+
+def _warped(moving: Images, windows: Images) -> tuple[Images, Images]:
+    """The windows' pixels, and where they are inside the moving image."""
+    along_x, inside_x = _sampling(moving.shape[1], windows[:, 0], windows[:, 1])
+    along_y, inside_y = _sampling(moving.shape[1], windows[:, 2], windows[:, 3])
+    overlap = (inside_y[:, :, None] & inside_x[:, None, :]).astype(np.float32)
+    return along_y @ moving @ along_x.transpose(0, 2, 1), overlap
+
+
+def _sampling(size: int, scale: Images, shift: Images) -> tuple[Images, NDArray[np.bool_]]:
+    """Matrices (pairs, size, size) that sample a line linearly, and which samples lie inside it.
+
+    Scaling and shifting along the axes is separable, so that warping is two products of matrices.
+    """
+    centre = np.float32((size - 1) / 2)
+    grid = np.arange(size, dtype=np.float32)
+    positions = centre + scale[:, None] * (grid - centre) + shift[:, None]
+    inside = (positions >= 0) & (positions <= size - 1)
+    weights = np.clip(positions, 0, size - 1)[:, :, None] - grid
+    np.abs(weights, out=weights)
+    np.subtract(1, weights, out=weights)
+    return np.maximum(weights, 0, out=weights), inside
+
+
+def _correlation(first: Images, second: Images, mask: Images) -> Images:
+    """Pearson correlation inside the mask, pair by pair; 0 where there is no variation."""
+    pixels = np.maximum(mask.sum(axis=(1, 2), keepdims=True), 1)
+    centred = [(x - (x * mask).sum(axis=(1, 2), keepdims=True) / pixels) * mask for x in (first, second)]
+    products = [np.einsum("kij,kij->k", a, b) for a, b in (centred, centred[:1] * 2, centred[1:] * 2)]
+    return products[0] / np.maximum(np.sqrt(products[1] * products[2]), 1e-6)
+
+
+def _halved(images: Images) -> Images:
+    """Half the size, by means of 2 x 2 pixels."""
+    return (images[:, ::2, ::2] + images[:, 1::2, ::2] + images[:, ::2, 1::2] + images[:, 1::2, 1::2]) / 4

@@ -1,0 +1,132 @@
+"""One look at every image: a hash of its pixels, a thumbnail, and what tells good files from odd ones."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import PIL
+from numpy.typing import NDArray
+from PIL import Image
+
+from melanoma.data.cache import cached_folder, content_key
+from melanoma.data.decode import DECODER, FORMATS, UnreadableImage, open_rgb
+from melanoma.data.progress import Progress
+
+__all__ = ["THUMBNAIL", "Inspection", "inspect_files"]
+
+THUMBNAIL = 64
+_MEASURED = (
+    256  # pixels of the shorter side at which sharpness is measured, so that large files compare with small ones
+)
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was seen of each content.
+
+    Attributes:
+        facts: one row a readable content, indexed by `sha256`: `pixels` (hash of the decoded image and its size),
+            `width`, `height` (upright, in pixels), `format` and `mode` as stored, `brightness` (mean luminance, 0 to
+            1), `darkest` and `brightest` (1st and 99th percentile of luminance, 0 to 1), `contrast` (standard
+            deviation of luminance, 0 to 0.5), `sharpness` (variance of the Laplacian of luminance in 0 to 255).
+        thumbnails: grey, shape (len(facts), 64, 64), 0 to 255, in the order of `facts`; on disk.
+        reasons: why the other contents cannot be decoded, by `sha256`.
+    """
+
+    facts: pd.DataFrame
+    thumbnails: NDArray[np.uint8]
+    reasons: dict[str, str]
+
+
+def inspect_files(
+    files: Sequence[Path],
+    digests: Sequence[str],
+    *,
+    max_pixels: float,
+    cache: Path,
+    progress: Progress,
+    workers: int,
+) -> Inspection:
+    """Look at each content once, at full size.
+
+    Args:
+        files: image files.
+        digests: SHA-256 of each file's bytes.
+        max_pixels: see `melanoma.data.decode.decode`.
+        cache: the cache folder.
+        progress: shows how far it is.
+        workers: threads.
+    """
+    first_with = {digest: position for position, digest in reversed(list(enumerate(digests)))}
+    unique = sorted(first_with)
+    key = content_key("inspection-2", DECODER, PIL.__version__, cv2.__version__, max_pixels, unique)
+
+    def make(folder: Path) -> None:
+        facts: list[dict[str, Any]] = []
+        reasons: dict[str, str] = {}
+        chunks = [unique[i : i + _CHUNK] for i in range(0, len(unique), _CHUNK)]
+        with ThreadPoolExecutor(workers) as pool, (folder / "thumbnails.u8").open("wb") as sink:
+            for chunk in progress.track(chunks, "Looking at each image"):
+                seen = pool.map(lambda digest: _look(files[first_with[digest]], max_pixels), chunk)
+                for digest, found in zip(chunk, seen, strict=True):
+                    if isinstance(found, str):
+                        reasons[digest] = found
+                    else:
+                        facts.append({"sha256": digest, **found[0]})
+                        sink.write(found[1].tobytes())
+        pd.DataFrame(facts, columns=_COLUMNS).to_csv(folder / "facts.csv", index=False)
+        (folder / "reasons.json").write_text(json.dumps(reasons), encoding="utf-8")
+
+    folder = cached_folder(cache, "inspected", key, make)
+    facts = pd.read_csv(folder / "facts.csv", keep_default_na=False).set_index("sha256")
+    reasons = json.loads((folder / "reasons.json").read_text(encoding="utf-8"))
+    shape = (len(facts), THUMBNAIL, THUMBNAIL)
+    empty = np.empty(shape, np.uint8)
+    thumbnails = np.memmap(folder / "thumbnails.u8", np.uint8, "r", shape=shape) if len(facts) else empty
+    return Inspection(facts, thumbnails, reasons)
+
+
+_COLUMNS = [
+    "sha256", "pixels", "width", "height", "format", "mode",
+    "brightness", "darkest", "brightest", "contrast", "sharpness",
+]  # fmt: skip
+
+
+def _look(file: Path, max_pixels: float) -> tuple[dict[str, Any], NDArray[np.uint8]] | str:
+    try:
+        picture = open_rgb(file, max_pixels=max_pixels)
+        with Image.open(file, formats=FORMATS) as header:
+            stored = {"format": header.format, "mode": header.mode}
+    except UnreadableImage as error:
+        return str(error)
+    pixels = np.asarray(picture)
+    height, width = pixels.shape[:2]
+    digest = hashlib.sha256(f"{width}x{height}".encode())
+    digest.update(pixels.tobytes())
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    scale = _MEASURED / min(width, height)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    measured = cv2.resize(grey, size, interpolation=cv2.INTER_AREA) if scale < 1 else grey
+    histogram = np.bincount(measured.ravel(), minlength=256).cumsum() / measured.size
+    dark, bright = np.searchsorted(histogram, [0.01, 0.99])
+    facts = {
+        "pixels": digest.hexdigest(),
+        "width": width,
+        "height": height,
+        **stored,
+        "brightness": round(float(measured.mean()) / 255, 4),
+        "darkest": round(float(dark) / 255, 4),
+        "brightest": round(float(bright) / 255, 4),
+        "contrast": round(float(measured.std()) / 255, 4),
+        "sharpness": round(float(cv2.Laplacian(measured, cv2.CV_32F).var()), 3),
+    }
+    shrink = cv2.INTER_AREA if min(width, height) >= THUMBNAIL else cv2.INTER_LINEAR
+    return facts, cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=shrink)

@@ -1,0 +1,185 @@
+"""The audit as files: `audit.json` for programs, `audit.html` for people."""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from melanoma.audit.findings import Audit
+from melanoma.audit.names import FINDINGS
+from melanoma.data.cache import write_atomically
+from melanoma.data.decode import UnreadableImage, open_rgb
+from melanoma.errors import DataError
+
+__all__ = ["headlines", "write_report"]
+
+_THUMBNAIL = 112
+_SHOWN, _ACROSS = 24, 6  # clusters a section, images a cluster
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("melanoma", "audit"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
+
+
+def write_report(audit: Audit, name: str, folder: Path) -> Path:
+    """Write `audit.json` and `audit.html`; returns the page.
+
+    Args:
+        audit: what was found.
+        name: of the data set.
+        folder: made if it is not there.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    page = folder / "audit.html"
+    try:
+        write_atomically(folder / "audit.json", json.dumps(audit.report(), indent=2, ensure_ascii=False) + "\n")
+        write_atomically(page, _TEMPLATES.get_template("page.html.j2").render(_content(audit, name)))
+    except OSError as error:
+        raise DataError(f"The report cannot be written ({error.strerror}). Received: audit.output={folder}") from error
+    return page.absolute()
+
+
+def headlines(audit: Audit) -> list[str]:
+    """What the findings mean for a result on this data set, in a few sentences; none where nothing is wrong."""
+    table, counts = audit.table, audit.counts()
+    lines = []
+    conflicting = table.path.isin({path for group in audit.groups["label_conflicts"] for path in group})
+    for part in ("test", "validation"):
+        size = int((table.part == part).sum())
+        leaked = audit.leaked(part)
+        elsewhere = "in training" if set(table.part) <= {"train", part, ""} else "in another part"
+        if len(leaked):
+            other = int(leaked.path.isin(table.path[conflicting]).sum())
+            under = f", {other} of them under another label" if other else ""
+            lines.append(f"{len(leaked)} of the {size} {part} images also stand {elsewhere}{under}.")
+        related = _related(table, part)
+        more = len(related.index.difference(leaked.index))
+        if more:
+            lines.append(f"{more} more {part} images show a lesion or patient that is also {elsewhere}.")
+    if conflicting.any():
+        pairs = table[conflicting].groupby("cluster").label.agg(lambda labels: " / ".join(sorted(set(labels))))
+        pair, count = pairs.value_counts().index[0], int(pairs.value_counts().iloc[0])
+        rows = table[conflicting & table.label.isin(pair.split(" / "))]
+        shares = (rows.label.value_counts() / table.label.value_counts()).dropna().sort_values(ascending=False)
+        worst = f"{rows.label.value_counts()[shares.index[0]]} of the {(table.label == shares.index[0]).sum()}"
+        lines.append(
+            f"{int(conflicting.sum())} images are copies under contradicting labels, in {counts['label_conflicts']} "
+            f"clusters, {count} of them {pair}: {worst} images of {shares.index[0]}."
+        )
+    copies = len(table) - table.cluster.nunique()
+    if copies:
+        lines.append(
+            f"{copies} of the {len(table):,} images are copies of others, {table.cluster.nunique():,} are not."
+        )
+    if counts["metadata_disagreements"]:
+        rows = audit.disagreements
+        worst_label = rows.label.value_counts()
+        lines.append(
+            f"The metadata contradicts the label of {len(rows)} images, {worst_label.iloc[0]} of them "
+            f"filed as {worst_label.index[0]}."
+        )
+    return lines
+
+
+def _related(table: pd.DataFrame, part: str) -> pd.DataFrame:
+    """Rows of a part whose lesion or patient is also in another part."""
+    inside, outside = table.part == part, ~table.part.isin([part, ""])
+    shared = pd.Series(False, index=table.index)
+    for column in ("lesion", "patient"):
+        if column in table:
+            shared |= inside & table[column].isin(set(table[column][outside].dropna()))
+    return table[shared]
+
+
+def _content(audit: Audit, name: str) -> dict[str, Any]:
+    table = audit.table
+    clusters = {
+        "Copies in more than one part": audit.groups["split_leaks"],
+        "Copies under contradicting labels": audit.groups["label_conflicts"],
+        "Nearly equal pictures": audit.groups["near_duplicate_groups"],
+        "Equal pictures": audit.groups["exact_duplicate_groups"],
+        "Lesions or patients in more than one part": audit.groups["group_leaks"],
+    }
+    lists = {
+        "Files that cannot be read": audit.unreadable[["path", "reason"]],
+        "Odd files": audit.odd,
+        "Labels that the metadata contradicts": _disagreeing(audit),
+    }
+    counts = audit.counts()
+    facts = table.set_index("path")
+    pictures: dict[str, str] = {}
+    return {
+        "name": name,
+        "images": audit.images,
+        "headlines": headlines(audit),
+        "findings": [(what, counts[key]) for key, what in FINDINGS.items()],
+        "parts": [part for part in ("train", "validation", "test") if (table.part == part).any()],
+        "classes": _class_rows(audit),
+        "sections": [
+            (title, len(groups), [_cards(audit, facts, group, pictures) for group in groups[:_SHOWN]])
+            for title, groups in clusters.items()
+            if groups
+        ],
+        "lists": [(title, len(rows), rows.head(200).to_numpy().tolist()) for title, rows in lists.items() if len(rows)],
+    }
+
+
+def _class_rows(audit: Audit) -> list[dict[str, Any]]:
+    """For each class: images by part, and what of its held-out images is known from elsewhere."""
+    table, rows = audit.table, []
+    conflicts = {path for group in audit.groups["label_conflicts"] for path in group}
+    leaked = pd.concat([audit.leaked(part) for part in ("test", "validation")])
+    for label in audit.classes:
+        own = table[table.label == label]
+        outside = leaked[leaked.label == label]
+        others = table[table.cluster.isin(outside.cluster) & (table.label != label)].label.value_counts()
+        rows.append(
+            {
+                "label": label,
+                "images": len(own),
+                "by_part": {part: int((own.part == part).sum()) for part in ("train", "validation", "test")},
+                "leaked": len(outside),
+                "elsewhere": ", ".join(f"{count} as {other}" for other, count in others.items()),
+                "conflicting": int(own.path.isin(conflicts).sum()),
+                "unique": int(own.cluster.nunique()),
+            }
+        )
+    return rows
+
+
+def _cards(audit: Audit, facts: pd.DataFrame, group: list[str], pictures: dict[str, str]) -> dict[str, Any]:
+    cards = []
+    for path in group[:_ACROSS]:
+        row = facts.loc[path]
+        if path not in pictures:
+            pictures[path] = _picture(audit.root / path)
+        cards.append({"path": path, "label": row.label, "part": row.part, "picture": pictures[path]})
+    return {
+        "cards": cards,
+        "more": len(group) - len(cards),
+        "labels": len({facts.label[path] for path in group}),
+        "parts": len({facts.part[path] for path in group}),
+    }
+
+
+def _picture(path: Path) -> str:
+    """A small JPEG as a data address; empty where the file cannot be read any more."""
+    try:
+        picture = open_rgb(path, max_pixels=float("inf"), at_least=2 * _THUMBNAIL)
+    except UnreadableImage:
+        return ""
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=75)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _disagreeing(audit: Audit) -> pd.DataFrame:
+    rows = audit.disagreements
+    reasons = [f"filed as {row.label}; the metadata says {row.metadata_label}" for row in rows.itertuples()]
+    return rows[["path"]].assign(reason=reasons)

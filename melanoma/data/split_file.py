@@ -1,0 +1,74 @@
+"""A split as a file: written by each run, read again by `split.file`, and its hash."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from melanoma.data.cache import content_key
+from melanoma.data.split import PARTS, REMOVED, check_classes
+from melanoma.errors import DataError
+
+__all__ = ["read_split", "shared_with_training", "split_hash"]
+
+
+def read_split(file: str, table: pd.DataFrame) -> pd.Series:
+    """The part of each row from a split file: a CSV with columns `path` and `part`, such as a run's `data/split.csv`.
+
+    Rows with a `parent` (made by augmentation) are passed over: they are made anew.
+
+    Raises:
+        DataError: no such file, missing columns, unknown parts, or other images than in the data set.
+    """
+    where = Path(file).expanduser()
+    try:
+        frame = pd.read_csv(where, keep_default_na=False, dtype=str)
+    except (OSError, ValueError, UnicodeError) as error:
+        raise DataError(f"split.file cannot be read ({error}). Received: {file}") from error
+    if not {"path", "part"} <= set(frame):
+        raise DataError(f"split.file needs columns path and part. Received: {', '.join(frame)} in {file}")
+    if "parent" in frame:
+        frame = frame[frame.parent == ""]
+    wrong = sorted(set(frame.part) - {*PARTS, REMOVED, "quarantined"})
+    if wrong:
+        raise DataError(f"The parts of split.file are train, validation and test. Received: {wrong} in {file}")
+    if frame.path.duplicated().any():
+        raise DataError(f"split.file names an image twice. Received: {frame.path[frame.path.duplicated()].iloc[0]}")
+    parts = table.path.map(frame.set_index("path").part)
+    if parts.isna().any():
+        raise DataError(
+            "split.file must name each image of the data set; it was made for other data. Received: nothing for "
+            f"{int(parts.isna().sum())} of {len(table)} images, such as {table.path[parts.isna()].iloc[0]}"
+        )
+    gone = frame.path[(frame.part != "quarantined") & ~frame.path.isin(table.path)]
+    if len(gone):
+        raise DataError(
+            f"split.file names images that are not in the data set, or cannot be read; bring them back, or make a new "
+            f"split. Received: {len(gone)} such images, as {gone.iloc[0]}"
+        )
+    wanted = parts[parts != "quarantined"]
+    absent = [part for part in PARTS if not (wanted == part).any()]
+    if absent:
+        raise DataError(f"split.file leaves {' and '.join(absent)} without images. Received: {file}")
+    if len(wanted) < len(parts):
+        raise DataError(
+            "split.file marks images as quarantined that can be read now; make a new split. Received: "
+            f"{table.path[parts == 'quarantined'].iloc[0]}"
+        )
+    check_classes(parts, table.label)
+    return parts
+
+
+def split_hash(table: pd.DataFrame) -> str:
+    """One hash for a split: which content, under which label, is in which part."""
+    rows = sorted(f"{row.sha256}\t{row.label}\t{row.part}" for row in table.itertuples())
+    return content_key("split-1", rows)
+
+
+def shared_with_training(table: pd.DataFrame) -> dict[str, int]:
+    """How many test images share a cluster of copies, lesion or patient with an image that is trained or tuned on."""
+    test, used = table[table.part == "test"], table[table.part.isin(["train", "validation"])]
+    return {
+        column: int(test[column].dropna().isin(set(used[column].dropna())).sum())
+        for column in ("cluster", "lesion", "patient")
+        if column in table
+    }

@@ -1,0 +1,173 @@
+"""The stages of an experiment that come before the network: each from the configuration and what the last one gave."""
+
+import logging
+from functools import partial
+from typing import Any
+
+import pandas as pd
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS, instantiate
+
+from melanoma.audit.audit import audit_source
+from melanoma.audit.findings import Audit
+from melanoma.audit.policy import apply_policy
+from melanoma.config.schema import AuditConfig, DataConfig, TrainConfig
+from melanoma.data.dataset import Dataset, add_augmented, divided, load_images, open_source, with_groups, without
+from melanoma.data.groups import group_columns
+from melanoma.data.progress import TerminalProgress
+from melanoma.data.sources import Source
+from melanoma.data.split import split_parts
+from melanoma.data.split_file import read_split
+from melanoma.data.tables import with_metadata
+from melanoma.errors import ConfigError, MelanomaError
+from melanoma.paths import cache_dir
+
+__all__ = ["audited", "balanced", "build", "cleaned", "decoded", "prepared", "read_source", "shortcuts", "split"]
+
+log = logging.getLogger("melanoma")
+
+
+def read_source(settings: DataConfig) -> Source:
+    """List the images of a data config, with what its metadata table says about them."""
+    source = open_source(
+        partial(build, "data.source", settings.source),
+        path=settings.path,
+        classes=settings.classes,
+        max_files=settings.archive.max_files,
+        max_gigabytes=settings.archive.max_gigabytes,
+        cache=cache_dir(),
+        progress=TerminalProgress(),
+    )
+    table = settings.metadata
+    if table.path is not None:
+        columns = {key: getattr(table, f"{key}_column") for key in ("lesion", "patient", "age", "sex", "site")}
+        source = with_metadata(
+            source,
+            table.path,
+            image_column=table.image_column,
+            label_column=table.label_column,
+            labels=table.labels,
+            **{f"{key}_column": column for key, column in columns.items()},
+        )
+    for note in source.notes:
+        log.warning("%s", note)
+    return source
+
+
+def audited(source: Source, settings: AuditConfig, max_megapixels: float) -> Audit:
+    """Find out what is wrong with the images."""
+    return audit_source(source, settings, max_megapixels=max_megapixels, cache=cache_dir(), progress=TerminalProgress())
+
+
+def decoded(settings: DataConfig, source: Source, least: int = 2) -> Dataset:
+    """Decode a source's images into the cache and put aside what cannot be read; each class must keep `least`."""
+    return load_images(
+        source,
+        name=settings.name,
+        size=settings.image_size,
+        resize=settings.resize,
+        max_megapixels=settings.max_megapixels,
+        max_quarantined=settings.max_quarantined,
+        least=least,
+        cache=cache_dir(),
+        progress=TerminalProgress(),
+    )
+
+
+def cleaned(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
+    """Say which images belong together, and take out copies and contradictions."""
+    clusters = audit.table.set_index("path").cluster
+    if settings.protocol == "published":
+        return with_groups(dataset, clusters, [])
+    dataset = with_groups(dataset, clusters, group_columns(dataset.table, settings.split.group))
+    if settings.split.file is not None:
+        return dataset  # the file says what is used
+    table = dataset.table.assign(pixels=dataset.table.path.map(audit.table.set_index("path").pixels))
+    delivered = settings.split.method in ("auto", "official") and bool((table.part == "test").any())
+    reasons = apply_policy(
+        table, duplicates=settings.audit.duplicates, conflicts=settings.audit.conflicts, keep_test=delivered
+    )
+    return without(dataset, reasons)
+
+
+def split(settings: TrainConfig, dataset: Dataset) -> Dataset:
+    """Put each image into training, validation or test."""
+    chosen = settings.split
+    if chosen.file is not None:
+        return divided(dataset, read_split(chosen.file, dataset.table))
+    parts = split_parts(
+        dataset.table, method=chosen.method, validation=chosen.validation, test=chosen.test, seed=settings.seed
+    )
+    return divided(dataset, parts)
+
+
+def balanced(settings: TrainConfig, dataset: Dataset) -> Dataset:
+    """Add what `balance=augmentor` makes from the training images; other ways of balancing change no files."""
+    if settings.balance.name != "augmentor":
+        return dataset
+    return add_augmented(
+        dataset,
+        images_per_class=settings.balance.images_per_class,
+        operations=settings.balance.operations,
+        seed=settings.seed,
+        resize=settings.data.resize,
+        cache=cache_dir(),
+        progress=TerminalProgress(),
+    )
+
+
+def prepared(settings: TrainConfig, source: Source, audit: Audit) -> Dataset:
+    """From images to a data set that is ready to train on."""
+    dataset = cleaned(settings, decoded(settings.data, source), audit)
+    if settings.protocol != "published":
+        return balanced(settings, split(settings, dataset))
+    # The common practice: files are added first, and what stands beside its own copies is called validation.
+    delivered = dataset.table.part.where(dataset.table.part == "test", "train")
+    if settings.split.method == "holdout":
+        delivered[:] = "train"
+    added = balanced(settings, divided(dataset, delivered))
+    table = added.table.assign(
+        group=range(len(added.table)), part=added.table.part.where(added.table.part == "test", "")
+    )
+    return split(settings, Dataset(**{**vars(added), "table": table}))
+
+
+def shortcuts(settings: TrainConfig, columns: pd.Index) -> list[str]:
+    """The name of each shortcut that a run takes; none is the clean protocol.
+
+    Args:
+        settings: the whole configuration.
+        columns: of the source's table: a shortcut about lesions is none where no lesions are known.
+    """
+    debug, audit, group = settings.debug, settings.audit, settings.split.group
+    published = settings.protocol == "published"
+    known = [name for name in ("lesion", "patient") if name in columns]
+    taken = {
+        "published": published,
+        "augmented_before_split": published and settings.balance.name == "augmentor",
+        "duplicates_ignored": published,
+        "groups_ignored": published or (group == "none" and bool(known)),
+        "lesions_ignored": not published and group == "patient" and "lesion" in known,
+        "patients_ignored": not published and group == "lesion" and "patient" in known,
+        "near_duplicates_ignored": not published and not audit.near_duplicates,
+        "conflicts_kept": not published and audit.conflicts == "keep",
+        "conflicts_first": not published and audit.conflicts == "first",
+        "debug_overfit": debug.overfit,
+        "debug_one_batch": debug.train_batches == 1 and not debug.overfit,
+        "debug_few_batches": (debug.train_batches or 0) > 1 and not debug.overfit,
+    }
+    return [name for name, is_taken in taken.items() if is_taken]
+
+
+def build(key: str, node: dict[str, Any], **arguments: Any) -> Any:
+    """What `_target_` names, with the arguments of the node and further ones; a fault is the configuration's."""
+    try:
+        # The configuration is the user's own program, so it may name anything that is installed.
+        return instantiate(node, **arguments, _convert_="all", _execution_whitelist_=UNSAFE_DISABLE_EXECUTION_CHECKS)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, MelanomaError) or not isinstance(
+            cause, TypeError | ValueError | ImportError | HydraException
+        ):
+            raise cause from error
+        raise ConfigError([f"{key}: {str(cause).splitlines()[0]}. Received: {node}"]) from error

@@ -1,0 +1,147 @@
+"""Several runs under one parent run: the folds of a cross-validation, and the two protocols side by side."""
+
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from melanoma.audit.findings import Audit
+from melanoma.data.dataset import Dataset, divided
+from melanoma.data.split import fold_parts, left_out_parts
+from melanoma.evaluation.evaluate import Evaluation, evaluate
+from melanoma.evaluation.summary import show_difference, show_result
+from melanoma.pipeline import Experiment, Result, run_experiment
+from melanoma.stages import audited, balanced, cleaned, decoded, prepared
+from melanoma.tracking import log as tracking_log
+from melanoma.tracking.run import Run, tracked_run
+
+__all__ = ["compare_protocols", "cross_validate"]
+
+log = logging.getLogger("melanoma")
+
+
+def cross_validate(experiment: Experiment) -> Result:
+    """A run for each fold, or for each value left out; the parent run has all test predictions together.
+
+    The parent's `test/<metric>` is of the pooled predictions; `test/<metric>_mean` and `_std` are over the runs.
+    """
+    settings = experiment.settings
+    with _parent(experiment, experiment.tags) as run:
+        audit = audited(experiment.source, settings.audit, settings.data.max_megapixels)
+        dataset = cleaned(settings, decoded(settings.data, experiment.source), audit)
+        folds = _folds(experiment, dataset)
+        tracking_log.log_audit(run, audit, dataset)
+        log.info("%d runs: %s", len(folds), ", ".join(folds))
+        results = {}
+        for name, parts in folds.items():
+            fold = _prepared_fold(experiment, audit, dataset, parts)
+            results[name] = run_experiment(experiment, fold, name=name, nested=True)
+            _forget()
+        pooled = _pooled(experiment, dataset.classes, [result.evaluations[-1] for result in results.values()])
+        tracking_log.log_folds(run, dataset, folds, {name: r.evaluations for name, r in results.items()}, pooled)
+        tracking_log.log_evaluations(run, [pooled], experiment.tags["melanoma.protocol"])
+    show_result([pooled], run.id, experiment.uri, None)
+    return Result(run.id, [pooled], None)
+
+
+def compare_protocols(experiment: Experiment) -> Result:
+    """The same experiment as is commonly done and as it should be; the parent run has the difference.
+
+    The parent has `published/<metric>`, `clean/<metric>` and `inflation/<metric>`, the first less the second.
+    """
+    runs = {name: _under(experiment, name) for name in ("published", "clean")}
+    tags = {**experiment.tags, "melanoma.protocol": "both"}
+    results = {}
+    with _parent(experiment, tags) as run:
+        audit = audited(experiment.source, experiment.settings.audit, experiment.settings.data.max_megapixels)
+        for name, one in runs.items():
+
+            def prepare_data(one: Experiment = one) -> tuple[Audit, Dataset]:
+                return audit, prepared(one.settings, one.source, audit)
+
+            results[name] = run_experiment(one, prepare_data, name=name, nested=True)
+            _forget()
+        difference = _difference({name: result.metrics for name, result in results.items()})
+        run.log_metrics(difference)
+        tracking_log.log_difference(run, results["published"].evaluations, results["clean"].evaluations)
+    show_difference(results["published"].evaluations, results["clean"].evaluations, run.id, experiment.uri)
+    return Result(run.id, results["clean"].evaluations, results["clean"].model)
+
+
+@contextmanager
+def _parent(experiment: Experiment, tags: dict[str, str]) -> Iterator[Run]:
+    tracking = experiment.settings.tracking
+    with tracked_run(
+        uri=experiment.uri,
+        experiment=tracking.experiment,
+        name=tracking.run_name,
+        system_metrics=False,  # the runs below have them
+        tags=tags,
+    ) as run:
+        try:
+            log.info("MLflow run %s, the parent", run.id)
+            tracking_log.log_config(run, experiment.resolved, experiment.overrides)
+            yield run
+        finally:
+            run.log_file(str(experiment.log_file), "logs")
+
+
+def _folds(experiment: Experiment, dataset: Dataset) -> dict[str, pd.Series]:
+    settings = experiment.settings
+    chosen, table = settings.split, dataset.table
+    if chosen.method == "kfold":
+        parts = fold_parts(table, folds=chosen.folds, validation=chosen.validation, seed=settings.seed)
+        return {f"fold {number}": fold for number, fold in enumerate(parts, 1)}
+    column = str(chosen.column)
+    left_out = left_out_parts(table, column=column, validation=chosen.validation, seed=settings.seed)
+    return {f"{column}={value}": parts for value, parts in left_out.items()}
+
+
+def _prepared_fold(
+    experiment: Experiment, audit: Audit, dataset: Dataset, parts: pd.Series
+) -> Callable[[], tuple[Audit, Dataset]]:
+    return lambda: (audit, balanced(experiment.settings, divided(dataset, parts)))
+
+
+def _pooled(experiment: Experiment, classes: list[str], evaluations: list[Evaluation]) -> Evaluation:
+    """All test predictions as one evaluation."""
+    settings = experiment.settings
+    return evaluate(
+        "test",
+        pd.concat([evaluation.rows for evaluation in evaluations], ignore_index=True),
+        np.concatenate([evaluation.probabilities for evaluation in evaluations]),
+        classes,
+        resamples=settings.evaluation.bootstrap,
+        confidence=settings.evaluation.confidence,
+        seed=settings.seed,
+    )
+
+
+def _under(experiment: Experiment, protocol: Any) -> Experiment:
+    return replace(
+        experiment,
+        settings=replace(experiment.settings, protocol=protocol),
+        resolved={**experiment.resolved, "protocol": protocol},
+    )
+
+
+def _difference(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
+    plain = {
+        protocol: {name: value for name, value in values.items() if not name.endswith(("_ci_low", "_ci_high"))}
+        for protocol, values in metrics.items()
+    }
+    named = {f"{protocol}/{name}": value for protocol, values in plain.items() for name, value in values.items()}
+    both = [name for name in plain["published"] if name in plain["clean"]]
+    return {**named, **{f"inflation/{name}": plain["published"][name] - plain["clean"][name] for name in both}}
+
+
+def _forget() -> None:
+    """Let go of the finished run's network, so that memory does not grow from run to run."""
+    keras.backend.clear_session()
+    gc.collect()
