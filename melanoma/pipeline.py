@@ -135,10 +135,10 @@ def run_experiment(
         nested=nested,
     ) as run:
         try:
-            log.info("MLflow run %s, protocol %s", run.id, protocol)
+            log.info("MLflow run %s%s, protocol %s", run.id, f" ({name})" if name else "", protocol)
             tracking_log.log_config(run, resolved, experiment.overrides)
             audit, dataset = prepare_data()
-            tracking_log.log_audit(run, audit, dataset)
+            tracking_log.log_audit(run, audit, dataset, announce=not nested)
             tracking_log.log_dataset(run, dataset, settings.data.path or settings.data.name, settings.balance.name)
             ancestor = None
             if ":/" in (settings.model.weights or ""):

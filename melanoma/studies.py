@@ -60,6 +60,7 @@ def compare_protocols(experiment: Experiment) -> Result:
     results = {}
     with _parent(experiment, tags) as run:
         audit = audited(experiment.source, experiment.settings.audit, experiment.settings.data.max_megapixels)
+        tracking_log.announce_audit(audit)
         for name, one in runs.items():
 
             def prepare_data(one: Experiment = one) -> tuple[Audit, Dataset]:

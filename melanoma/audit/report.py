@@ -62,20 +62,14 @@ def headlines(audit: Audit) -> list[str]:
         if more:
             lines.append(f"{more} more {part} images show a lesion or patient that is also {elsewhere}.")
     if conflicting.any():
-        pairs = table[conflicting].groupby("cluster").label.agg(lambda labels: " / ".join(sorted(set(labels))))
-        pair, count = pairs.value_counts().index[0], int(pairs.value_counts().iloc[0])
-        rows = table[conflicting & table.label.isin(pair.split(" / "))]
-        shares = (rows.label.value_counts() / table.label.value_counts()).dropna().sort_values(ascending=False)
-        worst = f"{rows.label.value_counts()[shares.index[0]]} of the {(table.label == shares.index[0]).sum()}"
-        lines.append(
-            f"{int(conflicting.sum())} images are copies under contradicting labels, in {counts['label_conflicts']} "
-            f"clusters, {count} of them {pair}: {worst} images of {shares.index[0]}."
+        images = (
+            f"{int(conflicting.sum())} images stand under more than one label, in {counts['label_conflicts']} clusters"
         )
+        lines.append(f"{images}. {_worst_conflict(table, conflicting)}")
     copies = len(table) - table.cluster.nunique()
     if copies:
-        lines.append(
-            f"{copies} of the {len(table):,} images are copies of others, {table.cluster.nunique():,} are not."
-        )
+        distinct = f"{table.cluster.nunique():,} are distinct"
+        lines.append(f"{copies} of the {len(table):,} images are copies of others; {distinct}.")
     if counts["metadata_disagreements"]:
         rows = audit.disagreements
         worst_label = rows.label.value_counts()
@@ -84,6 +78,16 @@ def headlines(audit: Audit) -> list[str]:
             f"filed as {worst_label.index[0]}."
         )
     return lines
+
+
+def _worst_conflict(table: pd.DataFrame, conflicting: pd.Series) -> str:
+    """The class of which the largest share stands under another label too, and under which."""
+    shares = table[conflicting].label.value_counts() / table.label.value_counts()
+    worst = str(shares.idxmax())
+    rows = conflicting & (table.label == worst)
+    others = table[table.cluster.isin(table.cluster[rows]) & (table.label != worst)].label.value_counts()
+    total = int((table.label == worst).sum())
+    return f"{int(rows.sum())} of the {total} of {worst} are filed under {others.index[0]} as well."
 
 
 def _related(table: pd.DataFrame, part: str) -> pd.DataFrame:

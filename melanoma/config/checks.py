@@ -59,29 +59,8 @@ _UNTYPED = {"optimizer.clipnorm", "optimizer.weight_decay"}
 
 def train_faults(config: DictConfig) -> list[str]:
     """Contradictions in a `melanoma train` configuration."""
-    faults = _range_faults(config)
     get = _reader(config)
-    validation, test = get("split.validation"), get("split.test")
-    if _numbers(validation, test) and 0 < validation < 1 and 0 < test < 1 and validation + test >= 1:
-        faults.append(
-            "split.validation and split.test leave nothing to train on: they must add up to less than 1. "
-            f"Received: split.validation={validation} split.test={test}"
-        )
-    method, protocol = get("split.method"), get("protocol")
-    if method in ("kfold", "leave_one_out_by"):
-        if protocol in ("published", "both"):
-            faults.append(
-                "The published protocol divides the images once: use split=auto, official or holdout with it. "
-                f"Received: protocol={protocol} split={method}"
-            )
-        if get("split.file") is not None:
-            faults.append(
-                f"A split.file is one split, not folds. Received: split.file={get('split.file')} split={method}"
-            )
-    if method == "leave_one_out_by" and get("split.column") is None:
-        faults.append(
-            "split=leave_one_out_by needs a metadata column, as in split.column=site. Received: split.column=null"
-        )
+    faults = [*_range_faults(config), *_split_faults(get)]
     wanted, given = get("model.classes"), class_count(get("data.classes"))
     if isinstance(wanted, int) and given is not None and wanted != given:
         faults.append(
@@ -145,6 +124,30 @@ def class_count(classes: Any) -> int | None:
     if isinstance(classes, int) and not isinstance(classes, bool):
         return classes
     return len(classes) if isinstance(classes, Sized) and not isinstance(classes, str) else None
+
+
+def _split_faults(get: Callable[[str], Any]) -> list[str]:
+    faults = []
+    validation, test = get("split.validation"), get("split.test")
+    if _numbers(validation, test) and 0 < validation < 1 and 0 < test < 1 and validation + test >= 1:
+        faults.append(
+            "split.validation and split.test leave nothing to train on: they must add up to less than 1. "
+            f"Received: split.validation={validation} split.test={test}"
+        )
+    method, protocol, file = get("split.method"), get("protocol"), get("split.file")
+    if method in ("kfold", "leave_one_out_by"):
+        if protocol in ("published", "both"):
+            faults.append(
+                "The published protocol divides the images once: use split=auto, official or holdout with it. "
+                f"Received: protocol={protocol} split={method}"
+            )
+        if file is not None:
+            faults.append(f"A split.file is one split, not folds. Received: split.file={file} split={method}")
+    if method == "leave_one_out_by" and get("split.column") is None:
+        faults.append(
+            "split=leave_one_out_by needs a metadata column, as in split.column=site. Received: split.column=null"
+        )
+    return faults
 
 
 def _range_faults(config: DictConfig) -> list[str]:

@@ -27,6 +27,7 @@ from melanoma.tracking.store import without_password
 from melanoma.training.network import Fitted
 
 __all__ = [
+    "announce_audit",
     "log_ancestor",
     "log_audit",
     "log_config",
@@ -56,23 +57,30 @@ def log_config(run: Run, config: dict[str, Any], overrides: Sequence[str]) -> No
         run.log_text(diff, "source/diff.patch")
 
 
-def log_audit(run: Run, audit: Audit, dataset: Dataset) -> None:
-    """What the audit found, and what was taken out because of it."""
-    counts = audit.counts()
+def log_audit(run: Run, audit: Audit, dataset: Dataset, *, announce: bool = True) -> None:
+    """What the audit found, and what was taken out because of it; both are told to the user where `announce`."""
     run.log_json(audit.report(), "data/audit.json")
-    run.log_metrics({f"audit/{name}": count for name, count in counts.items()})
-    found = [f"{counts[name]} {what}" for name, what in FINDINGS.items() if counts[name]]
-    log.info("Audit of %d images: %s", counts["images"], ", ".join(found) or "nothing found")
+    run.log_metrics({f"audit/{name}": count for name, count in audit.counts().items()})
     removed = dataset.removed
-    run.log_metrics({"data/removed": len(removed)})
+    reasons = removed.reason.value_counts()
+    run.log_metrics({"data/removed": len(removed), **{f"data/removed/{why}": n for why, n in reasons.items()}})
     if len(removed):
         run.log_text(removed.to_csv(index=False), "data/removed.csv")
-        reasons = removed.reason.value_counts()
-        run.log_metrics({f"data/removed/{reason}": count for reason, count in reasons.items()})
-        log.warning("Removed %d images: %s", len(removed), ", ".join(f"{n} {why}" for why, n in reasons.items()))
     clusters = audit.groups["label_conflicts"] + audit.groups["split_leaks"] + audit.groups["near_duplicate_groups"]
     if clusters:
         run.log_figure(plots.cluster_figure(audit, clusters), "duplicate_clusters")
+    if announce:
+        announce_audit(audit)
+        if len(removed):
+            listed = ", ".join(f"{count} {why}" for why, count in reasons.items())
+            log.warning("Removed %d images: %s", len(removed), listed)
+
+
+def announce_audit(audit: Audit) -> None:
+    """One line on what was found."""
+    counts = audit.counts()
+    found = [f"{counts[name]} {what}" for name, what in FINDINGS.items() if counts[name]]
+    log.info("Audit of %d images: %s", counts["images"], ", ".join(found) or "nothing found")
 
 
 def log_dataset(run: Run, dataset: Dataset, source: str, balance: str = "none") -> None:

@@ -1,5 +1,6 @@
 """What the machine can do: precision, devices, determinism."""
 
+import logging
 from pathlib import Path
 
 import keras
@@ -15,6 +16,8 @@ def prepare(seed: int, deterministic: bool) -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
         except RuntimeError:
             break  # the GPU is in use already in this process: it keeps its setting
+    # Each network of a study compiles functions of its own, which TensorFlow takes for an accident.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()

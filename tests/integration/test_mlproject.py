@@ -46,6 +46,13 @@ def test_parameters_reach_hydra_and_the_run_is_mlflows_own(store: str):
     assert "test/accuracy" in run.data.metrics
 
 
+def test_the_audit_is_an_entry_point(store: str, tmp_path: Path):
+    Path(store.removeprefix("sqlite:///")).parent.mkdir()
+    done = mlflow_run(store, "-e", "audit", "-P", "data.source.images=40", "-P", f"audit.output={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "audit.json").is_file()
+
+
 def test_a_wrong_parameter_fails_the_run_with_the_message(store: str):
     Path(store.removeprefix("sqlite:///")).parent.mkdir()
     done = mlflow_run(store, "-P", "training.epoch=1")

@@ -1,0 +1,137 @@
+"""Runs below a parent run: folds, values left out, and both protocols; and what a clean run leaves out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import run_melanoma
+from tests.integration.conftest import SMALL, all_runs, client, only_run
+
+PLANTED = (
+    *SMALL, "training.epochs=1", "data.source.test_share=0.25", "data.source.duplicates=4", "data.source.conflicts=3",
+    "data.source.leaks=3", "data.source.near_duplicates=3",
+)  # fmt: skip
+
+
+def train(store: str, *arguments: str) -> str:
+    done = run_melanoma("train", *PLANTED, *arguments, f"tracking.uri={store}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def csv(store: str, run_id: str, path: str) -> pd.DataFrame:
+    return pd.read_csv(client(store).download_artifacts(run_id, path), keep_default_na=False)
+
+
+def parent_and_children(store: str) -> tuple:
+    runs = all_runs(store)
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == len(runs) - 1
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    return parent, sorted(children, key=lambda run: run.info.run_name)
+
+
+def test_a_clean_run_leaves_out_copies_and_contradictions_and_says_so(store: str):
+    train(store)
+    run = only_run(store)
+    metrics = run.data.metrics
+    assert metrics["audit/label_conflicts"] == 3
+    assert metrics["audit/split_leaks"] == 3
+    assert metrics["data/removed/label conflict"] == 6
+    assert metrics["data/removed/related to a held-out image"] >= 3
+    removed = csv(store, run.info.run_id, "data/removed.csv")
+    assert len(removed) == metrics["data/removed"]
+    split = csv(store, run.info.run_id, "data/split.csv")
+    assert set(split.path[split.part == "removed"]) == set(removed.path)
+    used = split[split.part.isin(["train", "validation", "test"])]
+    for column in ("cluster", "lesion", "patient", "group"):
+        assert used.groupby(column).part.nunique().max() == 1
+    assert used.groupby("cluster").label.nunique().max() == 1
+    report = json.loads(Path(client(store).download_artifacts(run.info.run_id, "data/audit.json")).read_text())
+    assert len(report["split_leaks"]) == 3
+    figures = {item.path for item in client(store).list_artifacts(run.info.run_id, "figures")}
+    assert "figures/duplicate_clusters.png" in figures
+    assert "melanoma.known_leaks" not in run.data.tags
+
+
+def test_a_split_is_used_again_and_one_with_an_overlap_is_refused(store: str, tmp_path):
+    train(store)
+    run = only_run(store)
+    split = csv(store, run.info.run_id, "data/split.csv")
+    split.to_csv(tmp_path / "same.csv", index=False)
+    train(store, f"split.file={tmp_path / 'same.csv'}", "tracking.experiment=again")
+    again = only_run(store, "again")
+    assert again.data.tags["melanoma.split.hash"] == run.data.tags["melanoma.split.hash"]
+    groups = split[split.part == "train"].groupby("group").path.count()
+    twice = split.index[(split.group == groups.index[groups > 1][0]) & (split.part == "train")]
+    split.loc[twice[0], "part"] = "validation"
+    split.to_csv(tmp_path / "overlap.csv", index=False)
+    done = run_melanoma("train", *PLANTED, f"split.file={tmp_path / 'overlap.csv'}", f"tracking.uri={store}")
+    assert done.returncode == 2
+    assert "must keep images of one lesion, patient or cluster" in done.stderr
+
+
+def test_folds_test_every_image_once_and_are_pooled(store: str):
+    train(store, "split=kfold", "split.folds=3")
+    parent, children = parent_and_children(store)
+    assert [run.info.run_name for run in children] == ["fold 1", "fold 2", "fold 3"]
+    predictions = csv(store, parent.info.run_id, "evaluation/predictions.csv")
+    folds = csv(store, parent.info.run_id, "data/folds.csv")
+    assert predictions.path.is_unique
+    assert set(predictions.path) == set(folds.path)
+    assert folds.groupby("group").fold.nunique().max() == 1
+    accuracy = (predictions.label == predictions.predicted).mean()
+    assert parent.data.metrics["test/accuracy"] == pytest.approx(accuracy)
+    single = [run.data.metrics["test/accuracy"] for run in children]
+    assert parent.data.metrics["test/accuracy_mean"] == pytest.approx(np.mean(single))
+    assert parent.data.metrics["test/accuracy_std"] == pytest.approx(np.std(single, ddof=1))
+    assert "test/accuracy_ci_low" in parent.data.metrics
+
+
+def test_one_value_of_a_column_is_left_out_in_each_run(store: str):
+    train(store, "split=leave_one_out_by", "split.column=sex")
+    parent, children = parent_and_children(store)
+    assert [run.info.run_name for run in children] == ["sex=female", "sex=male"]
+    tested = [csv(store, run.info.run_id, "evaluation/predictions.csv").query("part == 'test'") for run in children]
+    assert not set(tested[0].path) & set(tested[1].path)
+    assert parent.data.metrics["folds"] == 2
+
+
+def test_both_protocols_side_by_side(store: str):
+    output = train(store, "protocol=both", "balance=augmentor", "balance.images_per_class=10")
+    assert "inflation" in output
+    parent, (clean, published) = parent_and_children(store)
+    assert clean.data.tags["melanoma.protocol"] == "clean"
+    shortcuts = published.data.tags["melanoma.protocol"].split(",")
+    assert shortcuts == ["published", "augmented_before_split", "duplicates_ignored", "groups_ignored"]
+    assert "Not a clean result" in published.data.tags["mlflow.note.content"]
+    assert "Not a clean result" not in clean.data.tags["mlflow.note.content"]
+    for name in ("test/accuracy", "validation/accuracy", "validation/auc"):
+        difference = published.data.metrics[name] - clean.data.metrics[name]
+        assert parent.data.metrics[f"inflation/{name}"] == pytest.approx(difference)
+    split = csv(store, published.info.run_id, "data/split.csv")
+    assert ((split.part == "validation") & (split.parent != "")).any()
+    assert published.data.tags["melanoma.known_leaks"]
+    split = csv(store, clean.info.run_id, "data/split.csv")
+    assert not ((split.part != "train") & (split.parent != "")).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["split=leave_one_out_by"], "needs a metadata column"),
+        (["split=leave_one_out_by", "split.column=hospital"], "must be a column of the data set's metadata"),
+        (["split=kfold", "protocol=both"], "divides the images once"),
+        (["split=kfold", "split.folds=1"], "split.folds must be at least 2"),
+        (["split=kfold", "split.folds=60"], "at least split.folds=60"),
+    ],
+)
+def test_studies_that_cannot_be_are_refused(store: str, arguments: list[str], message: str):
+    done = run_melanoma("train", *PLANTED, *arguments, f"tracking.uri={store}")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
