@@ -40,6 +40,8 @@ def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Images:
     coarse_first, coarse_second = (_halved(_halved(images.astype(np.float32))) for images in (first, second))
     turns, coarse_second, agreement = _best_orientation(coarse_first, coarse_second)
     near = np.flatnonzero(agreement > _UNALIGNED_LEAST)
+    if not len(near):
+        return scores
     windows, agreement = _aligned(coarse_first[near], coarse_second[near], steps=4)
     near, windows = near[agreement > _COARSE_LEAST], windows[agreement > _COARSE_LEAST]
     if not len(near):

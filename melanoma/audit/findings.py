@@ -17,6 +17,9 @@ from melanoma.data.sources import Source
 __all__ = ["Audit", "find"]
 
 
+_FORMATS = {"png": "PNG", **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif"), "JPEG")}
+
+
 @dataclass(frozen=True)
 class Audit:
     """What was found in a data set as delivered.
@@ -48,8 +51,8 @@ class Audit:
         """Rows of `table` whose label the metadata contradicts."""
         if "metadata_label" not in self.table:
             return self.table.head(0)
-        allowed = [text.split(" or ") if text else [] for text in self.table.metadata_label]
-        wrong = [bool(names) and label not in names for label, names in zip(self.table.label, allowed, strict=True)]
+        pairs = zip(self.table.label, self.table.metadata_label, strict=True)
+        wrong = [bool(names) and label not in names for label, names in pairs]
         return self.table[wrong]
 
     def listed(self) -> dict[str, pd.DataFrame]:
@@ -97,6 +100,8 @@ class Audit:
         columns = ["label", "part", "lesion", "patient", "metadata_label", "format", "mode", "width", "height"]
         rows = self.table[self.table.path.isin(named)].set_index("path")
         rows = rows[[column for column in columns if column in rows]]
+        if "metadata_label" in rows:
+            rows = rows.assign(metadata_label=[" or ".join(names) for names in rows.metadata_label])
         return {
             str(path): {key: value for key, value in row.items() if pd.notna(value) and value != ""}
             for path, row in rows.to_dict("index").items()
@@ -155,7 +160,7 @@ def _odd_files(table: pd.DataFrame, odd: OddConfig) -> pd.DataFrame:
     aspect = table[["width", "height"]].max(axis=1) / shorter.clip(lower=1)
     size = np.sqrt(table.width * table.height)
     against_median = size / max(float(size.median()), 1.0) if len(table) else size
-    named = table.path.str.rsplit(".", n=1).str[-1].str.lower().map({"png": "PNG"}).fillna("JPEG")
+    named = table.path.str.rsplit(".", n=1).str[-1].str.lower().map(_FORMATS)
     checks = {
         "is a {format} by content": named != table.format,
         "is stored as {mode}": ~table["mode"].isin(["RGB", "L"]),

@@ -52,6 +52,8 @@ def near_duplicates(
     Returns:
         Positions of the pairs, shape (pairs, 2), the smaller first, and their similarity, from `LEAST_SIMILAR` to 1.
     """
+    if len(thumbnails) < 2:
+        return np.empty((0, 2), np.int64), np.empty(0, np.float32)
 
     def make(folder: Path) -> None:
         pairs = neighbour_pairs(descriptors(thumbnails))
@@ -64,7 +66,11 @@ def near_duplicates(
 
 
 def descriptors(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Where each image stands among all, shape (n, at most 20): near duplicates stand close to each other."""
+    """Where each image stands among all, shape (n, at most 20): near duplicates stand close to each other.
+
+    Args:
+        thumbnails: of two images or more, shape (n, 64, 64).
+    """
     rng = np.random.default_rng(0)
     sample = thumbnails[np.sort(rng.permutation(len(thumbnails))[:_SAMPLE])]
     moved = _invariants(np.stack([_cropped(image, rng) for image in sample])) - _invariants(sample)

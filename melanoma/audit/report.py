@@ -185,5 +185,7 @@ def _picture(path: Path) -> str:
 
 def _disagreeing(audit: Audit) -> pd.DataFrame:
     rows = audit.disagreements
-    reasons = [f"filed as {row.label}; the metadata says {row.metadata_label}" for row in rows.itertuples()]
+    reasons = [
+        f"filed as {row.label}; the metadata says {' or '.join(row.metadata_label)}" for row in rows.itertuples()
+    ]
     return rows[["path"]].assign(reason=reasons)

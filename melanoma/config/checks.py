@@ -143,6 +143,11 @@ def _split_faults(get: Callable[[str], Any]) -> list[str]:
             )
         if file is not None:
             faults.append(f"A split.file is one split, not folds. Received: split.file={file} split={method}")
+    if file is not None and protocol in ("published", "both"):
+        faults.append(
+            "The published protocol divides the images after files were added, so that it takes no split.file. "
+            f"Received: protocol={protocol} split.file={file}"
+        )
     if method == "leave_one_out_by" and get("split.column") is None:
         faults.append(
             "split=leave_one_out_by needs a metadata column, as in split.column=site. Received: split.column=null"

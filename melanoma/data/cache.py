@@ -66,11 +66,14 @@ def cached_folder(cache: Path, kind: str, key: str, make: Callable[[Path], None]
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old or the new content, never a part."""
+    r"""Write a text file so that readers see the old or the new content, never a part.
+
+    What UTF-8 cannot write, as in some file names, is written as `\udcff`, which JSON reads back.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)

@@ -84,10 +84,7 @@ def open_source(
     """
     folder = open_path(path, cache=cache, max_files=max_files, max_bytes=max_gigabytes * 1e9, progress=progress)
     wanted = classes if classes is None or isinstance(classes, int) else list(classes)
-    found = source(path=folder, cache=cache, classes=wanted, progress=progress)
-    for note in found.notes:
-        log.warning("%s", note)
-    return found
+    return source(path=folder, cache=cache, classes=wanted, progress=progress)
 
 
 def load_images(

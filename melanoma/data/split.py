@@ -42,12 +42,10 @@ def split_parts(table: pd.DataFrame, *, method: str, validation: float, test: fl
             f"Received: parts {sorted(set(table.part)) or 'none'}"
         )
     parts = delivered.replace("", "train").copy()
+    _remove_relatives(parts, table)
+    wanted = round(validation * parts.isin(["train", "validation"]).sum())
     if not (parts == "test").any():
-        wanted = round(validation * len(table))
         _draw(parts, table, "test", round(test * len(table)), seed)
-    else:
-        _remove_relatives(parts, table)
-        wanted = round(validation * parts.isin(["train", "validation"]).sum())
     _add_validation(parts, table, wanted, seed)
     return parts
 
@@ -166,16 +164,17 @@ def _stratified(rows: pd.DataFrame, taken: int, seed: int) -> pd.Index:
     """Index of some rows, with about the class shares of all, of each class some but not all; a group comes whole."""
     random = np.random.RandomState(seed)
     taken = min(taken, len(rows) - rows.label.nunique())
+    drawn = pd.Series(False, index=rows.index)
     if rows.group.is_unique:
-        return pd.Index(train_test_split(rows.index, test_size=taken, stratify=rows.label, random_state=random)[1])
-    most = max(2, min(20, int(rows.label.value_counts().max())))
+        drawn[train_test_split(rows.index, test_size=taken, stratify=rows.label, random_state=random)[1]] = True
+        return _mended(rows, drawn)
+    most = max(2, min(20, int(rows.label.value_counts().max()), rows.group.nunique()))
     share = Fraction(taken, len(rows)).limit_denominator(most)
     share = min(max(share, Fraction(1, most)), Fraction(most - 1, most))
     folds = StratifiedGroupKFold(share.denominator, shuffle=True, random_state=random)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of classes smaller than the number of folds: mended below
         tests = [test for _, test in folds.split(rows, rows.label, rows.group)]
-    drawn = pd.Series(False, index=rows.index)
     drawn.iloc[np.concatenate(tests[: share.numerator])] = True
     return _mended(rows, drawn)
 

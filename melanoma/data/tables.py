@@ -103,8 +103,8 @@ def with_metadata(
     """A source whose images are labelled by their folders, with what a table says about them.
 
     Args:
-        source: its `table` gets the columns, and with `label_column` also `metadata_label`, the classes that the
-            table allows for an image, joined by ` or `; empty where it says nothing.
+        source: its `table` gets the columns, and with `label_column` also `metadata_label`, a tuple of the
+            classes that the table allows for an image; empty where it says nothing.
         table: CSV file, relative to the source's root or absolute, or relative to the current folder.
         image_column: image id or file name, with or without folder and suffix.
         label_column: column of the label.
@@ -114,7 +114,8 @@ def with_metadata(
     Raises:
         DataError: a missing or unreadable table or column, an image id that stands twice, or no image in common.
     """
-    frame = _read(source.root, str(Path(table).absolute()) if Path(table).is_file() else table, image_column)
+    where = str(Path(table).absolute()) if Path(table).is_file() else table
+    frame = _read(source.root, where, image_column, label_column)
     wanted = {name: columns.get(f"{name}_column") for name in METADATA}
     _require(frame, [image_column, *filter(None, [label_column, *wanted.values()])], table, "data.metadata")
     _refuse_repeated(frame[image_column], image_column, table)
@@ -128,15 +129,16 @@ def with_metadata(
     rows = frame.set_index(image_column).reindex(stems)
     found = {name: rows[column].to_numpy() for name, column in wanted.items() if column}
     if label_column:
-        allowed = {str(v): " or ".join([c] if isinstance(c, str) else list(c)) for v, c in (labels or {}).items()}
-        found["metadata_label"] = [allowed.get(str(v), str(v)) if pd.notna(v) else "" for v in rows[label_column]]
+        allowed = {str(v): (c,) if isinstance(c, str) else tuple(c) for v, c in (labels or {}).items()}
+        values = [allowed.get(value, (value,)) if pd.notna(value) else () for value in rows[label_column]]
+        found["metadata_label"] = pd.Series(values, dtype=object).to_numpy()
     unused = int((~frame[image_column].isin(stems)).sum())
     note = f"{table} names {int(known.sum())} of {len(known)} images; {unused} of its rows have no image here"
     return replace(source, table=source.table.assign(**found), notes=[*source.notes, note])
 
 
-def _read(path: Path, table: str, image_column: str) -> pd.DataFrame:
-    """A table with its image column as text, since ids such as 0012 are not numbers, cut to the ids."""
+def _read(path: Path, table: str, image_column: str, label_column: str | None = None) -> pd.DataFrame:
+    """A table with its image and label columns as text, since ids such as 0012 are not numbers; images cut to ids."""
     where = Path(table).expanduser()
     if not where.is_absolute():
         where = path / table
@@ -145,7 +147,7 @@ def _read(path: Path, table: str, image_column: str) -> pd.DataFrame:
     if not where.is_file():
         raise DataError(f"There is no such metadata table; give the path of a CSV file. Received: {where}")
     try:
-        frame = pd.read_csv(where, dtype={image_column: str})
+        frame = pd.read_csv(where, dtype={image_column: str, **({label_column: str} if label_column else {})})
     except (ValueError, UnicodeError, OSError) as error:
         raise DataError(f"The metadata table cannot be read as CSV ({error}). Received: {where}") from error
     if image_column not in frame:

@@ -6,10 +6,11 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from melanoma.config.checks import evaluate_faults, predict_faults, train_faults
+from melanoma.config.arguments import normalise
+from melanoma.config.checks import audit_faults, evaluate_faults, predict_faults, train_faults
 from melanoma.config.diagnose import compose_config, diagnose, schema_faults
 from melanoma.config.launch import register_resolvers, typed
-from melanoma.config.schema import EvaluateConfig, PredictConfig, TrainConfig
+from melanoma.config.schema import AuditCommandConfig, EvaluateConfig, PredictConfig, TrainConfig
 from melanoma.paths import conf_dir
 
 register_resolvers()
@@ -32,6 +33,7 @@ def composed(*overrides: str) -> DictConfig:
 def test_every_choice_of_every_group_makes_a_sound_training(choice: str):
     group, name = choice.split("/")
     extra = needed_by(name) if group == "data" else ["data.path=/images"]
+    extra += ["split.column=site"] if name == "leave_one_out_by" else []
     config = composed(f"{group}={name}", *extra)
     assert schema_faults(TrainConfig, config, config) == []
     assert train_faults(config) == []
@@ -47,6 +49,51 @@ def test_every_data_set_can_be_evaluated_on(data: str):
     assert schema_faults(EvaluateConfig, config, config) == []
     assert evaluate_faults(config) == []
     assert typed(EvaluateConfig, config).data.name == data
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_every_data_set_can_be_audited(data: str):
+    config, faults = diagnose("audit", AuditCommandConfig, [f"data={data}", *needed_by(data)])
+    assert faults + audit_faults(config) == []
+    settings = typed(AuditCommandConfig, config)
+    assert settings.data.name == data
+    assert (settings.audit.near_duplicates, settings.audit.fail_on, settings.audit.output) == (True, None, None)
+
+
+def test_an_audit_and_a_training_look_for_the_same():
+    audit = compose_config("audit", []).audit
+    assert {key: value for key, value in audit.items() if key not in ("output", "fail_on")} == composed().audit
+
+
+@pytest.mark.parametrize("findings", ["any", "label_conflicts", "label_conflicts,split_leaks", "[odd, unreadable]"])
+def test_an_audit_may_fail_on_any_finding(findings: str):
+    config, faults = diagnose("audit", AuditCommandConfig, normalise([f"audit.fail_on={findings}"], {"audit.fail_on"}))
+    assert faults + audit_faults(config) == []
+
+
+def test_faults_of_an_audit_are_named():
+    config = compose_config("audit", ["audit.fail_on='leaks,odd'", "audit.similarity=0.3", "audit.odd.aspect=0.5"])
+    assert audit_faults(config) == [
+        "audit.similarity must be from 0.5 to 1. Received: audit.similarity=0.3",
+        "audit.odd.aspect must be at least 1. Received: audit.odd.aspect=0.5",
+        "audit.fail_on names findings: any, unreadable, odd, exact_duplicate_groups, near_duplicate_groups, "
+        "label_conflicts, split_leaks, group_leaks, metadata_disagreements. Received: leaks",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        (["split=leave_one_out_by"], "needs a metadata column, as in split.column=site"),
+        (["split=kfold", "protocol=published"], "Received: protocol=published split=kfold"),
+        (["split=kfold", "protocol=both"], "Received: protocol=both split=kfold"),
+        (["split=kfold", "split.file=split.csv"], "A split.file is one split, not folds"),
+        (["split=kfold", "split.folds=1"], "split.folds must be at least 2"),
+    ],
+)
+def test_faults_of_splits_are_named(overrides: list[str], fault: str):
+    [found] = train_faults(composed(*overrides))
+    assert fault in found
 
 
 def test_evaluation_takes_the_data_of_its_run_by_default():

@@ -1,5 +1,6 @@
 """The cache: made once, whole or not at all, cleared by kind."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -192,7 +193,13 @@ def test_readers_see_an_old_or_a_new_file_and_never_a_part(tmp_path):
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
     path = tmp_path / "file.txt"
     write_atomically(path, "ä old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "half \udcff")
+    with pytest.raises(TypeError):
+        write_atomically(path, b"half")  # type: ignore[arg-type]
     assert path.read_text(encoding="utf-8") == "ä old"
     assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_file_name_that_is_not_utf_8_is_written_so_that_json_reads_it(tmp_path):
+    path = tmp_path / "file.json"
+    write_atomically(path, json.dumps(["a/\udcff.png"], ensure_ascii=False))
+    assert json.loads(path.read_text(encoding="utf-8")) == ["a/\udcff.png"]

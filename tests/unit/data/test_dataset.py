@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melanoma.data.dataset import Dataset, add_augmented, divide, load_images, open_source
+from melanoma.data.dataset import Dataset, add_augmented, divided, load_images, open_source, with_groups, without
 from melanoma.data.decode import decode
 from melanoma.data.progress import SilentProgress
 from melanoma.data.sources import Source, class_folders
+from melanoma.data.split import REMOVED, split_parts
+from melanoma.data.split_file import read_split
 from melanoma.data.tables import metadata_table
 from melanoma.errors import DataError
 
@@ -49,8 +52,13 @@ def load(open_set, common):
     return call
 
 
-def divided(dataset: Dataset, seed: int = 0, **arguments) -> Dataset:
-    return divide(dataset, **{"method": "auto", "validation": 0.2, "test": 0.2, "file": None, "seed": seed} | arguments)
+def grouped(dataset: Dataset, clusters: dict[str, int] | None = None) -> Dataset:
+    return with_groups(dataset, pd.Series(clusters or {}, dtype=object), ["cluster"])
+
+
+def drawn(dataset: Dataset, seed: int = 0) -> Dataset:
+    dataset = grouped(dataset)
+    return divided(dataset, split_parts(dataset.table, method="auto", validation=0.2, test=0.2, seed=seed))
 
 
 def augmented(dataset: Dataset, common, images_per_class: int = 4, seed: int = 0) -> Dataset:
@@ -190,34 +198,82 @@ def test_a_second_load_reads_and_decodes_nothing(load, root):
     np.testing.assert_array_equal(again.pixels(again.table), first.pixels(first.table))
 
 
-def test_notes_of_the_source_are_told(open_set, caplog):
-    def noting(**arguments) -> Source:
-        found = class_folders(**arguments)
-        return Source(found.root, found.table, found.classes, ["3 files were passed over"])
+def test_copies_share_a_cluster_and_other_images_are_their_own(load):
+    table = grouped(load(), {"a/000.jpg": 7, "b/001.jpg": 7, "a/002.jpg": 8, "elsewhere.jpg": 8}).table.set_index(
+        "path"
+    )
+    assert table.cluster["a/000.jpg"] == table.cluster["b/001.jpg"] == 7
+    assert table.cluster.value_counts().to_dict()[7] == 2
+    assert table.cluster.nunique() == table.group.nunique() == len(table) - 1
+    assert table.group["a/000.jpg"] == table.group["b/001.jpg"]
 
-    with caplog.at_level(logging.WARNING, "melanoma"):
-        open_set(noting)
-    assert "3 files were passed over" in caplog.text
+
+def test_groups_follow_the_columns_that_are_asked_for(load):
+    dataset = load()
+    lesions = ["l0", "l0", "l1", None, np.nan, *[f"x{i}" for i in range(15)]]
+    dataset = replace(dataset, table=dataset.table.assign(lesion=lesions))
+    clusters = pd.Series({dataset.table.path[1]: 0, dataset.table.path[2]: 0}, dtype=object)
+    groups = {c: with_groups(dataset, clusters, list(c)).table.group for c in [(), ("cluster",), ("cluster", "lesion")]}
+    assert [group.nunique() for group in groups.values()] == [20, 19, 18]
+    assert groups["cluster", "lesion"][:3].nunique() == 1
+
+
+def test_rows_taken_out_are_listed_with_their_reasons(load):
+    dataset = load()
+    reasons = pd.Series("", index=dataset.table.index)
+    reasons[[3, 0]] = ["label conflict", "duplicate"]
+    once = without(dataset, reasons)
+    twice = without(once, once.table.path.eq("b/007.jpg").map({True: "for a test", False: ""}))
+    assert list(twice.removed.reason) == ["duplicate", "label conflict", "for a test"]
+    assert list(twice.removed.path) == ["a/000.jpg", "a/003.jpg", "b/007.jpg"]
+    assert list(twice.removed) == ["path", "label", "sha256", "reason"]
+    assert list(twice.table.index) == list(range(17))
+    assert not set(twice.table.path) & set(twice.removed.path)
+    assert (dataset.removed.empty, len(dataset.table)) == (True, 20)
+
+
+def test_nothing_taken_out_changes_nothing(load):
+    dataset = load()
+    same = without(dataset, pd.Series("", index=dataset.table.index))
+    pd.testing.assert_frame_equal(same.table, dataset.table)
+    assert same.removed.empty
 
 
 def test_parts_are_drawn_and_told_apart(load):
-    dataset = divided(load())
+    dataset = drawn(load())
     sizes = {part: len(dataset.part(part)) for part in ("train", "validation", "test")}
     assert sizes == {"train": 12, "validation": 4, "test": 4}
-    assert divided(load(), seed=0).split_hash == dataset.split_hash
-    assert divided(load(), seed=1).split_hash != dataset.split_hash
+    assert drawn(load(), seed=0).split_hash == dataset.split_hash
+    assert drawn(load(), seed=1).split_hash != dataset.split_hash
+
+
+def test_what_a_split_removes_is_listed(load):
+    dataset = grouped(load())
+    parts = pd.Series([REMOVED, *["train"] * 10, "validation", *["test"] * 8], index=dataset.table.index)
+    dataset = divided(dataset, parts)
+    assert (list(dataset.removed.path), len(dataset.table)) == (["a/000.jpg"], 19)
+    assert list(dataset.removed.reason) == ["related to a held-out image"]
+    assert dataset.table.part.value_counts().to_dict() == {"train": 10, "test": 8, "validation": 1}
+
+
+def test_parts_that_tear_a_group_apart_are_refused(load):
+    dataset = grouped(load(), {"a/000.jpg": 0, "b/000.jpg": 0})
+    parts = dataset.table.label.map({"a": "train", "b": "test"})
+    with pytest.raises(DataError, match=r"in one part.*a/000\.jpg \(train\) and b/000\.jpg \(test\)"):
+        divided(dataset, parts)
 
 
 def test_a_split_file_is_followed(load, tmp_path):
-    first = divided(load(), seed=8)
+    first = drawn(load(), seed=8)
     first.table[["path", "part"]].to_csv(tmp_path / "split.csv", index=False)
-    again = divided(load(), seed=0, file=str(tmp_path / "split.csv"))
+    again = grouped(load())
+    again = divided(again, read_split(str(tmp_path / "split.csv"), again.table))
     assert list(again.table.part) == list(first.table.part)
     assert again.split_hash == first.split_hash
 
 
 def test_augmented_images_are_training_rows_beyond_the_original_store(load, common):
-    before = divided(load())
+    before = drawn(load())
     dataset = augmented(before, common, images_per_class=4)
     made = dataset.table[dataset.table.parent != ""]
     assert made.label.value_counts().to_dict() == {"a": 4, "b": 4}
@@ -227,12 +283,15 @@ def test_augmented_images_are_training_rows_beyond_the_original_store(load, comm
     assert (made.target == made.label.map({"a": 0, "b": 1})).all()
     assert made.row.min() >= len(before.store)
     assert made.sha256.notna().all()
+    parents = before.table.set_index("path")
+    assert list(made.group) == list(parents.group[made.parent])
+    assert list(made.cluster) == list(parents.cluster[made.parent])
     assert dataset.table.path.is_unique
     pd.testing.assert_frame_equal(dataset.table[dataset.table.parent == ""], before.table)
 
 
 def test_pixels_of_originals_and_of_augmented_images_are_their_own(load, common):
-    before = divided(load())
+    before = drawn(load())
     dataset = augmented(before, common)
     [folder] = (common["cache"] / "augmentor").glob("[!.]*")
     originals, made = (dataset.table[(dataset.table.parent == "") == is_original] for is_original in (True, False))
@@ -242,7 +301,7 @@ def test_pixels_of_originals_and_of_augmented_images_are_their_own(load, common)
 
 
 def test_augmentation_changes_neither_the_fingerprint_nor_the_split(load, common):
-    before = divided(load())
+    before = drawn(load())
     dataset = augmented(before, common)
     assert (dataset.fingerprint, dataset.split_hash) == (before.fingerprint, before.split_hash)
 
@@ -255,5 +314,5 @@ def listing(folder: Path) -> dict[str, tuple[int, int, int]]:
 def test_the_users_folder_is_never_changed(load, root, common):
     (root / "a/bad.jpg").touch()
     before = listing(root)
-    augmented(divided(load()), common)
+    augmented(drawn(load()), common)
     assert listing(root) == before

@@ -1,27 +1,24 @@
-"""Division into training, validation and test: stratified, reproducible, and from a file."""
-
-from pathlib import Path
+"""Division into training, validation and test: stratified, reproducible, and by whole groups."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from melanoma.data.split import PARTS, read_split, shared_with_training, split_hash, split_parts
+from melanoma.data.split import PARTS, REMOVED, fold_parts, left_out_parts, refuse_overlap, split_parts
 from melanoma.errors import DataError
 
 SIZES = {"a": 100, "b": 57, "c": 12}
 
 
 def table(sizes: dict[str, int], part: str = "") -> pd.DataFrame:
-    """So many images of each class, delivered in one part."""
-    rows = [
-        (f"{part}/{label}/{i}.jpg", label, part, f"{part}{label}{i}") for label, n in sizes.items() for i in range(n)
-    ]
-    return pd.DataFrame(rows, columns=["path", "label", "part", "sha256"])
+    """So many images of each class, delivered in one part, each a group of its own."""
+    rows = [(f"{part}/{label}/{i}.jpg", label, part) for label, n in sizes.items() for i in range(n)]
+    return pd.DataFrame(rows, columns=["path", "label", "part"]).assign(group=range(len(rows)))
 
 
 def delivered(**parts: dict[str, int]) -> pd.DataFrame:
-    return pd.concat([table(sizes, part) for part, sizes in parts.items()], ignore_index=True)
+    images = pd.concat([table(sizes, part) for part, sizes in parts.items()], ignore_index=True)
+    return images.assign(group=range(len(images)))
 
 
 def split(images: pd.DataFrame, method: str = "auto", validation: float = 0.2, test: float = 0.2, seed: int = 0):
@@ -97,15 +94,26 @@ def test_official_without_a_delivered_test_set_is_refused():
     [
         ({"a": 50, "rare": 1}, "rare", (0.2, 0.2)),
         ({"a": 50, "rare": 2}, "rare", (0.2, 0.2)),
-        ({"a": 500, "b": 500, "rare": 3}, "rare", (0.1, 0.1)),
-        ({"a": 500, "rare": 20}, "rare", (0.2, 0.01)),
-        ({"a": 500, "rare": 20}, "rare", (0.01, 0.2)),
         ({"a": 2, "b": 3}, "a", (0.2, 0.2)),
     ],
 )
 def test_a_class_too_small_for_every_part_is_named(sizes, small, shares):
     with pytest.raises(DataError, match=f"Class '{small}' has .*too few images"):
         split(table(sizes), validation=shares[0], test=shares[1])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shares"),
+    [
+        ({"a": 500, "b": 500, "rare": 3}, (0.1, 0.1)),
+        ({"a": 500, "rare": 20}, (0.01, 0.2)),
+        ({"a": 9, "b": 9}, (0.9, 0.05)),
+    ],
+)
+def test_a_rare_class_is_in_every_part(sizes, shares):
+    images = table(sizes)
+    found = counts(images, split(images, validation=shares[0], test=shares[1]))
+    assert all(found[part].get(label, 0) for part in PARTS for label in sizes)
 
 
 def test_the_least_images_there_can_be_are_one_a_part():
@@ -115,136 +123,140 @@ def test_the_least_images_there_can_be_are_one_a_part():
 
 
 def test_a_class_without_a_delivered_training_image_is_named():
-    with pytest.raises(DataError, match="Class 'new' has no image in train"):
+    with pytest.raises(DataError, match=r"Class 'new' has too few images.*Received: \{'new': 0\} images"):
         split(delivered(train={"a": 10, "b": 10}, test={"a": 3, "b": 3, "new": 3}))
 
 
-def write(tmp_path: Path, images: pd.DataFrame, parts: pd.Series, **columns) -> str:
-    file = tmp_path / "split.csv"
-    images[["path", "label"]].assign(part=parts, **columns).sample(frac=1, random_state=1).to_csv(file, index=False)
-    return str(file)
+def in_threes(sizes: dict[str, int]) -> pd.DataFrame:
+    images = table(sizes)
+    return images.assign(group=images.group // 3)
 
 
-@pytest.mark.parametrize("columns", [{}, {"parent": "", "sha256": "s"}])
-def test_a_written_split_is_read_back(tmp_path, columns):
-    images = delivered(train=SIZES, test=SIZES)
-    parts = split(images, "holdout", seed=3)
-    assert list(read_split(write(tmp_path, images, parts, **columns), images)) == list(parts)
-
-
-def test_rows_of_augmented_and_of_quarantined_images_are_passed_over(tmp_path):
-    images = table(SIZES)
-    parts = split(images)
-    others = pd.DataFrame(
-        {"path": ["augmentor/000/1.jpg", "a/bad.jpg"], "part": ["train", "quarantined"], "parent": ["a/1.jpg", ""]}
-    )
-    file = tmp_path / "split.csv"
-    pd.concat([images[["path"]].assign(part=parts, parent=""), others]).to_csv(file, index=False)
-    assert list(read_split(str(file), images)) == list(parts)
-
-
-def test_class_and_file_names_that_look_like_nothing_are_read(tmp_path):
-    images = table({"NA": 6, "null": 6})
-    parts = split(images)
-    assert list(read_split(write(tmp_path, images, parts), images)) == list(parts)
-
-
-SIX = table({"a": 3, "b": 3})
-LINES = [f"{path},{part}" for path, part in zip(SIX.path, [*PARTS, *PARTS], strict=True)]
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (None, r"cannot be read.*Received: .*split\.csv"),
-        ([], r"cannot be read.*Received: .*split\.csv"),
-        (["path,part", '"unclosed,train'], r"cannot be read.*Received: .*split\.csv"),
-        (["path,fold", *LINES], "needs columns path and part. Received: path, fold"),
-        (["image,part", *LINES], "needs columns path and part. Received: image, part"),
-        (["path,part", *LINES[:5], LINES[5].replace("test", "exam")], r"Received: \['exam'\]"),
-        (["path,part", *LINES[:5], LINES[5].replace("test", "")], r"Received: \[''\]"),
-        (["path,part", *LINES, LINES[0]], "names an image twice. Received: /a/0.jpg"),
-        (["path,part", *LINES[:5]], "nothing for 1 of 6 images, such as /b/2.jpg"),
-        (["path,part"], "nothing for 6 of 6 images"),
-        (["path,part", *LINES, "/c/9.jpg,train"], "not in the data set.*Received: 1 such images, as /c/9.jpg"),
-        (["path,part", *[line.replace("test", "train") for line in LINES]], "leaves test without images"),
-        (["path,part", *[f"{path},train" for path in SIX.path]], "leaves validation and test without images"),
-        (
-            ["path,part", *LINES[:4], LINES[4].replace("validation", "train"), LINES[5]],
-            "'b' has no image in validation",
-        ),
-        (["path,part", LINES[0].replace("train", "test"), *LINES[1:]], "'a' has no image in train"),
-        (["path,part", *LINES[:5], LINES[5].replace("test", "quarantined")], "can be read now.*Received: /b/2.jpg"),
-    ],
-)
-def test_bad_split_files_are_refused_and_named(tmp_path, lines, message):
-    file = tmp_path / "split.csv"
-    if lines is not None:
-        file.write_text("\n".join(lines))
-    with pytest.raises(DataError, match=message):
-        read_split(str(file), SIX)
-
-
-def test_a_split_file_that_is_no_text_is_refused(tmp_path):
-    (tmp_path / "split.csv").write_bytes(b"path,part\n\xff\xfe,train\n")
-    with pytest.raises(DataError, match="cannot be read"):
-        read_split(str(tmp_path / "split.csv"), SIX)
-
-
-DIVIDED = SIX.assign(part=[*PARTS, *PARTS])
-
-
-@pytest.mark.parametrize(
-    "same",
-    [DIVIDED.iloc[::-1], DIVIDED.assign(path="renamed"), DIVIDED.assign(age=3)],
-    ids=["order", "file names", "other columns"],
-)
-def test_the_split_hash_is_the_same_for_the_same_parts(same):
-    assert split_hash(same) == split_hash(DIVIDED)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        DIVIDED.assign(part=["validation", "train", "test", *PARTS]),
-        DIVIDED.assign(part=["train", "validation", "validation", *PARTS]),
-        DIVIDED.assign(label=["a", "a", "b", "b", "b", "b"]),
-        DIVIDED.assign(sha256=["new", *DIVIDED.sha256[1:]]),
-        DIVIDED.iloc[:5],
-    ],
-    ids=["two exchanged", "one moved", "one of another class", "other content", "one less"],
-)
-def test_the_split_hash_is_another_for_other_parts(other):
-    assert split_hash(other) != split_hash(DIVIDED)
-
-
-@pytest.mark.parametrize("column", ["sha256", "lesion", "patient"])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_group_is_never_parted_and_classes_keep_their_shares(column, seed):
-    images = table({"a": 120, "b": 60})
-    images[column] = [f"group {i // 3}" for i in range(len(images))]
-    parts = split_parts(images, method="auto", validation=0.2, test=0.2, seed=seed)
-    assert parts.groupby(images[column]).nunique().max() == 1
+def test_a_group_is_never_parted_and_classes_keep_their_shares(seed):
+    images = in_threes({"a": 120, "b": 60})
+    parts = split(images, seed=seed)
+    assert parts.groupby(images.group).nunique().max() == 1
     for part, wanted in (("train", 0.6), ("validation", 0.2), ("test", 0.2)):
         inside = parts == part
         assert abs(inside.mean() - wanted) < 0.03
         assert abs((images.label[inside] == "a").mean() - 2 / 3) < 0.03
 
 
-def test_groups_reach_across_columns_and_unknown_ones_are_no_group():
-    images = table({"a": 60, "b": 60})
-    images["patient"] = [f"p{i // 2}" if i < 20 else None for i in range(len(images))]
-    images["lesion"] = [f"l{(i + 1) // 2}" if i < 20 else np.nan for i in range(len(images))]
-    parts = split_parts(images, method="auto", validation=0.2, test=0.2, seed=0)
-    assert parts[:20].nunique() == 1
-    assert parts[20:].nunique() == 3
+@pytest.mark.parametrize("seed", range(3))
+def test_class_shares_hold_in_each_part_of_many_images_in_groups(seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 5, 2000)
+    groups = np.repeat(np.arange(2000), sizes)[:2000]
+    labels = np.where(rng.random(2000) < 0.05, rng.choice(list("abc"), 2000), np.array(list("aabbbc"))[groups % 6])
+    images = pd.DataFrame({"path": [f"{i}.jpg" for i in range(2000)], "label": labels, "part": "", "group": groups})
+    parts = split(images, seed=seed)
+    whole = images.label.value_counts(normalize=True)
+    for part in PARTS:
+        shares = images.label[parts == part].value_counts(normalize=True)
+        assert (shares - whole).abs().max() < 0.02
 
 
-def test_what_a_delivered_test_set_shares_with_training_is_counted():
-    images = table({"a": 20, "b": 20}).assign(parent="", lesion=[f"l{i}" for i in range(40)])
-    images["sha256"] = [f"h{i}" for i in range(40)]
-    images["part"] = ["test" if i % 4 == 0 else "" for i in range(40)]
-    images.loc[1, "sha256"] = "h0"
-    images.loc[5, "lesion"] = "l4"
-    images["part"] = split_parts(images, method="auto", validation=0.2, test=0.2, seed=0)
-    assert shared_with_training(images) == {"content": 1, "lesion": 1}
+def test_what_shares_a_group_with_a_delivered_test_image_is_removed():
+    images = delivered(train=SIZES, validation=SIZES, test=SIZES)
+    train, validation, test = (images.index[images.part == part] for part in PARTS)
+    images.loc[train[:3], "group"] = images.group[test[0]]
+    images.loc[validation[0], "group"] = images.group[test[0]]
+    images.loc[train[5], "group"] = images.group[validation[5]]
+    parts = split(images)
+    assert set(parts.index[parts == REMOVED]) == {*train[:3], train[5], validation[0]}
+    assert (parts[test] == "test").all()
+    assert (parts[validation[1:]] == "validation").all()
+
+
+def test_a_class_that_is_one_group_is_named():
+    images = table({"a": 50, "b": 30, "tied": 10})
+    images.loc[images.label == "tied", "group"] = 1000
+    message = (
+        r"Class 'tied' has too few .*one lesion, patient or cluster.*\{'tied': 10\} images in \{'tied': 1\} groups"
+    )
+    with pytest.raises(DataError, match=message):
+        split(images)
+
+
+def test_every_fold_tests_other_rows_and_leaves_enough_to_train():
+    images = in_threes(SIZES)
+    runs = fold_parts(images, folds=4, validation=0.2, seed=0)
+    tested = sum((parts == "test").astype(int) for parts in runs)
+    assert (len(runs), set(tested)) == (4, {1})
+    for parts in runs:
+        refuse_overlap(images.assign(part=parts))
+        assert abs((parts == "test").mean() - 0.25) < 0.05
+        assert abs((parts == "validation").sum() / (parts != "test").sum() - 0.2) < 0.05
+
+
+def test_a_class_with_fewer_groups_than_folds_is_named():
+    with pytest.raises(DataError, match=r"at least split\.folds=5 .*Received: \{'c': 4\}"):
+        fold_parts(in_threes({"a": 51, "b": 21, "c": 12}), folds=5, validation=0.2, seed=0)
+
+
+def with_sites(images: pd.DataFrame) -> pd.DataFrame:
+    """Three sites by turns; the last five images are of none."""
+    sites = [["arm", "leg", "neck"][i % 3] for i in range(len(images))]
+    return images.assign(site=[*sites[:-5], *[None, np.nan, pd.NA, None, None]])
+
+
+def test_each_value_of_a_column_is_left_out_once():
+    images = with_sites(table(SIZES))
+    runs = left_out_parts(images, column="site", validation=0.2, seed=0)
+    assert list(runs) == ["arm", "leg", "neck"]
+    for site, parts in runs.items():
+        assert ((parts == "test") == (images.site == site).fillna(False)).all()
+        assert set(parts) == set(PARTS)
+
+
+def test_a_group_with_images_of_the_value_left_out_does_not_train():
+    images = with_sites(table(SIZES))
+    images.loc[:2, "group"] = 1000
+    runs = left_out_parts(images, column="site", validation=0.2, seed=0)
+    assert [list(runs[site][:3]).count(REMOVED) for site in runs] == [2, 2, 2]
+    assert list(runs["leg"][:3]) == [REMOVED, "test", REMOVED]
+
+
+@pytest.mark.parametrize(
+    ("sites", "message"),
+    [
+        (None, r"must be a column of the data set's metadata.*split\.column=site, with no such columns"),
+        (["arm"] * 6, r"at least two values. Received: \['arm'\]"),
+        ([None] * 6, r"at least two values. Received: \[\]"),
+        (["arm"] * 3 + ["leg"] * 3, "With site=arm left out: Class 'a' has too few images"),
+    ],
+)
+def test_columns_that_cannot_be_left_out_by_are_refused(sites, message):
+    images = table({"a": 3, "b": 3})
+    if sites:
+        images["site"] = sites
+    with pytest.raises(DataError, match=message):
+        left_out_parts(images, column="site", validation=0.2, seed=0)
+
+
+def test_a_group_in_two_parts_is_refused_and_named():
+    images = table({"a": 3, "b": 3}).assign(part=[*PARTS, *PARTS])
+    refuse_overlap(images)
+    images.loc[4, "group"] = 0
+    with pytest.raises(DataError, match=r"1 groups in two parts or more, as /a/0\.jpg \(train\) and /b/1\.jpg \(valid"):
+        refuse_overlap(images)
+
+
+def test_what_shares_a_group_with_a_delivered_validation_image_does_not_train_where_the_test_set_is_drawn():
+    table = pd.DataFrame(
+        {"path": map(str, range(60)), "label": ["a", "b"] * 30, "part": ["train"] * 40 + ["validation"] * 20}
+    ).assign(group=range(60))
+    table.loc[50, "group"] = 0
+    parts = split_parts(table, method="auto", validation=0.2, test=0.2, seed=0)
+    refuse_overlap(table.assign(part=parts)[parts != "removed"])
+
+
+def test_each_class_is_in_a_drawn_test_set_or_it_is_refused():
+    labels = ["a"] * 500 + ["rare"] * 20
+    table = pd.DataFrame({"path": map(str, range(520)), "label": labels, "part": "", "group": range(520)})
+    try:
+        parts = split_parts(table, method="auto", validation=0.2, test=0.01, seed=0)
+    except DataError:
+        return
+    assert set(table.label[parts == "test"]) == {"a", "rare"}

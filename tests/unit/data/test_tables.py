@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from melanoma.data.groups import grouped
 from melanoma.data.sources import Source
-from melanoma.data.tables import metadata_table
+from melanoma.data.tables import metadata_table, with_metadata
 from melanoma.errors import DataError
 
 
@@ -137,8 +139,8 @@ HOT = {"label_columns": ["A", "B"]}
 @pytest.mark.parametrize(
     ("csv", "arguments", "message"),
     [
-        ("image,label\nx,a\ny,b\n", {"table": "absent.csv"}, "no metadata table.*absent.csv"),
-        ("image,label\nx,a\ny,b\n", {"extra_tables": ["absent.csv"]}, "no metadata table.*absent.csv"),
+        ("image,label\nx,a\ny,b\n", {"table": "absent.csv"}, "no such metadata table.*absent.csv"),
+        ("image,label\nx,a\ny,b\n", {"extra_tables": ["absent.csv"]}, "no such metadata table.*absent.csv"),
         ("", {}, r"cannot be read as CSV.*t\.csv"),
         ('image,label\n"x,a\ny,b\n', {}, r"cannot be read as CSV.*t\.csv"),
         ("name,label\nx,a\ny,b\n", {}, r"lacks 'image'.*Received: columns name, label in t\.csv"),
@@ -146,7 +148,11 @@ HOT = {"label_columns": ["A", "B"]}
         ("image,A\nx,1\ny,0\n", HOT, "lacks 'B'"),
         ("image,label\nx,a\ny,b\nx.jpg,b\n", {}, r"each image once.*Received: x more than once in t\.csv"),
         ("image,label\nx,a\ny,b\nz1,a\nz2,a\n", {}, r"2 of 4 rows have no image.*Received: z1, z2 in t\.csv"),
-        ("image,label\nx,a\n,b\n", {}, "1 of 2 rows have no image"),
+        (
+            "image,label\nx,a\n,b\n,b\n",
+            {},
+            r"needs an image in column 'image'. Received: none in lines 3, 4 of .*t\.csv",
+        ),
         ("image,label\nx,a\ny,\n", {}, r"needs a label.*Received: no label for y in t\.csv"),
         ("image,A,B\nx,1,0\ny,0,0\n", HOT, "exactly one label column.*of A, B.*Received: 1 such rows"),
         ("image,A,B\nx,1,1\ny,1,1\n", HOT, "exactly one label column.*Received: 2 such rows"),
@@ -164,7 +170,7 @@ def test_unusable_tables_are_refused_and_named(read, csv, arguments, message):
 
 
 def test_an_id_twice_in_a_second_table_is_refused(read):
-    with pytest.raises(DataError, match=r"each image once.*Received: x twice in more\.csv"):
+    with pytest.raises(DataError, match=r"each image once.*Received: x more than once in more\.csv"):
         read(
             ["x.jpg", "y.jpg"],
             {"t.csv": "image,label\nx,a\ny,b\n", "more.csv": "image,age\nx,1\nx,2\n"},
@@ -182,3 +188,104 @@ def test_a_table_that_is_no_text_is_refused(read, tmp_path):
     (tmp_path / "t.csv").write_bytes(b"image,label\n\xff\xfe\x00,a\n")
     with pytest.raises(DataError, match="cannot be read as CSV"):
         read(["x.jpg"], {}, table=str(tmp_path / "t.csv"))
+
+
+PATHS = ["train/a/x.jpg", "train/b/y.jpg", "test/a/z.png", "test/b/w.jpg"]
+
+
+@pytest.fixture
+def told(tmp_path):
+    """`told(csv, **arguments)` is a source of four images of folders, with what a table says about them."""
+
+    def call(csv: str, **arguments) -> Source:
+        (tmp_path / "t.csv").write_text(csv, encoding="utf-8")
+        table = pd.DataFrame({"path": PATHS, "label": ["a", "b", "a", "b"], "part": ["train", "train", "test", "test"]})
+        source = Source(tmp_path, table, ["a", "b"], ["an earlier note"])
+        return with_metadata(source, **{"table": "t.csv", "image_column": "id"} | arguments)
+
+    return call
+
+
+def test_a_table_tells_lesion_age_and_label_of_images_in_folders(told):
+    source = told(
+        "id,dx,lesion_id,years,sex\nw,B,L2,50,male\nx,A,L1,40,female\ny,B,L1,,\nz,A,L3,30,male\n",
+        label_column="dx", labels={"A": "a"}, lesion_column="lesion_id", age_column="years", sex_column="sex",
+    )  # fmt: skip
+    assert by_path(source, "label", "part", "lesion", "metadata_label") == {
+        "train/a/x.jpg": ("a", "train", "L1", ("a",)),
+        "train/b/y.jpg": ("b", "train", "L1", ("B",)),
+        "test/a/z.png": ("a", "test", "L3", ("a",)),
+        "test/b/w.jpg": ("b", "test", "L2", ("B",)),
+    }
+    np.testing.assert_array_equal(source.table.age, [40, np.nan, 30, 50])
+    assert "site" not in source.table
+    assert source.notes == ["an earlier note", "t.csv names 4 of 4 images; 0 of its rows have no image here"]
+
+
+def test_a_label_may_stand_for_several_classes(told):
+    labels = {"K": ["a", "b"], "N": "b"}
+    source = told("id,dx\nx,K\ny,N\nz,K\nw,other\n", label_column="dx", labels=labels)
+    assert list(source.table.metadata_label) == [("a", "b"), ("b",), ("a", "b"), ("other",)]
+
+
+def test_images_without_a_row_are_of_no_common_lesion_and_have_no_label(told):
+    source = told("id,dx,lesion_id\nx,a,L1\ny,,L1\nother,b,L1\n", label_column="dx", lesion_column="lesion_id")
+    assert list(source.table.metadata_label) == [("a",), (), (), ()]
+    assert list(source.table.lesion[:2]) == ["L1", "L1"]
+    assert source.table.lesion[2:].isna().all()
+    assert list(grouped(source.table, ["lesion"])) == [0, 0, 1, 2]
+    assert source.notes[1:] == ["t.csv names 2 of 4 images; 1 of its rows have no image here"]
+
+
+@pytest.mark.parametrize("names", [["x.jpg", "y.jpg"], ["train/a/x", "images/y.JPG"], ["c\\x.jpg", "y.png"]])
+def test_the_names_of_a_table_may_have_folder_and_suffix(told, names):
+    source = told(f"id,age\n{names[0]},1\n{names[1]},2\n", age_column="age")
+    np.testing.assert_array_equal(source.table.age, [1, 2, np.nan, np.nan])
+
+
+def test_image_ids_of_digits_are_matched_as_text(told, tmp_path):
+    (tmp_path / "t.csv").write_text("id,age\n007,1\n7,2\n")
+    source = Source(tmp_path, pd.DataFrame({"path": ["a/007.jpg"], "label": "a", "part": ""}), ["a", "b"])
+    assert list(with_metadata(source, "t.csv", image_column="id", age_column="age").table.age) == [1]
+
+
+def test_a_table_of_metadata_may_be_elsewhere(told, tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/here.csv").write_text("id,age\nx,5\n")
+    monkeypatch.chdir(tmp_path / "work")
+    for where in ("here.csv", "../work/here.csv", str(tmp_path / "work/here.csv")):
+        assert told("id,age\nx,4\n", table=where, age_column="age").table.age[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("csv", "arguments", "message"),
+    [
+        ("id\nx\n", {"table": "absent.csv"}, "no such metadata table.*absent.csv"),
+        ("id\nx\n", {"image_column": "image_id"}, r"lacks 'image_id'.*in data\.metadata .*columns id in t\.csv"),
+        ("id\nx\n", {"label_column": "dx", "site_column": "where"}, "lacks 'dx', 'where'"),
+        ("id,age\nx,1\ny,1\nx.jpg,2\n", {}, r"each image once.*Received: x more than once in t\.csv"),
+        ("id,age\nx,1\n,1\n", {}, r"none in lines 3 of .*t\.csv"),
+        (
+            "id\nISIC_1\nISIC_2\n",
+            {},
+            r"No image has a row.*'id'.*Received: x, y, z and 1 more as images, ISIC_1, ISIC_2",
+        ),
+        ("", {}, r"cannot be read as CSV.*t\.csv"),
+    ],
+)
+def test_unusable_tables_of_metadata_are_refused_and_named(told, csv, arguments, message):
+    with pytest.raises(DataError, match=message):
+        told(csv, **arguments)
+
+
+def test_numbers_as_labels_can_be_named_although_an_image_has_no_row(tmp_path):
+    (tmp_path / "m.csv").write_text("image,dx\nx,0\ny,1\n")
+    table = pd.DataFrame({"path": ["a/x.jpg", "b/y.jpg", "b/z.jpg"], "label": ["a", "b", "b"], "part": ""})
+    source = with_metadata(
+        Source(tmp_path, table, ["a", "b"]),
+        "m.csv",
+        image_column="image",
+        label_column="dx",
+        labels={"0": "a", "1": "b"},
+    )
+    assert list(source.table.metadata_label) == [("a",), ("b",), ()]

@@ -72,25 +72,51 @@ def test_training_curves(epochs, chosen):
     assert line.get_ydata().tolist() == [1 / (e + 1) for e in range(epochs)]
 
 
-@pytest.mark.parametrize(("classes", "empty"), [(2, None), (9, None), (9, 4)])
-def test_class_distribution(classes, empty):
-    names = CLASSES[classes]
+def divided(names: list[str], empty: int | None) -> pd.DataFrame:
+    """20 and more training images a class, of which 5 are augmented, and 3 to validate; none of the class `empty`."""
     rows = [
         (name, part, parent)
         for c, name in enumerate(names)
         if c != empty
         for part, parent in [("train", "")] * (20 + c) + [("train", "1.jpg")] * 5 + [("validation", "")] * 3
     ]
-    figure = class_distribution(pd.DataFrame(rows, columns=["label", "part", "parent"]), names)
+    return pd.DataFrame(rows, columns=["label", "part", "parent"])
+
+
+@pytest.mark.parametrize(("classes", "empty"), [(2, None), (9, None), (9, 4)])
+def test_class_distribution(classes, empty):
+    names = CLASSES[classes]
+    figure = class_distribution(divided(names, empty), names)
     drawn(figure)
     found = texts(figure)
     total = classes - (empty is not None)
     assert f"augmented ({5 * total})" in found
     assert f"validation ({3 * total})" in found
-    assert not [text for text in found if text.startswith("test")]
+    assert not [text for text in found if text.startswith(("test", "removed", "repeated"))]
     for c, name in enumerate(names):
         assert name in found
-        assert f" {0 if c == empty else 28 + c}" in found
+        assert f" {0 if c == empty else 23 + c}" in found
+        assert f" {0 if c == empty else 25 + c}" in found
+
+
+def test_class_distribution_shows_what_was_removed():
+    figure = class_distribution(divided(CLASSES[2], None), CLASSES[2], removed=["malignant"] * 7)
+    drawn(figure)
+    assert {"removed (7)", " 23", " 31"} <= set(texts(figure))
+
+
+@pytest.mark.parametrize(
+    ("balance", "told"),
+    [
+        ("none", "what an epoch trains on (balance=none)"),
+        ("class_weight", "what an epoch trains on (balance=class_weight, each class weighed to the same total)"),
+        ("oversample", "repeated (1)"),
+    ],
+)
+def test_class_distribution_tells_how_classes_are_balanced(balance, told):
+    figure = class_distribution(divided(CLASSES[2], None), CLASSES[2], balance=balance)
+    drawn(figure)
+    assert told in texts(figure)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(2, 3), (9, 5)])

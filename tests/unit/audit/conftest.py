@@ -1,0 +1,60 @@
+"""Helpers for the audit's tests: an empty cache, drawn lesions, and audits of folders."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from melanoma.audit.audit import audit_source
+from melanoma.audit.findings import Audit
+from melanoma.config.schema import AuditConfig
+from melanoma.data.lesions import SKIN_TONES, class_names, draw_lesion, lesion_style
+from melanoma.data.progress import SilentProgress
+from melanoma.data.sources import class_folders
+
+
+@pytest.fixture
+def cache(tmp_path) -> Path:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def common(cache) -> dict[str, Any]:
+    """The arguments that most functions of the package share."""
+    return {"cache": cache, "progress": SilentProgress()}
+
+
+@pytest.fixture
+def audit(common) -> Callable[..., Audit]:
+    """`audit(folder)` audits class folders, or another source; further arguments are settings."""
+
+    def call(source: Any, **settings: Any) -> Audit:
+        if isinstance(source, Path):
+            source = class_folders(source, **common)
+        return audit_source(source, AuditConfig(**settings), max_megapixels=50, **common)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def lesions() -> NDArray[np.uint8]:
+    """300 drawn lesions, grey, of 128 pixels a side."""
+    tones, names = list(SKIN_TONES), class_names(9)
+    drawings = []
+    for i in range(300):
+        lesion, view = (np.random.default_rng([i, stream]) for stream in (0, 1))
+        pixels = draw_lesion(lesion_style(names[i % 9], i % 9), tones[i % 6], 128, lesion, view)
+        drawings.append(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+    return np.stack(drawings)
+
+
+@pytest.fixture(scope="session")
+def thumbnails(lesions) -> NDArray[np.uint8]:
+    """The same lesions at 64 pixels."""
+    return np.stack([cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA) for image in lesions])

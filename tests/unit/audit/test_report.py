@@ -1,0 +1,103 @@
+"""The report's two files: one that programs read, one that people look at."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from melanoma.audit.names import FINDINGS
+from melanoma.audit.report import headlines, write_report
+from melanoma.data.sources import synthetic
+from melanoma.errors import DataError
+
+FAULTS = {"duplicates": 3, "near_duplicates": 5, "conflicts": 3, "leaks": 3, "unreadable": 2}
+GROUPS = ["exact_duplicate_groups", "near_duplicate_groups", "label_conflicts", "split_leaks", "group_leaks"]
+
+
+@pytest.fixture
+def faulty(common, audit):
+    return audit(synthetic(None, **common, images=80, size=96, test_share=0.3, **FAULTS))
+
+
+def test_the_report_for_programs_names_every_finding_and_file(tmp_path, faulty):
+    page = write_report(faulty, "mine", tmp_path / "new/report")
+    assert page == tmp_path / "new/report/audit.html"
+    report = json.loads((tmp_path / "new/report/audit.json").read_text(encoding="utf-8"))
+    assert {"images", "classes", "counts", "files", *FINDINGS} <= set(report)
+    names = {path.relative_to(faulty.root).as_posix() for path in faulty.root.rglob("lesion_*")}
+    for finding in GROUPS:
+        assert report["counts"][finding] == len(report[finding]) > 0
+        assert {name for group in report[finding] for name in group} <= names & set(report["files"])
+    for finding in ("unreadable", "odd", "metadata_disagreements"):
+        assert report["counts"][finding] == len(report[finding])
+        assert set(report[finding]) <= names & set(report["files"])
+    assert (report["images"], sum(report["classes"].values())) == (96, 94)
+    assert {report["files"][name]["reason"] for name in report["unreadable"]} >= {"empty file"}
+    assert set(report["parts"]) == {"train", "test"}
+    first = report["label_conflicts"][0]
+    assert len({report["files"][name]["label"] for name in first}) == 2
+
+
+def test_the_report_for_people_shows_pictures(tmp_path, faulty):
+    text = write_report(faulty, "mine", tmp_path).read_text(encoding="utf-8")
+    assert 'src="data:image/jpeg;base64,' in text
+    assert "Audit of mine" in text
+    for line in headlines(faulty):
+        assert line.replace("'", "&#39;") in text
+    assert "<h1>Audit of &lt;b&gt;" in write_report(faulty, "<b>", tmp_path).read_text(encoding="utf-8")
+
+
+def test_names_are_text_in_the_page_and_never_markup(tmp_path, audit):
+    hostile = '<script>alert("1")<&script>'
+    for i in range(6):
+        pixels = np.random.default_rng(i // 2).integers(0, 256, (80, 80, 3), dtype=np.uint8)
+        folder = tmp_path / "set" / (hostile if i % 2 else "a")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"<img src=x onerror=alert({i})>.png")
+    (tmp_path / "set/a/<b>.jpg").touch()
+    found = audit(tmp_path / "set", near_duplicates=False)
+    assert len(found.groups["label_conflicts"]) == 3
+    text = write_report(found, "<i>mine</i>", tmp_path).read_text(encoding="utf-8")
+    for markup in ("<script", "<img src=x", "<b>.jpg", "<i>mine"):
+        assert markup not in text
+    assert "&lt;script&gt;alert(&#34;1&#34;)" in text
+
+
+def test_headlines_tell_leaks_conflicts_and_copies(faulty):
+    lines = headlines(faulty)
+    tests = int((faulty.table.part == "test").sum())
+    assert lines[0] == f"3 of the {tests} test images also stand in training."
+    assert any(line.startswith("6 images ") and "in 3 clusters" in line for line in lines)
+    assert any(line.startswith("14 of the 94 images are copies of others") for line in lines)
+
+
+def test_there_are_no_headlines_for_a_sound_set(common, audit, tmp_path):
+    sound = audit(synthetic(None, **common, images=40, size=96, test_share=0.3))
+    assert headlines(sound) == []
+    text = write_report(sound, "sound", tmp_path).read_text(encoding="utf-8")
+    assert "No copies, contradicting labels or leaks were found." in text
+
+
+def test_pictures_that_are_gone_are_left_out(common, tmp_path, audit):
+    source = synthetic(None, **common, images=40, size=64, duplicates=2)
+    found = audit(source)
+    for path in source.table.path:
+        (source.root / path).unlink()
+    assert "data:image" not in write_report(found, "gone", tmp_path).read_text(encoding="utf-8")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, faulty):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot be written.*Received: audit\.output=.*file/report"):
+        write_report(faulty, "mine", tmp_path / "file/report")
+
+
+def test_a_file_name_that_is_not_utf_8_is_reported(tmp_path, audit):
+    for i, name in enumerate(["a/1.png", "a/\udcff.png", "b/2.png"]):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(i // 2).integers(0, 256, (70, 70, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "set" / name)
+    page = write_report(audit(tmp_path / "set"), "set", tmp_path / "report")
+    report = json.loads(page.with_name("audit.json").read_text(encoding="utf-8"))
+    assert report["exact_duplicate_groups"] == [["a/1.png", "a/\udcff.png"]]

@@ -1,0 +1,144 @@
+"""The stages before the network: cleaned, divided and balanced as the configuration asks."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from melanoma.config.diagnose import compose_config
+from melanoma.config.launch import register_resolvers, typed
+from melanoma.config.schema import TrainConfig
+from melanoma.data.dataset import Dataset
+from melanoma.stages import audited, cleaned, decoded, prepared, read_source, shortcuts, split
+
+register_resolvers()
+
+SMALL = ["data.source.images=90", "data.source.size=64", "data.image_size=16"]
+FAULTY = ["data.source.duplicates=5", "data.source.conflicts=5", "data.source.near_duplicates=5"]
+DELIVERED = ["data.source.test_share=0.3", "data.source.leaks=5"]
+AUGMENTOR = ["balance=augmentor", "balance.images_per_class=40"]
+PLAIN = pd.Index(["path", "label", "part"])
+KNOWN = pd.Index(["path", "label", "part", "lesion", "patient"])
+
+
+def configured(*overrides: str) -> TrainConfig:
+    return typed(TrainConfig, compose_config("train", list(overrides)))
+
+
+def stages(*overrides: str) -> tuple[TrainConfig, Dataset, Dataset]:
+    """The settings, and the data set after cleaning and after the split."""
+    settings = configured(*SMALL, *overrides)
+    source = read_source(settings.data)
+    audit = audited(source, settings.audit, settings.data.max_megapixels)
+    dataset = cleaned(settings, decoded(settings.data, source), audit)
+    return settings, dataset, split(settings, dataset)
+
+
+def ready(*overrides: str) -> Dataset:
+    settings = configured(*SMALL, *overrides)
+    source = read_source(settings.data)
+    return prepared(settings, source, audited(source, settings.audit, settings.data.max_megapixels))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "columns", "expected"),
+    [
+        ([], KNOWN, []),
+        (["balance=augmentor"], KNOWN, []),
+        (["split.group=none"], PLAIN, []),
+        (["split.group=none"], KNOWN, ["groups_ignored"]),
+        (["split.group=patient"], KNOWN, ["lesions_ignored"]),
+        (["split.group=lesion"], KNOWN, ["patients_ignored"]),
+        (["split.group=patient"], PLAIN, []),
+        (["audit.near_duplicates=false"], KNOWN, ["near_duplicates_ignored"]),
+        (["audit.conflicts=keep"], KNOWN, ["conflicts_kept"]),
+        (["audit.conflicts=first"], KNOWN, ["conflicts_first"]),
+        (["audit.duplicates=keep"], KNOWN, []),
+        (["debug=overfit"], KNOWN, ["debug_overfit"]),
+        (["debug=one_batch"], KNOWN, ["debug_one_batch"]),
+        (["debug.train_batches=3"], KNOWN, ["debug_few_batches"]),
+        (["debug=profile"], KNOWN, []),
+        (["protocol=published"], PLAIN, ["published", "duplicates_ignored", "groups_ignored"]),
+        (
+            ["protocol=published", "balance=augmentor", "audit.conflicts=keep"],
+            KNOWN,
+            ["published", "augmented_before_split", "duplicates_ignored", "groups_ignored"],
+        ),
+        (["split.group=none", "audit.conflicts=keep"], KNOWN, ["groups_ignored", "conflicts_kept"]),
+    ],
+)
+def test_each_shortcut_is_named(overrides, columns, expected):
+    assert shortcuts(configured(*overrides), columns) == expected
+
+
+@pytest.mark.parametrize("delivered", [[], DELIVERED], ids=["flat", "train and test"])
+@pytest.mark.parametrize("conflicts", ["drop", "first"])
+def test_no_cluster_keeps_two_labels_or_stands_in_two_parts(delivered, conflicts):
+    _, dataset, divided = stages(*FAULTY, *delivered, f"audit.conflicts={conflicts}")
+    assert dataset.table.groupby("cluster").label.nunique().max() == 1
+    assert set(dataset.removed.reason) == {"label conflict", "duplicate"}
+    for column in ("cluster", "group", "lesion", "patient"):
+        assert divided.table.groupby(column).part.nunique().max() == 1
+    assert set(divided.table.part) == {"train", "validation", "test"}
+    assert len(divided.table) + len(divided.removed) == len(decoded_rows(*FAULTY, *delivered))
+
+
+def decoded_rows(*overrides: str) -> pd.DataFrame:
+    settings = configured(*SMALL, *overrides)
+    return decoded(settings.data, read_source(settings.data)).table
+
+
+def test_a_delivered_test_set_is_kept_and_its_copies_leave_training():
+    _, dataset, divided = stages(*DELIVERED)
+    assert dataset.removed.empty
+    assert set(divided.removed.reason) == {"related to a held-out image"}
+    assert len(divided.removed) >= 5
+    assert (divided.removed.path.str.startswith("train/")).all()
+    assert list(divided.part("test").path) == list(dataset.table.path[dataset.table.part == "test"])
+
+
+def test_the_published_protocol_removes_nothing_and_knows_no_groups():
+    settings, dataset, divided = stages("protocol=published", *FAULTY, *DELIVERED)
+    assert dataset.table.group.is_unique
+    assert not dataset.table.cluster.is_unique
+    assert dataset.removed.empty
+    assert divided.removed.empty
+    assert len(divided.table) == len(dataset.table) == 110
+    assert settings.protocol == "published"
+
+
+def test_a_split_file_says_what_is_used(tmp_path: Path):
+    _, _, first = stages(*FAULTY, "seed=3")
+    removed = first.removed[["path"]].assign(part="removed")
+    pd.concat([first.table[["path", "part"]], removed]).to_csv(tmp_path / "split.csv", index=False)
+    _, dataset, again = stages(*FAULTY, f"split.file={tmp_path / 'split.csv'}")
+    assert dataset.removed.empty
+    assert again.split_hash == first.split_hash
+    assert set(again.removed.path) == set(first.removed.path)
+
+
+@pytest.mark.parametrize("delivered", [[], DELIVERED], ids=["flat", "train and test"])
+def test_published_puts_augmented_images_into_validation_and_clean_never_does(delivered):
+    made = {}
+    for protocol in ("clean", "published"):
+        table = ready(*AUGMENTOR, *delivered, f"protocol={protocol}").table
+        made[protocol] = table[table.parent != ""]
+        assert len(made[protocol]) == 80
+        if delivered:
+            assert (table.part[table.path.str.startswith("test/")] == "test").all()
+    assert set(made["clean"].part) == {"train"}
+    assert {"train", "validation"} <= set(made["published"].part)
+    assert ("test" in set(made["published"].part)) == (not delivered)
+
+
+def test_clean_augmentation_has_only_training_parents():
+    table = ready(*AUGMENTOR, *FAULTY, *DELIVERED).table
+    parts = table[table.parent == ""].set_index("path").part
+    assert set(parts[table.parent[table.parent != ""]]) == {"train"}
+    assert table.groupby("group").part.nunique().max() == 1
+
+
+def test_the_same_settings_give_the_same_data_set():
+    first, second = (ready(*AUGMENTOR, *FAULTY) for _ in range(2))
+    pd.testing.assert_frame_equal(first.table, second.table)
+    assert first.split_hash == second.split_hash
