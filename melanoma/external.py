@@ -14,7 +14,7 @@ from melanoma.config.schema import DataConfig, EvaluateConfig
 from melanoma.data.dataset import Dataset
 from melanoma.errors import DataError
 from melanoma.pipeline import Result
-from melanoma.stages import decoded, read_source
+from melanoma.stages import check_views, decoded, read_source
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import tracking_uri
 
@@ -63,6 +63,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     data = settings.data or _data_of(saved.run_id)
     data = replace(data, image_size=saved.image_size, resize=saved.resize)
     source = read_source(data)
+    check_views(data.views, saved.classes)
     seen = set() if settings.include_seen else images_seen_by(saved.run_id)
     origin = "clean" if saved.run_id else "seen_images_unknown"
     protocol = "seen_images" if settings.include_seen else origin
@@ -101,6 +102,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
                 dataset.table,
                 probabilities,
                 saved.classes,
+                views=data.views,
                 resamples=settings.evaluation.bootstrap,
                 confidence=settings.evaluation.confidence,
                 seed=settings.seed,

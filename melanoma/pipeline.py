@@ -15,7 +15,7 @@ from melanoma.config.schema import TrainConfig
 from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
 from melanoma.errors import ConfigError
-from melanoma.stages import audited, build, prepared, read_source, shortcuts
+from melanoma.stages import audited, build, check_views, prepared, read_source, shortcuts
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import tracking_uri
 
@@ -89,6 +89,7 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
             node["path"] = str(Path(node["path"]).expanduser().absolute())
     source = read_source(settings.data)
     _check_classes(resolved["model"], source.classes)
+    check_views(settings.data.views, source.classes)
     experiment = Experiment(settings, resolved, overrides, source, folder, tracking_uri(settings.tracking.uri))
 
     # TensorFlow and MLflow take seconds to import: only now that configuration and data are known to be sound.
@@ -166,7 +167,7 @@ def run_experiment(
             )
             tracking_log.log_fit(run, fitted, experiment.folder / "profile")
             tracking_log.log_samples(run, dataset, fitted.augment, settings.seed)
-            evaluations = evaluate_parts(fitted.model, dataset, settings.evaluation, settings.seed)
+            evaluations = evaluate_parts(fitted.model, dataset, settings.evaluation, settings.data.views, settings.seed)
             tracking_log.log_evaluations(run, evaluations, protocol)
             address = save_model(
                 fitted.model,

@@ -22,7 +22,18 @@ from melanoma.data.tables import with_metadata
 from melanoma.errors import ConfigError, MelanomaError
 from melanoma.paths import cache_dir
 
-__all__ = ["audited", "balanced", "build", "cleaned", "decoded", "prepared", "read_source", "shortcuts", "split"]
+__all__ = [
+    "audited",
+    "balanced",
+    "build",
+    "check_views",
+    "cleaned",
+    "decoded",
+    "prepared",
+    "read_source",
+    "shortcuts",
+    "split",
+]
 
 log = logging.getLogger("melanoma")
 
@@ -52,6 +63,24 @@ def read_source(settings: DataConfig) -> Source:
     for note in source.notes:
         log.warning("%s", note)
     return source
+
+
+def check_views(views: dict[str, list[str]], classes: list[str]) -> None:
+    """Make sure that `data.views` names classes of the data, and neither none nor all of them.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    faults = []
+    for name, positives in views.items():
+        unknown = [str(label) for label in positives if label not in classes]
+        if unknown or not 0 < len(set(positives)) < len(classes):
+            faults.append(
+                f"data.views.{name} must name some of the classes, not all: {', '.join(classes)}. "
+                f"Received: {', '.join(unknown) or list(positives)}"
+            )
+    if faults:
+        raise ConfigError(faults)
 
 
 def audited(source: Source, settings: AuditConfig, max_megapixels: float) -> Audit:

@@ -118,6 +118,7 @@ def _pooled(experiment: Experiment, classes: list[str], evaluations: list[Evalua
         pd.concat([evaluation.rows for evaluation in evaluations], ignore_index=True),
         np.concatenate([evaluation.probabilities for evaluation in evaluations]),
         classes,
+        views=settings.data.views,
         resamples=settings.evaluation.bootstrap,
         confidence=settings.evaluation.confidence,
         seed=settings.seed,

@@ -61,6 +61,7 @@ class DataConfig:
     image_size: int = 180
     resize: Literal["stretch", "crop", "pad"] = "stretch"
     classes: Any = None
+    views: dict[str, Any] = field(default_factory=dict)
     max_megapixels: float = 50.0
     max_quarantined: float = 0.05
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)

@@ -26,6 +26,7 @@ class Evaluation:
         rows: the part's rows of the data set's table.
         probabilities: shape (len(rows), len(classes)).
         classes: class names in the order of the columns.
+        views: questions with two answers, and the classes that count as positive.
         metrics: see `metrics_of`.
         intervals: lower and upper bound by metric; see `bootstrap_intervals`.
         confusion: counts, true class by predicted class.
@@ -35,6 +36,7 @@ class Evaluation:
     rows: pd.DataFrame
     probabilities: NDArray[np.float64]
     classes: list[str]
+    views: dict[str, list[str]]
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     confusion: NDArray[np.integer]
@@ -62,6 +64,7 @@ def evaluate(
     probabilities: NDArray[np.float64],
     classes: list[str],
     *,
+    views: dict[str, list[str]],
     resamples: int,
     confidence: float,
     seed: int,
@@ -73,7 +76,8 @@ def evaluate(
         rows,
         probabilities,
         classes,
-        metrics_of(targets, probabilities, classes),
+        views,
+        metrics_of(targets, probabilities, classes, views),
         bootstrap_intervals(
             targets,
             probabilities,
@@ -82,12 +86,15 @@ def evaluate(
             confidence=confidence,
             seed=seed,
             groups=_groups(rows),
+            views=views,
         ),
         confusion_matrix(targets, probabilities.argmax(axis=1), labels=np.arange(len(classes))),
     )
 
 
-def evaluate_parts(model: Any, dataset: Dataset, settings: EvaluationConfig, seed: int) -> list[Evaluation]:
+def evaluate_parts(
+    model: Any, dataset: Dataset, settings: EvaluationConfig, views: dict[str, list[str]], seed: int
+) -> list[Evaluation]:
     """Predict and measure validation and test."""
     evaluations = []
     for part in ("validation", "test"):
@@ -96,7 +103,7 @@ def evaluate_parts(model: Any, dataset: Dataset, settings: EvaluationConfig, see
         evaluations.append(
             evaluate(
                 part, rows, probabilities, dataset.classes,
-                resamples=settings.bootstrap, confidence=settings.confidence, seed=seed,
+                views=views, resamples=settings.bootstrap, confidence=settings.confidence, seed=seed,
             )
         )  # fmt: skip
     return evaluations

@@ -18,8 +18,7 @@ def show_result(evaluations: list[Evaluation], run_id: str, uri: str, model: str
     table.add_column("metric")
     for evaluation in evaluations:
         table.add_column(f"{evaluation.part} (n={len(evaluation.rows)})", justify="left")
-    names = list(dict.fromkeys(name for e in evaluations for name in e.metrics))
-    for name in names:
+    for name in _shown(evaluations):
         table.add_row(escape(name), *(evaluation.text_of(name) for evaluation in evaluations))
     console = out()
     console.print(table)
@@ -36,14 +35,21 @@ def show_difference(published: list[Evaluation], clean: list[Evaluation], run_id
     for title in ("part", "metric", "published", "clean", "inflation"):
         table.add_column(title)
     for one, other in zip(published, clean, strict=True):
-        for name in one.metrics:
-            if name in other.metrics:
+        for name in _shown([one, other]):
+            if name in one.metrics and name in other.metrics:
                 inflation = f"{one.metrics[name] - other.metrics[name]:+.3f}"
                 table.add_row(one.part, escape(name), one.text_of(name), other.text_of(name), inflation)
     console = out()
     console.print(table)
     console.print(f"Run      {run_id}", soft_wrap=True, markup=False)
     console.print(f"Compare  {ui_command(uri)}", soft_wrap=True, markup=False)
+
+
+def _shown(evaluations: list[Evaluation]) -> list[str]:
+    """The metrics that are read first: of all classes together, of each question, and each class's sensitivity."""
+    names = dict.fromkeys(name for evaluation in evaluations for name in evaluation.metrics)
+    questions = {question for evaluation in evaluations for question in evaluation.views}
+    return [name for name in names if "/" not in name or name.split("/")[0] in {"sensitivity", *questions}]
 
 
 def figures_folder(run_id: str) -> str:

@@ -9,6 +9,8 @@ from melanoma.evaluation.evaluate import confusion_json, evaluate, normalized, p
 from melanoma.evaluation.metrics import area_under_roc, epoch_metrics, metrics_of
 from melanoma.evaluation.predict import probabilities_from_logits
 
+AT = [("sensitivity", "specificity"), ("specificity", "sensitivity")]
+
 
 def predicting(table: list[list[int]], sure: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
     """Targets and probabilities that give a confusion table, rows true and columns predicted."""
@@ -35,8 +37,27 @@ def test_a_binary_table_by_hand():
         "macro_f1": (80 / (80 + 10 + 5) + 30 / (30 + 10 + 5)) / 2,
         "auc": (0.8 + 0.75) / 2,
         "log_loss": -(55 * np.log(0.8) + 15 * np.log(0.2)) / 70,
+        "weighted_f1": (50 * 80 / 95 + 20 * 30 / 45) / 70,
+        "mcc": (15 * 40 - 10 * 5) / np.sqrt(25 * 20 * 50 * 45),
+        "brier": (55 * 0.2**2 + 15 * 0.8**2) / 70,
+        "ece": 0.8 - 55 / 70,
+        # The curve has one point between its ends: 15 of 20 found at 10 of 50 false alarms.
+        "average_precision": 0.75 * 15 / 25 + 0.25 * 20 / 70,
+        "partial_auc": 0.2 * (1 - (0.2 + 0.8 * 0.05 / 0.25 + 1) / 2),
+        "sensitivity_at_specificity_90": 0.0,
+        "sensitivity_at_specificity_95": 0.0,
+        "specificity_at_sensitivity_90": 0.0,
+        "specificity_at_sensitivity_95": 0.0,
         "sensitivity/benign": 0.8,
         "sensitivity/malignant": 0.75,
+        "specificity/benign": 0.75,
+        "specificity/malignant": 0.8,
+        "precision/benign": 40 / 45,
+        "precision/malignant": 15 / 25,
+        "f1/benign": 80 / 95,
+        "f1/malignant": 30 / 45,
+        "support/benign": 50,
+        "support/malignant": 20,
     }
     assert found == pytest.approx(expected)
     assert all(type(value) is float for value in found.values())
@@ -59,19 +80,31 @@ def test_metrics_equal_those_of_scikit_learn(classes):
     predicted, names = probabilities.argmax(axis=1), [f"class {c}" for c in range(classes)]
     found = metrics_of(targets, probabilities, names)
     scores = probabilities[:, 1] if classes == 2 else probabilities
-    assert found == pytest.approx(
-        {
-            "accuracy": sk.accuracy_score(targets, predicted),
-            "balanced_accuracy": sk.balanced_accuracy_score(targets, predicted),
-            "macro_f1": sk.f1_score(targets, predicted, average="macro"),
-            "auc": sk.roc_auc_score(targets, scores, multi_class="ovr", average="macro"),
-            "log_loss": sk.log_loss(targets, probabilities),
-            **{
-                f"sensitivity/{name}": sk.recall_score(targets, predicted, labels=[c], average="macro")
-                for c, name in enumerate(names)
-            },
-        }
-    )
+    one_hot = np.eye(classes)[targets]
+    expected = {
+        "weighted_f1": sk.f1_score(targets, predicted, average="weighted"),
+        "mcc": sk.matthews_corrcoef(targets, predicted),
+        "average_precision": sk.average_precision_score(one_hot[:, 1:] if classes == 2 else one_hot, scores),
+        "brier": ((probabilities - one_hot) ** 2).sum(axis=1).mean() / (2 if classes == 2 else 1),
+        "accuracy": sk.accuracy_score(targets, predicted),
+        "balanced_accuracy": sk.balanced_accuracy_score(targets, predicted),
+        "macro_f1": sk.f1_score(targets, predicted, average="macro"),
+        "auc": sk.roc_auc_score(targets, scores, multi_class="ovr", average="macro"),
+        "log_loss": sk.log_loss(targets, probabilities),
+    }
+    for c, name in enumerate(names):
+        alone: dict = {"labels": [c], "average": "macro"}
+        expected[f"sensitivity/{name}"] = sk.recall_score(targets, predicted, **alone)
+        expected[f"specificity/{name}"] = sk.recall_score(targets != c, predicted != c)
+        expected[f"precision/{name}"] = sk.precision_score(targets, predicted, **alone)
+        expected[f"f1/{name}"] = sk.f1_score(targets, predicted, **alone)
+        expected[f"support/{name}"] = (targets == c).sum()
+        if classes > 2:
+            expected[f"auc/{name}"] = sk.roc_auc_score(targets == c, probabilities[:, c])
+            expected[f"average_precision/{name}"] = sk.average_precision_score(targets == c, probabilities[:, c])
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    others = {"ece", "partial_auc", *(f"{a}_at_{b}_{n}" for a, b in AT for n in (90, 95))}
+    assert set(found) - set(expected) == (others if classes == 2 else {"ece"})
     assert epoch_metrics(targets, probabilities, classes) == pytest.approx(
         {"loss": found["log_loss"], **{name: found[name] for name in ("accuracy", "balanced_accuracy", "auc")}}
     )
@@ -103,7 +136,9 @@ def test_with_a_single_class_there_is_no_auc(classes):
     probabilities = np.full((4, classes), 1 / classes)
     probabilities[:3, 1] += 0.1
     found = metrics_of(np.ones(4, int), probabilities, list("abc")[:classes])
-    assert set(found) == {"accuracy", "balanced_accuracy", "macro_f1", "log_loss", "sensitivity/b"}
+    undefined = ("auc", "average_precision", "_at_", "mcc")
+    assert not [name for name in found if any(word in name for word in undefined)]
+    assert {name for name in found if name.startswith("sensitivity")} == {"sensitivity/b"}
     assert found["accuracy"] == found["sensitivity/b"] == 0.75
     assert np.isnan(area_under_roc(np.ones(4, int), probabilities))
 
@@ -137,7 +172,7 @@ def evaluation(table: list[list[int]], part: str = "test"):
         {"path": [f"{i}.jpg" for i in range(len(targets))], "part": part, "target": targets,
          "label": [classes[t] for t in targets], "row": range(len(targets))}
     )  # fmt: skip
-    return evaluate(part, rows, probabilities, classes, resamples=20, confidence=0.9, seed=0)
+    return evaluate(part, rows, probabilities, classes, views={}, resamples=20, confidence=0.9, seed=0)
 
 
 def test_an_evaluation_holds_its_confusion_matrix_and_names_its_metrics():
@@ -168,3 +203,45 @@ def test_the_table_of_predictions_has_a_row_an_image():
     assert table.predicted.tolist() == ["a", "a", "b", "b", "a", "a", "b"]
     np.testing.assert_allclose(table[["probability/a", "probability/b"]].sum(axis=1), 1)
     assert (table["probability/b"] > 0.5).tolist() == (table.predicted == "b").tolist()
+
+
+def test_a_question_of_several_classes_has_metrics_of_its_own():
+    targets, probabilities = random_predictions(200, 4)
+    found = metrics_of(targets, probabilities, list("abcd"), {"malignant": ["a", "d"], "melanoma": ["d"]})
+    positive, score = np.isin(targets, [0, 3]), probabilities[:, [0, 3]].sum(axis=1)
+    assert found["malignant/auc"] == pytest.approx(sk.roc_auc_score(positive, score))
+    assert found["malignant/average_precision"] == pytest.approx(sk.average_precision_score(positive, score))
+    assert found["melanoma/auc"] == found["auc/d"]
+    assert "partial_auc" not in found
+    assert "melanoma/specificity_at_sensitivity_95" in found
+
+
+def test_a_question_without_positives_has_no_metrics():
+    targets, probabilities = random_predictions(60, 3)
+    kept = targets != 2
+    found = metrics_of(targets[kept], probabilities[kept], list("abc"), {"melanoma": ["c"]})
+    assert not [name for name in found if name.startswith("melanoma/")]
+
+
+def test_calibration_error_by_hand():
+    # Two bins: ten images at 0.75 of which 5 are right, ten at 0.95 of which 9 are.
+    confidence = np.repeat([0.75, 0.95], 10)
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    targets = np.r_[np.zeros(5), np.ones(5), np.zeros(9), np.ones(1)].astype(int)
+    assert metrics_of(targets, probabilities, ["a", "b"])["ece"] == pytest.approx((0.25 + 0.05) / 2)
+
+
+def test_a_class_that_is_never_predicted_has_no_precision():
+    targets, probabilities = predicting([[5, 0, 1], [2, 0, 3], [0, 0, 4]])
+    found = metrics_of(targets, probabilities, list("abc"))
+    assert "precision/b" not in found
+    assert found["sensitivity/b"] == found["f1/b"] == 0
+
+
+def test_constant_scores_tell_nothing():
+    targets = np.array([0, 0, 0, 1, 1])
+    found = metrics_of(targets, np.full((5, 2), 0.5), ["a", "b"])
+    assert found["auc"] == 0.5
+    assert found["average_precision"] == pytest.approx(0.4)
+    assert found["sensitivity_at_specificity_90"] == 0
+    assert found["mcc"] == 0

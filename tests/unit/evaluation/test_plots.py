@@ -38,7 +38,14 @@ def evaluation(classes: int, empty: int | None = None) -> Evaluation:
     targets = np.array([c for c in range(classes) for _ in range(12 + c) if c != empty])
     probabilities = rng.dirichlet(np.ones(classes), len(targets))
     return evaluate(
-        "test", pd.DataFrame({"target": targets}), probabilities, CLASSES[classes], resamples=0, confidence=0.9, seed=0
+        "test",
+        pd.DataFrame({"target": targets}),
+        probabilities,
+        CLASSES[classes],
+        views={},
+        resamples=0,
+        confidence=0.9,
+        seed=0,
     )
 
 

@@ -1,0 +1,106 @@
+"""ROC and precision-recall of one class against the rest, for many weightings of the same predictions at once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["TPR_FLOOR", "Curve", "curve"]
+
+TPR_FLOOR = 0.8  # of the partial AUC, as in the ISIC 2024 challenge
+LEVELS = (0.90, 0.95)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Weighted counts at each threshold, from above the highest score down to the lowest.
+
+    Attributes:
+        thresholds: distinct scores, descending, shape (t,); an image at or above one counts as positive.
+        true_positives: shape (weightings, t + 1), beginning with 0.
+        false_positives: of the same shape.
+    """
+
+    thresholds: NDArray[np.float64]
+    true_positives: NDArray[np.float64]
+    false_positives: NDArray[np.float64]
+
+    @property
+    def tpr(self) -> NDArray[np.float64]:
+        """Sensitivity at each threshold; NaN without positives."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.true_positives / self.true_positives[:, -1:]
+
+    @property
+    def fpr(self) -> NDArray[np.float64]:
+        """1 - specificity at each threshold; NaN without negatives."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.false_positives / self.false_positives[:, -1:]
+
+    def auc(self) -> NDArray[np.float64]:
+        """Area under the ROC curve, ties counting half."""
+        tpr, fpr = self.tpr, self.fpr
+        return (np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])).sum(axis=1) / 2
+
+    def average_precision(self) -> NDArray[np.float64]:
+        """Mean of the precisions at each threshold, weighted by the gain in recall."""
+        tp, fp = self.true_positives[:, 1:], self.false_positives[:, 1:]
+        precision = np.divide(tp, tp + fp, out=np.zeros_like(tp), where=tp + fp > 0)
+        return (np.diff(self.tpr) * precision).sum(axis=1)
+
+    def partial_auc(self, floor: float = TPR_FLOOR) -> NDArray[np.float64]:
+        """Area between the ROC curve and the line of TPR = floor, from 0 to 1 - floor (ISIC 2024)."""
+        tpr, fpr = self.tpr, self.fpr
+        rise, run = np.diff(tpr), np.diff(fpr)
+        low, high = (np.clip(end, floor, 1) for end in (tpr[:, :-1], tpr[:, 1:]))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            at_low, at_high = (
+                np.where(rise > 0, fpr[:, :-1] + run * (end - tpr[:, :-1]) / rise, fpr[:, :-1]) for end in (low, high)
+            )
+        return ((high - low) * (1 - (at_low + at_high) / 2)).sum(axis=1)
+
+    def sensitivity_at_specificity(self, level: float) -> NDArray[np.float64]:
+        """The best sensitivity at a threshold whose specificity is at least `level`."""
+        tpr, fpr = self.tpr, self.fpr
+        return np.where(np.isnan(fpr[:, -1]), np.nan, np.where(fpr <= 1 - level + 1e-9, tpr, 0).max(axis=1))
+
+    def specificity_at_sensitivity(self, level: float) -> NDArray[np.float64]:
+        """The best specificity at a threshold whose sensitivity is at least `level`."""
+        tpr, fpr = self.tpr, self.fpr
+        return np.where(np.isnan(tpr[:, -1]), np.nan, np.where(tpr >= level - 1e-9, 1 - fpr, 0).max(axis=1))
+
+    def measures(self) -> dict[str, NDArray[np.float64]]:
+        """All of the above by the names of the tracking store; levels in percent."""
+        return {
+            "auc": self.auc(),
+            "average_precision": self.average_precision(),
+            "partial_auc": self.partial_auc(),
+            **{
+                f"sensitivity_at_specificity_{level * 100:.0f}": self.sensitivity_at_specificity(level)
+                for level in LEVELS
+            },
+            **{
+                f"specificity_at_sensitivity_{level * 100:.0f}": self.specificity_at_sensitivity(level)
+                for level in LEVELS
+            },
+        }
+
+
+def curve(positive: NDArray[np.bool_], scores: NDArray, weights: NDArray | None = None) -> Curve:
+    """Count the images at or above each score.
+
+    Args:
+        positive: whether each image is of the class, shape (n,).
+        scores: shape (n,), higher for the class.
+        weights: how often each image counts, shape (weightings, n); None counts each once.
+    """
+    weights = np.ones((1, len(scores)), np.float32) if weights is None else weights
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    ends = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
+    start = np.zeros((len(weights), 1))
+    all_up_to = np.cumsum(weights[:, order], axis=1, dtype=np.float64)[:, ends]
+    positives_up_to = np.cumsum(weights[:, order[positive[order]]], axis=1, dtype=np.float64)
+    positives_up_to = np.concatenate([start, positives_up_to], axis=1)[:, np.cumsum(positive[order])[ends]]
+    tp = np.concatenate([start, positives_up_to], axis=1)
+    return Curve(ranked[ends].astype(np.float64), tp, np.concatenate([start, all_up_to], axis=1) - tp)

@@ -1,0 +1,63 @@
+"""Areas under ROC curves with their covariance, and the test of two on the same images (DeLong et al. 1988)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, rankdata
+
+__all__ = ["Difference", "auc_covariance", "auc_difference", "auc_interval"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two models on the same images: the first's value less the second's, its interval, and the p-value (two-sided)."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+def auc_covariance(positive: NDArray[np.bool_], scores: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """AUCs of several scores of the same images, and their covariance matrix.
+
+    The fast algorithm of Sun & Xu (2014): structural components from midranks.
+
+    Args:
+        positive: shape (n,), with at least two positives and two negatives.
+        scores: shape (models, n), higher for positives.
+
+    Returns:
+        AUCs of shape (models,) and covariances of shape (models, models).
+
+    Raises:
+        ValueError: fewer than two positives or negatives.
+    """
+    cases, controls = scores[:, positive], scores[:, ~positive]
+    m, n = cases.shape[1], controls.shape[1]
+    if min(m, n) < 2:
+        raise ValueError(f"A variance needs two positives and two negatives or more. Received: {m} and {n}")
+    among_all = rankdata(np.concatenate([cases, controls], axis=1), axis=1)
+    of_cases = (among_all[:, :m] - rankdata(cases, axis=1)) / n
+    of_controls = 1 - (among_all[:, m:] - rankdata(controls, axis=1)) / m
+    return of_cases.mean(axis=1), np.atleast_2d(np.cov(of_cases)) / m + np.atleast_2d(np.cov(of_controls)) / n
+
+
+def auc_interval(positive: NDArray[np.bool_], scores: NDArray, confidence: float = 0.95) -> tuple[float, float, float]:
+    """AUC of one score, shape (n,), with the lower and upper bound of its interval, within 0 and 1."""
+    aucs, covariance = auc_covariance(positive, scores[None])
+    half = norm.ppf((1 + confidence) / 2) * np.sqrt(covariance[0, 0])
+    return float(aucs[0]), float(max(aucs[0] - half, 0)), float(min(aucs[0] + half, 1))
+
+
+def auc_difference(
+    positive: NDArray[np.bool_], first: NDArray, second: NDArray, confidence: float = 0.95
+) -> Difference:
+    """Difference of two AUCs on the same images; p is 1 where the two rank the images alike."""
+    aucs, covariance = auc_covariance(positive, np.stack([first, second]))
+    value = float(aucs[0] - aucs[1])
+    spread = float(np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0)))
+    half = norm.ppf((1 + confidence) / 2) * spread
+    p_value = float(2 * norm.sf(abs(value) / spread)) if spread > 1e-12 else 1.0
+    return Difference(value, float(value - half), float(value + half), p_value)

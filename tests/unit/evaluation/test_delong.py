@@ -1,0 +1,74 @@
+"""DeLong's variance and test: against a published example, and against the definition, pair by pair."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
+
+from melanoma.evaluation.delong import auc_covariance, auc_difference, auc_interval
+
+# 49 patients of DeLong et al. (1988), of whom 43 have all three tests: albumin, total protein, K-G score, and whether
+# surgery helped. The areas and standard errors below are those that SAS/STAT prints for them.
+PATIENTS = """
+3.0 5.8 10 0  3.2 6.3 5 1  3.9 6.8 3 1  2.8 4.8 6 0  3.2 5.8 3 1  0.9 4.0 5 0  2.5 5.7 8 0  1.6 5.6 5 1  3.8 5.7 5 1
+3.7 6.7 6 1  3.2 5.4 4 1  3.8 6.6 6 1  4.1 6.6 5 1  3.6 5.7 5 1  4.3 7.0 4 1  3.6 6.7 4 0  2.3 4.4 6 1  4.2 7.6 4 0
+4.0 6.6 6 0  3.5 5.8 6 1  3.8 6.8 7 1  3.0 4.7 8 0  4.5 7.4 5 1  3.7 7.4 5 1  3.1 6.6 6 1  4.1 8.2 6 1  4.3 7.0 5 1
+4.3 6.5 4 1  3.2 5.1 5 1  2.6 4.7 6 1  3.3 6.8 6 0  1.7 4.0 7 0  3.7 6.1 5 1  3.3 6.3 7 1  4.2 7.7 6 1  3.5 6.2 5 1
+2.9 5.7 9 0  2.1 4.8 7 1  2.8 6.2 8 0  4.0 7.0 7 1  3.3 5.7 6 1  3.7 6.9 5 1  3.6 6.6 5 1
+"""
+
+
+def ovarian() -> tuple[np.ndarray, np.ndarray]:
+    """Who was not helped, and scores that rise with it: K-G score, albumin, total protein."""
+    albumin, protein, score, helped = np.array(PATIENTS.split(), float).reshape(-1, 4).T
+    return helped == 0, np.stack([score, -albumin, -protein])
+
+
+def by_definition(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Covariance from the structural components, each a mean over pairs."""
+    cases, controls = scores[:, positive], scores[:, ~positive]
+    wins = (cases[:, :, None] > controls[:, None]) + 0.5 * (cases[:, :, None] == controls[:, None])
+    return np.cov(wins.mean(axis=2)) / cases.shape[1] + np.cov(wins.mean(axis=1)) / controls.shape[1]
+
+
+def test_the_published_example():
+    aucs, covariance = auc_covariance(*ovarian())
+    assert aucs[[0, 2]] == pytest.approx([0.7258, 0.6478], abs=5e-5)
+    assert np.sqrt(np.diag(covariance))[[0, 2]] == pytest.approx([0.1028, 0.1000], abs=5e-5)
+
+
+@pytest.mark.parametrize("digits", [1, 8])
+def test_it_is_what_the_definition_says(digits):
+    rng = np.random.default_rng(0)
+    positive = rng.random(80) < 0.3
+    scores = (rng.normal(size=(3, 80)) + positive).round(digits)
+    aucs, covariance = auc_covariance(positive, scores)
+    np.testing.assert_allclose(aucs, [roc_auc_score(positive, score) for score in scores])
+    np.testing.assert_allclose(covariance, by_definition(positive, scores), atol=1e-12)
+
+
+def test_the_difference_of_two_is_tested():
+    positive, scores = ovarian()
+    found = auc_difference(positive, scores[2], scores[0])
+    covariance = by_definition(positive, scores[[2, 0]])
+    spread = np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    assert found.value == pytest.approx(0.6478 - 0.7258, abs=1e-4)
+    assert found.p_value == pytest.approx(2 * norm.sf(abs(found.value) / spread))
+    assert (found.low, found.high) == pytest.approx((found.value - 1.959964 * spread, found.value + 1.959964 * spread))
+
+
+def test_scores_that_rank_alike_do_not_differ():
+    positive, scores = ovarian()
+    found = auc_difference(positive, scores[0], 3 * scores[0] + 1)
+    assert (found.value, found.p_value) == (0, 1)
+
+
+def test_an_interval_stays_within_0_and_1():
+    positive = np.array([False] * 5 + [True] * 4)
+    auc, low, high = auc_interval(positive, np.array([1, 2, 3, 4, 6.5, 5, 6, 7, 8]))
+    assert 0 < low < auc < high == 1
+
+
+def test_a_single_positive_has_no_variance():
+    with pytest.raises(ValueError, match="Received: 1 and 3"):
+        auc_covariance(np.array([True, False, False, False]), np.ones((1, 4)))
