@@ -15,6 +15,7 @@ __all__ = ["main"]
 COMMANDS = {
     "train": "train a classifier, evaluate it and log all of it to MLflow",
     "evaluate": "evaluate a saved model on any data source, into a run of its own",
+    "compare": "metrics of runs side by side, with paired tests on the same images",
     "predict": "class probabilities for images, as a table and a CSV",
     "audit": "find duplicates, contradicting labels, leaks and damaged files in a data set",
     "cache": "list or clear what was derived from data",

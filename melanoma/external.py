@@ -107,7 +107,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
                 confidence=settings.evaluation.confidence,
                 seed=settings.seed,
             )
-            tracking_log.log_evaluations(run, [evaluation], protocol)
+            tracking_log.log_evaluations(run, [evaluation], protocol, dataset, settings.seed)
         finally:
             run.log_file(str(log_file), "logs")
     show_result([evaluation], run.id, uri, None)

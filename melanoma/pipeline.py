@@ -168,7 +168,7 @@ def run_experiment(
             tracking_log.log_fit(run, fitted, experiment.folder / "profile")
             tracking_log.log_samples(run, dataset, fitted.augment, settings.seed)
             evaluations = evaluate_parts(fitted.model, dataset, settings.evaluation, settings.data.views, settings.seed)
-            tracking_log.log_evaluations(run, evaluations, protocol)
+            tracking_log.log_evaluations(run, evaluations, protocol, dataset, settings.seed)
             address = save_model(
                 fitted.model,
                 classes=dataset.classes,

@@ -45,7 +45,7 @@ def cross_validate(experiment: Experiment) -> Result:
             _forget()
         pooled = _pooled(experiment, dataset.classes, [result.evaluations[-1] for result in results.values()])
         tracking_log.log_folds(run, dataset, folds, {name: r.evaluations for name, r in results.items()}, pooled)
-        tracking_log.log_evaluations(run, [pooled], experiment.tags["melanoma.protocol"])
+        tracking_log.log_evaluations(run, [pooled], experiment.tags["melanoma.protocol"], dataset, settings.seed)
     show_result([pooled], run.id, experiment.uri, None)
     return Result(run.id, [pooled], None)
 

@@ -14,7 +14,7 @@ from melanoma.evaluation.intervals import bootstrap_intervals
 from melanoma.evaluation.metrics import metrics_of
 from melanoma.evaluation.predict import predict_probabilities
 
-__all__ = ["Evaluation", "confusion_json", "evaluate", "evaluate_parts", "predictions_table"]
+__all__ = ["Evaluation", "confusion_json", "evaluate", "evaluate_parts", "groups_of", "predictions_table"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def evaluate(
             resamples=resamples,
             confidence=confidence,
             seed=seed,
-            groups=_groups(rows),
+            groups=groups_of(rows),
             views=views,
         ),
         confusion_matrix(targets, probabilities.argmax(axis=1), labels=np.arange(len(classes))),
@@ -109,17 +109,18 @@ def evaluate_parts(
     return evaluations
 
 
-def _groups(rows: pd.DataFrame) -> NDArray | None:
+def groups_of(rows: pd.DataFrame) -> NDArray | None:
     """The group, patient or lesion of each image, the first that is known, else the image; None where none is known."""
     column = next((c for c in ("group", "patient", "lesion") if c in rows), None)
     return None if column is None else rows[column].astype(object).fillna(rows.path).astype(str).to_numpy()
 
 
 def predictions_table(evaluations: list[Evaluation]) -> pd.DataFrame:
-    """One row an image: path, part, label, predicted, and a probability a class."""
+    """One row an image: path, part, label, `sha256` and group where known, predicted, and a probability a class."""
     tables = []
     for evaluation in evaluations:
-        table = evaluation.rows[["path", "part", "label"]].assign(part=evaluation.part)
+        known = [name for name in ("sha256", "group") if name in evaluation.rows]
+        table = evaluation.rows[["path", "part", "label", *known]].assign(part=evaluation.part)
         table["predicted"] = [evaluation.classes[i] for i in evaluation.probabilities.argmax(axis=1)]
         scores = pd.DataFrame(
             evaluation.probabilities, columns=[f"probability/{c}" for c in evaluation.classes], index=table.index

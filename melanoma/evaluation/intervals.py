@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from melanoma.evaluation.curves import curve
 from melanoma.evaluation.metrics import CALIBRATION_BINS, problems
 
-__all__ = ["bootstrap_intervals"]
+__all__ = ["bootstrap_intervals", "draws", "resampled"]
 
 # Resamples at a time: memory is this many weights an image, whatever the number of resamples.
 _CHUNK = 100
@@ -46,7 +46,7 @@ def bootstrap_intervals(
         return {}
     rng = np.random.default_rng(seed)
     chunks = [min(_CHUNK, resamples - start) for start in range(0, resamples, _CHUNK)]
-    drawn = [_resampled(targets, probabilities, classes, views, _draws(targets, groups, size, rng)) for size in chunks]
+    drawn = [resampled(targets, probabilities, classes, views, draws(targets, groups, size, rng)) for size in chunks]
     found = {name: np.concatenate([chunk[name] for chunk in drawn]) for name in drawn[0]}
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     defined = {name: values for name, values in found.items() if np.isfinite(values).any()}
@@ -54,7 +54,7 @@ def bootstrap_intervals(
     return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
 
 
-def _resampled(
+def resampled(
     targets: NDArray[np.integer],
     probabilities: NDArray,
     classes: Sequence[str],
@@ -136,10 +136,10 @@ def _from_losses(
     }
 
 
-def _draws(
+def draws(
     targets: NDArray[np.integer], groups: NDArray | None, resamples: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """How often each image is drawn in each resample, shape (resamples, n)."""
+    """How often each image is drawn in each resample, shape (resamples, n); see `bootstrap_intervals`."""
     _, first, group = np.unique(
         np.arange(len(targets)) if groups is None else groups, return_index=True, return_inverse=True
     )

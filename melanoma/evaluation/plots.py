@@ -12,7 +12,7 @@ from melanoma.audit.findings import Audit
 from melanoma.data.decode import decode
 from melanoma.evaluation.evaluate import Evaluation, normalized
 
-__all__ = ["class_distribution", "cluster_figure", "confusion_figure", "image_grid", "training_curves"]
+__all__ = ["class_distribution", "cluster_figure", "confusion_figure", "image_grid", "plain", "training_curves"]
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#666666"
 LIGHT_BLUE, LIGHT_GREY = "#56B4E9", "#BBBBBB"
@@ -38,8 +38,8 @@ def confusion_figure(evaluation: Evaluation, *, shares: bool) -> Figure:
             axes.text(j, i, text, ha="center", va="center", color="white" if rates[i, j] > 0.55 else "black")
     ticks = np.arange(len(classes))
     support = counts.sum(axis=1)
-    axes.set_xticks(ticks, _plain(classes), rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, [f"{c}  (n={n})" for c, n in zip(_plain(classes), support, strict=True)])
+    axes.set_xticks(ticks, plain(classes), rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, [f"{c}  (n={n})" for c, n in zip(plain(classes), support, strict=True)])
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     accuracy, balanced = evaluation.metrics["accuracy"], evaluation.metrics["balanced_accuracy"]
@@ -106,7 +106,7 @@ def _stacked_bars(axes: Axes, counts: pd.DataFrame, title: str) -> None:
     start = np.zeros(len(counts))
     for name in counts:
         label = f"{name} ({int(counts[name].sum()):,})"
-        axes.barh(_plain(counts.index), counts[name], left=start, color=PART_COLOURS.get(name, GREY), label=label)
+        axes.barh(plain(counts.index), counts[name], left=start, color=PART_COLOURS.get(name, GREY), label=label)
         start += counts[name].to_numpy()
     for position, end in enumerate(start):
         axes.text(end, position, f" {int(end):,}", va="center", fontsize=9)
@@ -116,21 +116,30 @@ def _stacked_bars(axes: Axes, counts: pd.DataFrame, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def cluster_figure(audit: Audit, clusters: Sequence[Sequence[str]], rows: int = 8, columns: int = 4) -> Figure:
-    """Copies side by side, each with its label and delivered part; the first clusters of those given."""
-    shown = list(dict.fromkeys(tuple(cluster) for cluster in clusters))[:rows]
+def cluster_figure(audit: Audit, clusters: Sequence[Sequence[str]], rows: int = 4, columns: int = 3) -> Figure:
+    """Two images of each cluster of copies side by side, with label and delivered part; the first clusters given."""
+    distinct = list(dict.fromkeys(tuple(cluster) for cluster in clusters))
+    shown = distinct[: rows * columns]
+    rows, columns = -(-len(shown) // columns), min(columns, len(shown))
     known = audit.table.set_index("path")
-    figure = Figure(figsize=(2.3 * columns, 0.5 + 2.1 * len(shown)), layout="constrained")
-    grid = figure.subplots(len(shown), columns, squeeze=False)
-    for line, cluster in zip(grid, shown, strict=True):
-        for axes in line:
+    figure = Figure(figsize=(4.4 * columns, 0.5 + 2.5 * rows), layout="constrained")
+    for panel in np.ravel(np.asarray(figure.subfigures(rows, columns, squeeze=False, wspace=0.06), dtype=object)):
+        panel.subplots(1, 2)
+        for axes in panel.axes:
             axes.axis("off")
-        for axes, path in zip(line, cluster, strict=False):
+    for panel, cluster in zip(figure.subfigs, shown, strict=False):
+        # Another label or part tells more than a second image of the same.
+        first, *others = cluster
+        unlike = [
+            path
+            for path in others
+            if tuple(known.loc[path, ["label", "part"]]) != tuple(known.loc[first, ["label", "part"]])
+        ]
+        for axes, path in zip(panel.axes, (first, (unlike or others)[0]), strict=True):
             row = known.loc[path]
             axes.imshow(decode(audit.root / path, size=128, max_pixels=float("inf")))
-            name = _plain([f"{row.label}{f' ({row.part})' if row.part else ''}"])[0]
-            axes.set_title(name, fontsize=8)
-    figure.suptitle(f"Copies in the data set ({len(shown)} of {len(set(map(tuple, clusters)))} clusters)", fontsize=11)
+            axes.set_title(plain([f"{row.label}{f' ({row.part})' if row.part else ''}"])[0], fontsize=8)
+    figure.suptitle(f"Copies in the data set ({len(shown)} of {len(distinct)} clusters)", fontsize=11)
     return figure
 
 
@@ -157,7 +166,7 @@ def image_grid(
     axes = figure.subplots()
     axes.imshow(canvas, interpolation="none")
     axes.set_xticks([])
-    axes.set_yticks(np.arange(rows) * step + side / 2, _plain(row_titles), fontsize=9)
+    axes.set_yticks(np.arange(rows) * step + side / 2, plain(row_titles), fontsize=9)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if first_title:
@@ -167,6 +176,6 @@ def image_grid(
     return figure
 
 
-def _plain(names: Iterable[str]) -> list[str]:
+def plain(names: Iterable[str]) -> list[str]:
     """Names in which matplotlib sees no formula."""
     return [str(name).replace("$", r"\$") for name in names]

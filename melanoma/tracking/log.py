@@ -18,7 +18,7 @@ from melanoma.data.cache import content_key
 from melanoma.data.dataset import Dataset
 from melanoma.data.split import PARTS, REMOVED
 from melanoma.data.split_file import shared_with_training
-from melanoma.evaluation import plots
+from melanoma.evaluation import curve_plots, plots
 from melanoma.evaluation.evaluate import Evaluation, confusion_json, predictions_table
 from melanoma.tracking.models import SavedModel, images_seen_by
 from melanoma.tracking.run import Run, flattened
@@ -128,7 +128,7 @@ def log_dataset(run: Run, dataset: Dataset, source: str, balance: str = "none") 
                 context=context,
             )
     figure = plots.class_distribution(table, dataset.classes, removed=list(dataset.removed.label), balance=balance)
-    run.log_figure(figure, "class_distribution")
+    run.log_figure(figure, "class_distribution", vector=True)
 
 
 def log_samples(run: Run, dataset: Dataset, augment: Any, seed: int) -> None:
@@ -153,7 +153,7 @@ def log_samples(run: Run, dataset: Dataset, augment: Any, seed: int) -> None:
     run.log_figure(figure, "augmentation_samples")
 
 
-def log_evaluations(run: Run, evaluations: list[Evaluation], protocol: str) -> None:
+def log_evaluations(run: Run, evaluations: list[Evaluation], protocol: str, dataset: Dataset, seed: int) -> None:
     """Metrics with intervals, confusion matrices and predictions of each part.
 
     The figures of the test set carry the plain names; those of another part begin with its name.
@@ -161,8 +161,19 @@ def log_evaluations(run: Run, evaluations: list[Evaluation], protocol: str) -> N
     for evaluation in evaluations:
         run.log_metrics(evaluation.named_metrics())
         prefix = "" if evaluation.part == "test" else f"{evaluation.part}_"
-        run.log_figure(plots.confusion_figure(evaluation, shares=False), f"{prefix}confusion_matrix")
-        run.log_figure(plots.confusion_figure(evaluation, shares=True), f"{prefix}confusion_matrix_normalized")
+        figures = {
+            "confusion_matrix": plots.confusion_figure(evaluation, shares=False),
+            "confusion_matrix_normalized": plots.confusion_figure(evaluation, shares=True),
+            "roc": curve_plots.roc_figure(evaluation, seed),
+            "precision_recall": curve_plots.precision_recall_figure(evaluation, seed),
+            "reliability": curve_plots.reliability_figure(evaluation),
+            "score_distributions": curve_plots.score_figure(evaluation),
+        }
+        for name, figure in figures.items():
+            run.log_figure(figure, f"{prefix}{name}", vector=True)
+        mistakes = curve_plots.confident_mistakes(evaluation, dataset.pixels)
+        if mistakes is not None:
+            run.log_figure(mistakes, f"{prefix}confident_mistakes")
     run.set_tags({"mlflow.note.content": f"{_warning(protocol)}{_description(evaluations)}"})
     run.log_json(confusion_json(evaluations), "evaluation/confusion_matrix.json")
     run.log_text(predictions_table(evaluations).to_csv(index=False), "evaluation/predictions.csv")
@@ -184,7 +195,7 @@ def log_ancestor(run: Run, ancestor: SavedModel, dataset: Dataset, protocol: str
 
 def log_fit(run: Run, fitted: Fitted, profile: Path) -> None:
     """How the fit went: the curves, the epoch kept, and a profile where one was taken."""
-    run.log_figure(plots.training_curves(fitted.history, fitted.epoch), "training_curves")
+    run.log_figure(plots.training_curves(fitted.history, fitted.epoch), "training_curves", vector=True)
     run.log_params({"fit.parameters": fitted.parameters, "fit.precision": fitted.precision})
     run.log_metrics({"fit/best_epoch": fitted.epoch, "fit/epochs": len(fitted.history)})
     if profile.is_dir():

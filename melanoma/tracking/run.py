@@ -61,9 +61,11 @@ class Run:
         """Log a dictionary as the artifact `path`, which ends in .json."""
         self._client.log_dict(self.id, content, path)
 
-    def log_figure(self, figure: Figure, name: str) -> None:
-        """Log a figure as `figures/<name>.png`."""
+    def log_figure(self, figure: Figure, name: str, *, vector: bool = False) -> None:
+        """Log a figure as `figures/<name>.png`, and as .svg where it is made of lines."""
         self._client.log_figure(self.id, figure, f"figures/{name}.png", save_kwargs={"dpi": 120})
+        if vector:
+            self._client.log_figure(self.id, figure, f"figures/{name}.svg")
 
     def log_file(self, path: str, folder: str) -> None:
         """Log a file, or a folder, below the artifact folder `folder`."""

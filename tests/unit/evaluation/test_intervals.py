@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from melanoma.evaluation.intervals import _draws, _resampled, bootstrap_intervals
+from melanoma.evaluation.intervals import bootstrap_intervals, draws, resampled
 from melanoma.evaluation.metrics import metrics_of
 from melanoma.evaluation.predict import probabilities_from_logits
 
@@ -30,11 +30,11 @@ def test_intervals_are_about_the_estimates(classes):
 
 
 @pytest.mark.parametrize("classes", [2, 3, 9])
-def test_a_resample_that_draws_each_image_once_gives_the_estimates(classes):
+def test_a_resample_thatdraws_each_image_once_gives_the_estimates(classes):
     targets, probabilities = predictions(300, classes)
     names = [f"class {c}" for c in range(classes)]
     views = {"some": names[:2]} if classes > 2 else None
-    found = _resampled(targets, probabilities, names, views, np.ones((1, 300), np.float32))
+    found = resampled(targets, probabilities, names, views, np.ones((1, 300), np.float32))
     estimates = metrics_of(targets, probabilities, names, views)
     for name, value in estimates.items():
         if not name.startswith("support/"):
@@ -46,7 +46,7 @@ def test_a_resample_is_measured_as_its_images_would_be(classes):
     targets, probabilities = predictions(120, classes)
     drawn = np.random.default_rng(3).integers(0, 4, 120)
     names, again = [str(c) for c in range(classes)], np.repeat(np.arange(120), drawn)
-    found = _resampled(targets, probabilities, names, None, drawn[None].astype(np.float32))
+    found = resampled(targets, probabilities, names, None, drawn[None].astype(np.float32))
     estimates = metrics_of(targets[again], probabilities[again], names)
     for name, value in estimates.items():
         if not name.startswith("support/"):
@@ -104,7 +104,7 @@ def test_absent_classes_have_none():
 
 def test_each_draw_keeps_the_size_of_each_class():
     targets, _ = predictions(100, 4)
-    weights = _draws(targets, None, 50, np.random.default_rng(0))
+    weights = draws(targets, None, 50, np.random.default_rng(0))
     assert weights.shape == (50, 100)
     assert np.array_equal(weights, weights.round())
     for c in range(4):
@@ -117,7 +117,7 @@ def test_groups_are_drawn_whole():
     rng = np.random.default_rng(1)
     groups = rng.integers(0, 30, 100)
     targets = groups % 3
-    weights = _draws(targets, groups, 50, np.random.default_rng(0))
+    weights = draws(targets, groups, 50, np.random.default_rng(0))
     drawn = np.stack([weights[:, groups == g][:, 0] for g in np.unique(groups)], axis=1)
     for position, g in enumerate(np.unique(groups)):
         assert (weights[:, groups == g] == drawn[:, [position]]).all()
@@ -130,7 +130,7 @@ def test_groups_are_drawn_whole():
 def test_a_group_of_several_classes_stands_with_its_first_image():
     targets = np.array([0, 1, 0, 1, 1, 1])
     groups = np.array(["x", "x", "y", "z", "z", "w"])
-    weights = _draws(targets, groups, 200, np.random.default_rng(0))
+    weights = draws(targets, groups, 200, np.random.default_rng(0))
     assert (weights[:, 0] == weights[:, 1]).all()
     assert (weights[:, 0] + weights[:, 2] == 2).all()
     assert (weights[:, 3] + weights[:, 5] == 2).all()
@@ -173,7 +173,7 @@ def test_every_metric_of_a_resample_equals_scikit_learns(classes, absent, groupe
     names = [str(c) for c in range(classes)]
     # One resample: both ends of its interval are the value.
     found = bootstrap_intervals(targets, probabilities, names, resamples=1, seed=7, groups=groups)
-    [weights] = _draws(targets, groups, 1, np.random.default_rng(7))
+    [weights] = draws(targets, groups, 1, np.random.default_rng(7))
     expected = of_a_resample(targets, probabilities, weights)
     for name, value in expected.items():
         low, high = found[name]

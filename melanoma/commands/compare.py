@@ -1,0 +1,34 @@
+"""`melanoma compare`."""
+
+import argparse
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str]) -> None:
+    """Read the command line, then compare runs on the same images."""
+    parser = argparse.ArgumentParser(
+        prog="melanoma compare",
+        description="Metrics of runs side by side with their intervals, and paired tests of each against the first.",
+        epilog="melanoma compare RUN_A RUN_B --html compare.html",
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="ids of runs; the first is the reference")
+    parser.add_argument("--experiment", help="all finished runs of an experiment that have predictions, oldest first")
+    parser.add_argument("--tag", metavar="KEY=VALUE", help="of those, only runs with this tag")
+    parser.add_argument("--part", default="test", choices=["test", "validation"], help="default: test")
+    parser.add_argument("--common", action="store_true", help="compare on the images that all runs have in common")
+    parser.add_argument("--html", metavar="FILE", help="write a page with tables and figures too")
+    parser.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db here")
+    options = parser.parse_args(arguments)
+    from melanoma.comparison import compare_runs
+
+    compare_runs(
+        options.runs,
+        experiment=options.experiment,
+        tag=options.tag,
+        part=options.part,
+        common=options.common,
+        html=None if options.html is None else Path(options.html).expanduser(),
+        uri=options.tracking_uri,
+    )

@@ -1,0 +1,196 @@
+"""Figures of probabilities: ROC, precision-recall, reliability, distributions of scores, and the worst mistakes."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from melanoma.evaluation.curves import Curve, curve
+from melanoma.evaluation.evaluate import Evaluation, groups_of
+from melanoma.evaluation.intervals import draws
+from melanoma.evaluation.metrics import CALIBRATION_BINS, problems
+from melanoma.evaluation.plots import BLUE, GREEN, GREY, ORANGE, plain
+
+__all__ = [
+    "confident_mistakes",
+    "precision_recall_figure",
+    "reliability_figure",
+    "roc_figure",
+    "score_figure",
+]
+
+_BAND_RESAMPLES = 200
+_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000", GREY)
+Points = Callable[[Curve], tuple[NDArray, NDArray]]
+
+
+def roc_figure(evaluation: Evaluation, seed: int) -> Figure:
+    """ROC curves: of each question with two answers with its 95% band, and of each class against the rest."""
+
+    def dress(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+        axes.set_xlabel("1 - specificity")
+        axes.set_ylabel("sensitivity")
+
+    return _curves(evaluation, seed, lambda c: (c.fpr, c.tpr), "auc", "AUC", dress)
+
+
+def precision_recall_figure(evaluation: Evaluation, seed: int) -> Figure:
+    """Precision-recall curves, laid out as the ROC curves."""
+
+    def points(found: Curve) -> tuple[NDArray, NDArray]:
+        tp, fp = found.true_positives[:, 1:], found.false_positives[:, 1:]
+        return found.tpr[:, 1:], np.divide(tp, tp + fp, out=np.ones_like(tp), where=tp + fp > 0)
+
+    def dress(axes: Axes) -> None:
+        axes.set_xlabel("sensitivity (recall)")
+        axes.set_ylabel("precision")
+
+    return _curves(evaluation, seed, points, "average_precision", "AP", dress)
+
+
+def reliability_figure(evaluation: Evaluation) -> Figure:
+    """How often the predicted class is right, by the probability it was given (DeGroot & Fienberg 1983)."""
+    confidence = evaluation.probabilities.max(axis=1)
+    hit = evaluation.probabilities.argmax(axis=1) == evaluation.rows.target.to_numpy()
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
+    used = counts > 0
+    said, right = (np.bincount(bins, weights=values, minlength=CALIBRATION_BINS)[used] for values in (confidence, hit))
+    figure = Figure(figsize=(5.6, 6.4), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    above.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="calibrated")
+    above.plot(said / counts[used], right / counts[used], color=BLUE, marker="o", label="model")
+    above.set_ylabel("share that is right")
+    above.set_xlim(0, 1)
+    above.set_ylim(0, 1.02)
+    above.legend(frameon=False, fontsize=9)
+    above.set_title(f"{_named(evaluation)}: expected calibration error {evaluation.text_of('ece')}", fontsize=11)
+    below.bar(edges[:-1], counts, width=1 / CALIBRATION_BINS, align="edge", color=BLUE, alpha=0.6)
+    below.set_xlabel("probability of the predicted class")
+    below.set_ylabel("images")
+    _bare(above, below)
+    return figure
+
+
+def score_figure(evaluation: Evaluation) -> Figure:
+    """Distribution of the score of positives and negatives, for each question with two answers."""
+    asked = _asked(evaluation) or {
+        "predicted class/": (_hits(evaluation), evaluation.probabilities.max(axis=1)),
+    }
+    figure = Figure(figsize=(5.6 * len(asked), 3.8), layout="constrained")
+    for axes, (name, (positive, scores)) in zip(
+        figure.subplots(1, len(asked), squeeze=False)[0], asked.items(), strict=True
+    ):
+        right, wrong = ("right", "wrong") if name == "predicted class/" else (_question(evaluation, name), "the rest")
+        for chosen, label, colour in ((positive, right, ORANGE), (~positive, wrong, BLUE)):
+            shown = f"{plain([label])[0]} (n={int(chosen.sum())})"
+            axes.hist(scores[chosen], bins=np.linspace(0, 1, 26), density=True, alpha=0.6, color=colour, label=shown)
+        axes.set_xlabel("probability")
+        axes.set_ylabel("density")
+        axes.legend(frameon=False, fontsize=9)
+        axes.set_title(_named(evaluation), fontsize=11)
+        _bare(axes)
+    return figure
+
+
+def confident_mistakes(
+    evaluation: Evaluation, pixels: Callable[[pd.DataFrame], NDArray[np.uint8]], most: int = 12
+) -> Figure | None:
+    """The wrong predictions that the model was surest of, or None where there are none.
+
+    Args:
+        evaluation: of a part.
+        pixels: gives the pixels of some of its rows.
+        most: images shown.
+    """
+    confidence = evaluation.probabilities.max(axis=1)
+    wrong = np.flatnonzero(~_hits(evaluation))
+    shown = wrong[np.argsort(-confidence[wrong], kind="stable")[:most]]
+    if not len(shown):
+        return None
+    columns = min(4, len(shown))
+    lines = -(-len(shown) // columns)
+    figure = Figure(figsize=(2.6 * columns, 0.5 + 3.0 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).flat
+    for axes in grid:
+        axes.axis("off")
+    rows = evaluation.rows.iloc[shown]
+    predicted = evaluation.probabilities[shown].argmax(axis=1)
+    for axes, image, label, p, position in zip(figure.axes, pixels(rows), rows.label, predicted, shown, strict=False):
+        axes.imshow(image)
+        told, said = plain([str(label), evaluation.classes[p]])
+        axes.set_title(f"is {told}\nsaid {said} ({confidence[position]:.2f})", fontsize=8)
+    figure.suptitle(f"{_named(evaluation)}: the surest of {len(wrong)} mistakes", fontsize=11)
+    return figure
+
+
+def _curves(
+    evaluation: Evaluation, seed: int, points: Points, metric: str, short: str, dress: Callable[[Axes], None]
+) -> Figure:
+    asked, targets = _asked(evaluation), evaluation.rows.target.to_numpy()
+    per_class = len(evaluation.classes) > 2
+    panels = len(asked) + per_class
+    figure = Figure(figsize=(5.4 * panels + 2.2 * per_class, 5.2), layout="constrained")
+    all_axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    rng = np.random.default_rng(seed)
+    weights = draws(targets, groups_of(evaluation.rows), _BAND_RESAMPLES, rng)
+    grid = np.linspace(0, 1, 201)
+    for axes, (prefix, (positive, scores)) in zip(all_axes, asked.items(), strict=False):
+        across, up = points(curve(positive, scores, weights))
+        band = np.stack([np.interp(grid, a, u) for a, u in zip(across, up, strict=True)])
+        low, high = np.nanquantile(band, [0.025, 0.975], axis=0)
+        axes.fill_between(grid, low, high, color=BLUE, alpha=0.18, linewidth=0)
+        across, up = points(curve(positive, scores))
+        value = evaluation.text_of(f"{prefix}{metric}")
+        axes.plot(across[0], up[0], color=BLUE, label=f"{short} {value}")
+        axes.set_title(
+            f"{_named(evaluation)}: {plain([_question(evaluation, prefix)])[0]} (n={positive.sum()})", fontsize=11
+        )
+    if per_class:
+        axes = all_axes[-1]
+        for number, label in enumerate(evaluation.classes):
+            if f"{metric}/{label}" in evaluation.metrics:
+                across, up = points(curve(targets == number, evaluation.probabilities[:, number]))
+                text = f"{plain([label])[0]}, {evaluation.metrics[f'{metric}/{label}']:.2f}"
+                style = "-" if number < len(_COLOURS) else "--"
+                colour = _COLOURS[number % len(_COLOURS)]
+                axes.plot(across[0], up[0], style, color=colour, linewidth=1.3, label=text)
+        axes.set_title(f"{_named(evaluation)}: each class against the rest, {short}", fontsize=11)
+    for axes in all_axes:
+        dress(axes)
+        axes.set_xlim(-0.01, 1.01)
+        axes.set_ylim(-0.01, 1.02)
+        axes.legend(frameon=False, fontsize=9, loc="best")
+        _bare(axes)
+    if per_class:  # too many lines to leave room inside
+        all_axes[-1].legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def _asked(evaluation: Evaluation) -> dict[str, tuple[NDArray[np.bool_], NDArray]]:
+    """The questions that have both answers among the images."""
+    targets = evaluation.rows.target.to_numpy()
+    asked = problems(targets, evaluation.probabilities, evaluation.classes, evaluation.views)
+    return {prefix: one for prefix, one in asked.items() if 0 < one[0].sum() < len(targets)}
+
+
+def _question(evaluation: Evaluation, prefix: str) -> str:
+    return prefix.rstrip("/") or evaluation.classes[1]
+
+
+def _hits(evaluation: Evaluation) -> NDArray[np.bool_]:
+    return evaluation.probabilities.argmax(axis=1) == evaluation.rows.target.to_numpy()
+
+
+def _named(evaluation: Evaluation) -> str:
+    return evaluation.part.capitalize()
+
+
+def _bare(*all_axes: Axes) -> None:
+    for axes in all_axes:
+        axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,91 @@
+"""Finished runs as they are compared: their predictions, metrics and figures."""
+
+import base64
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import yaml
+from mlflow.exceptions import MlflowException
+
+from melanoma.errors import ModelError
+
+__all__ = ["ComparedRun", "figure_of", "find_runs", "load_run"]
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One run.
+
+    Attributes:
+        id: of the run.
+        name: of the run, made unique by the start of its id.
+        metrics: by the names of the tracking store.
+        tags: of the run.
+        predictions: of one part: `path`, `label`, `sha256`, `group`, and a column `probability/<class>` each.
+        views: see `melanoma.evaluation.metrics.metrics_of`.
+    """
+
+    id: str
+    name: str
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    predictions: pd.DataFrame
+    views: dict[str, list[str]]
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the model's outputs."""
+        return [c.removeprefix("probability/") for c in self.predictions if c.startswith("probability/")]
+
+
+def find_runs(experiment: str, tag: str | None) -> list[str]:
+    """Ids of the finished runs of an experiment that measured a test set, oldest first.
+
+    Raises:
+        ModelError: there is no such experiment, or the tag is not KEY=VALUE.
+    """
+    found = mlflow.get_experiment_by_name(experiment)
+    if found is None:
+        raise ModelError(f"There is no such experiment in the tracking store. Received: --experiment {experiment}")
+    condition = "attributes.status = 'FINISHED'"
+    if tag is not None:
+        key, separator, value = tag.partition("=")
+        if not separator or "'" in value or not re.fullmatch(r"[\w.\- /]+", key):
+            raise ModelError(f"A tag is given as KEY=VALUE. Received: --tag {tag}")
+        condition += f" and tags.`{key}` = '{value}'"
+    runs: Any = mlflow.search_runs([found.experiment_id], condition, order_by=["start_time ASC"], output_format="list")
+    return [run.info.run_id for run in runs if "test/accuracy" in run.data.metrics]
+
+
+def load_run(run_id: str, part: str) -> ComparedRun:
+    """A run with its predictions of `test` or `validation`.
+
+    Raises:
+        ModelError: there is no such run, or it has no such predictions.
+    """
+    try:
+        run = mlflow.get_run(run_id)
+        table = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/evaluation/predictions.csv"))
+        config = yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run_id}/config/resolved.yaml"))
+    except (MlflowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"There is no such run with predictions ({reason}). Received: {run_id}") from error
+    predictions = table[table.part == part].reset_index(drop=True)
+    if not len(predictions) or "sha256" not in predictions:
+        raise ModelError(f"The run has no predictions of {part} images that can be matched. Received: {run_id}")
+    views = (config.get("data") or {}).get("views") or {}
+    name = f"{run.info.run_name} ({run_id[:6]})"
+    return ComparedRun(run_id, name, dict(run.data.metrics), dict(run.data.tags), predictions, views)
+
+
+def figure_of(run_id: str, name: str) -> str:
+    """A run's figure as a data address; empty where it has none."""
+    try:
+        path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/figures/{name}.png")
+    except (MlflowException, OSError):
+        return ""
+    return f"data:image/png;base64,{base64.b64encode(Path(path).read_bytes()).decode()}"
