@@ -27,8 +27,11 @@ _COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#0
 Points = Callable[[Curve], tuple[NDArray, NDArray]]
 
 
-def roc_figure(evaluation: Evaluation, seed: int) -> Figure:
-    """ROC curves: of each question with two answers with its 95% band, and of each class against the rest."""
+def roc_figure(evaluation: Evaluation, seed: int) -> Figure | None:
+    """ROC curves: of each question with two answers with its 95% band, and of each class against the rest.
+
+    None where a single class occurs.
+    """
 
     def dress(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
@@ -38,7 +41,7 @@ def roc_figure(evaluation: Evaluation, seed: int) -> Figure:
     return _curves(evaluation, seed, lambda c: (c.fpr, c.tpr), "auc", "AUC", dress)
 
 
-def precision_recall_figure(evaluation: Evaluation, seed: int) -> Figure:
+def precision_recall_figure(evaluation: Evaluation, seed: int) -> Figure | None:
     """Precision-recall curves, laid out as the ROC curves."""
 
     def points(found: Curve) -> tuple[NDArray, NDArray]:
@@ -131,8 +134,10 @@ def confident_mistakes(
 
 def _curves(
     evaluation: Evaluation, seed: int, points: Points, metric: str, short: str, dress: Callable[[Axes], None]
-) -> Figure:
+) -> Figure | None:
     asked, targets = _asked(evaluation), evaluation.rows.target.to_numpy()
+    if len(np.unique(targets)) < 2:
+        return None
     per_class = len(evaluation.classes) > 2
     panels = len(asked) + per_class
     figure = Figure(figsize=(5.4 * panels + 2.2 * per_class, 5.2), layout="constrained")

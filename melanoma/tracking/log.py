@@ -170,7 +170,8 @@ def log_evaluations(run: Run, evaluations: list[Evaluation], protocol: str, data
             "score_distributions": curve_plots.score_figure(evaluation),
         }
         for name, figure in figures.items():
-            run.log_figure(figure, f"{prefix}{name}", vector=True)
+            if figure is not None:
+                run.log_figure(figure, f"{prefix}{name}", vector=True)
         mistakes = curve_plots.confident_mistakes(evaluation, dataset.pixels)
         if mistakes is not None:
             run.log_figure(mistakes, f"{prefix}confident_mistakes")

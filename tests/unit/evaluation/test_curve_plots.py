@@ -1,0 +1,91 @@
+"""Figures of probabilities are drawn, say what they show, and stand odd input."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from melanoma.evaluation.curve_plots import (
+    confident_mistakes,
+    precision_recall_figure,
+    reliability_figure,
+    roc_figure,
+    score_figure,
+)
+from melanoma.evaluation.evaluate import Evaluation, evaluate
+
+NAMES = ["nevus", "melanoma $x_1", "basal cell carcinoma", "other"]
+
+
+def evaluation(classes: int, absent: int | None = None, constant: bool = False) -> Evaluation:
+    rng = np.random.default_rng(0)
+    targets = np.array([c for c in range(classes) for _ in range(15) if c != absent])
+    probabilities = np.full((len(targets), classes), 1 / classes)
+    if not constant:
+        probabilities = rng.dirichlet(np.ones(classes) / 2, len(targets))
+    names = NAMES[:classes]
+    rows = pd.DataFrame({"target": targets, "label": [names[t] for t in targets], "row": range(len(targets))})
+    views = {"malignant": names[1:3], "melanoma": names[1:2]} if classes > 2 else {}
+    return evaluate("test", rows, probabilities, names, views=views, resamples=20, confidence=0.9, seed=0)
+
+
+def texts(figure: Figure) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=60)
+    assert np.asarray(Image.open(file).convert("L")).std() > 5
+    return " | ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+@pytest.mark.parametrize("case", [(2, None, False), (4, None, False), (4, 1, False), (3, None, True)])
+def test_every_figure_is_drawn(case):
+    measured = evaluation(*case)
+    for figure in (
+        roc_figure(measured, 0),
+        precision_recall_figure(measured, 0),
+        reliability_figure(measured),
+        score_figure(measured),
+    ):
+        assert figure is not None
+        texts(figure)
+
+
+def test_with_a_single_class_there_are_no_curves():
+    measured = evaluation(2, absent=1)
+    assert roc_figure(measured, 0) is None
+    assert precision_recall_figure(measured, 0) is None
+    texts(reliability_figure(measured))
+    texts(score_figure(measured))
+
+
+def test_the_roc_figure_names_its_areas():
+    measured = evaluation(4)
+    found = texts(roc_figure(measured, 0))
+    assert f"AUC {measured.text_of('malignant/auc')}" in found
+    assert f"nevus, {measured.metrics['auc/nevus']:.2f}" in found
+    assert "Test: melanoma (n=15)" in found
+
+
+def test_the_surest_mistakes_come_first():
+    measured = evaluation(4)
+    asked = []
+
+    def pixels(rows: pd.DataFrame) -> np.ndarray:
+        asked.append(rows)
+        return np.zeros((len(rows), 8, 8, 3), np.uint8)
+
+    figure = confident_mistakes(measured, pixels, most=5)
+    assert figure is not None
+    wrong = measured.probabilities.argmax(axis=1) != measured.rows.target
+    confidence = measured.probabilities.max(axis=1)
+    assert list(confidence[asked[0].index]) == sorted(confidence[wrong], reverse=True)[:5]
+    assert f"the surest of {wrong.sum()} mistakes" in texts(figure)
+
+
+def test_without_mistakes_there_is_no_figure():
+    measured = evaluation(2)
+    right = np.eye(2)[measured.rows.target] * 0.8 + 0.1
+    perfect = evaluate("test", measured.rows, right, NAMES[:2], views={}, resamples=0, confidence=0.9, seed=0)
+    assert confident_mistakes(perfect, lambda rows: np.zeros((len(rows), 8, 8, 3), np.uint8)) is None
