@@ -39,7 +39,7 @@ def main() -> None:
 
         return call
 
-    for name in ("log_config", "log_dataset", "log_fit", "log_samples", "log_evaluations"):
+    for name in ("log_config", "log_audit", "log_dataset", "log_fit", "log_samples", "log_evaluations"):
         setattr(log, name, timed(name, getattr(log, name)))
     models.save_model = timed("save_model", models.save_model)
     # Metrics of epochs are logged through the run; those inside the functions above are in their time already.

@@ -10,6 +10,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import yaml
+from matplotlib.figure import Figure
 from mlflow.data.sources import LocalArtifactDatasetSource
 
 from melanoma.audit.findings import Audit
@@ -161,23 +162,27 @@ def log_evaluations(run: Run, evaluations: list[Evaluation], protocol: str, data
     for evaluation in evaluations:
         run.log_metrics(evaluation.named_metrics())
         prefix = "" if evaluation.part == "test" else f"{evaluation.part}_"
-        figures = {
-            "confusion_matrix": plots.confusion_figure(evaluation, shares=False),
-            "confusion_matrix_normalized": plots.confusion_figure(evaluation, shares=True),
-            "roc": curve_plots.roc_figure(evaluation, seed),
-            "precision_recall": curve_plots.precision_recall_figure(evaluation, seed),
-            "reliability": curve_plots.reliability_figure(evaluation),
-            "score_distributions": curve_plots.score_figure(evaluation),
-        }
-        for name, figure in figures.items():
+        for name, figure in _figures(evaluation, dataset, seed).items():
             if figure is not None:
-                run.log_figure(figure, f"{prefix}{name}", vector=True)
-        mistakes = curve_plots.confident_mistakes(evaluation, dataset.pixels)
-        if mistakes is not None:
-            run.log_figure(mistakes, f"{prefix}confident_mistakes")
+                run.log_figure(figure, f"{prefix}{name}", vector=evaluation.part == "test" and "mistakes" not in name)
     run.set_tags({"mlflow.note.content": f"{_warning(protocol)}{_description(evaluations)}"})
     run.log_json(confusion_json(evaluations), "evaluation/confusion_matrix.json")
     run.log_text(predictions_table(evaluations).to_csv(index=False), "evaluation/predictions.csv")
+
+
+def _figures(evaluation: Evaluation, dataset: Dataset, seed: int) -> dict[str, Figure | None]:
+    """All that is drawn of a test set; of validation what is used to choose a model."""
+    figures = {
+        "confusion_matrix": plots.confusion_figure(evaluation, shares=False),
+        "confusion_matrix_normalized": plots.confusion_figure(evaluation, shares=True),
+        "roc": curve_plots.roc_figure(evaluation, seed),
+        "reliability": curve_plots.reliability_figure(evaluation),
+    }
+    if evaluation.part == "test":
+        figures["precision_recall"] = curve_plots.precision_recall_figure(evaluation, seed)
+        figures["score_distributions"] = curve_plots.score_figure(evaluation)
+        figures["confident_mistakes"] = curve_plots.confident_mistakes(evaluation, dataset.pixels)
+    return figures
 
 
 def log_ancestor(run: Run, ancestor: SavedModel, dataset: Dataset, protocol: str) -> None:

@@ -65,6 +65,7 @@ class Run:
         """Log a figure as `figures/<name>.png`, and as .svg where it is made of lines."""
         self._client.log_figure(self.id, figure, f"figures/{name}.png", save_kwargs={"dpi": 120})
         if vector:
+            figure.set_layout_engine("none")  # as it was laid out above
             self._client.log_figure(self.id, figure, f"figures/{name}.svg")
 
     def log_file(self, path: str, folder: str) -> None:
