@@ -22,6 +22,9 @@ COMMANDS = {
 }
 
 
+_interrupted = False
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -37,21 +40,32 @@ def main(arguments: list[str] | None = None) -> None:
         hint = f" Did you mean '{close[0]}'?" if close else ""
         _fail(f"There is no such command.{hint} Commands: {', '.join(COMMANDS)}. Received: {name}", 2)
     signal.signal(signal.SIGTERM, _raise_killed)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _raise_interrupted)
     try:
         importlib.import_module(f"melanoma.commands.{name}").main(arguments[1:])
-    except MelanomaError as error:
-        _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("Interrupted; what was logged is kept.", 130)
-    except RunKilled:
-        _fail("Ended by SIGTERM; what was logged is kept.", RunKilled.exit_code)
-    except BrokenPipeError:
+    except (Exception, KeyboardInterrupt) as error:
+        # A library may have caught the interruption and failed of it.
+        if _interrupted or isinstance(error, KeyboardInterrupt):
+            _fail("Interrupted; what was logged is kept.", 130)
+        if isinstance(error, MelanomaError):
+            _fail(str(error), error.exit_code)
+        if not isinstance(error, BrokenPipeError):
+            raise
         # The reader of our output (head, less) has left: not an error, but Python would print one at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except RunKilled:
+        _fail("Ended by SIGTERM; what was logged is kept.", RunKilled.exit_code)
 
 
 def _raise_killed(_signal: int, _frame: FrameType | None) -> None:
     raise RunKilled
+
+
+def _raise_interrupted(_signal: int, _frame: FrameType | None) -> None:
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
 
 
 def _help() -> str:

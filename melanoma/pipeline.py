@@ -15,7 +15,7 @@ from melanoma.config.schema import TrainConfig
 from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
 from melanoma.errors import ConfigError
-from melanoma.stages import audited, build, check_views, prepared, read_source, shortcuts
+from melanoma.stages import audited, build, check_split, check_views, prepared, read_source, shortcuts
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import tracking_uri
 
@@ -90,6 +90,7 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     source = read_source(settings.data)
     _check_classes(resolved["model"], source.classes)
     check_views(settings.data.views, source.classes)
+    check_split(settings, source)
     experiment = Experiment(settings, resolved, overrides, source, folder, tracking_uri(settings.tracking.uri))
 
     # TensorFlow and MLflow take seconds to import: only now that configuration and data are known to be sound.

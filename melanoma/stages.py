@@ -16,8 +16,8 @@ from melanoma.data.dataset import Dataset, add_augmented, divided, load_images, 
 from melanoma.data.groups import group_columns
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.sources import Source
-from melanoma.data.split import split_parts
-from melanoma.data.split_file import read_split
+from melanoma.data.split import delivered_test, enough_for_folds, split_parts, values_left_out
+from melanoma.data.split_file import read_split, split_table
 from melanoma.data.tables import with_metadata
 from melanoma.errors import ConfigError, MelanomaError
 from melanoma.paths import cache_dir
@@ -26,6 +26,7 @@ __all__ = [
     "audited",
     "balanced",
     "build",
+    "check_split",
     "check_views",
     "cleaned",
     "decoded",
@@ -81,6 +82,23 @@ def check_views(views: dict[str, list[str]], classes: list[str]) -> None:
             )
     if faults:
         raise ConfigError(faults)
+
+
+def check_split(settings: TrainConfig, source: Source) -> None:
+    """Faults of `split.*` that the list of images shows, before anything is read or tracked.
+
+    Raises:
+        DataError: as the split itself would.
+    """
+    chosen, table = settings.split, source.table
+    if chosen.file is not None:
+        split_table(chosen.file)
+    elif chosen.method == "official":
+        delivered_test(table)
+    elif chosen.method == "leave_one_out_by":
+        values_left_out(table, str(chosen.column))
+    elif chosen.method == "kfold":
+        enough_for_folds(table.groupby("label").path.nunique(), chosen.folds)
 
 
 def audited(source: Source, settings: AuditConfig, max_megapixels: float) -> Audit:

@@ -15,7 +15,7 @@ from melanoma.audit.findings import Audit
 from melanoma.data.dataset import Dataset, divided
 from melanoma.data.split import fold_parts, left_out_parts
 from melanoma.evaluation.evaluate import Evaluation, evaluate
-from melanoma.evaluation.summary import show_difference, show_result
+from melanoma.evaluation.summary import show_difference, show_result, show_spread
 from melanoma.pipeline import Experiment, Result, run_experiment
 from melanoma.stages import audited, balanced, cleaned, decoded, prepared
 from melanoma.tracking import log as tracking_log
@@ -47,6 +47,7 @@ def cross_validate(experiment: Experiment) -> Result:
         tracking_log.log_folds(run, dataset, folds, {name: r.evaluations for name, r in results.items()}, pooled)
         tracking_log.log_evaluations(run, [pooled], experiment.tags["melanoma.protocol"], dataset, settings.seed)
     show_result([pooled], run.id, experiment.uri, None)
+    show_spread([result.evaluations[-1] for result in results.values()])
     return Result(run.id, [pooled], None)
 
 

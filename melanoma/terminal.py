@@ -22,7 +22,9 @@ def console() -> Console:
 @cache
 def out() -> Console:
     """Standard output, for results. Wide where it is a file, so that a table's cells are not cut."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    if sys.stdout is None:  # closed by whoever started us
+        return _Output(file=open(os.devnull, "w"))  # noqa: PTH123
+    return _Output(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def log_to(folder: Path, name: str) -> Path:
@@ -62,6 +64,14 @@ def quiet_native_imports() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(null)
+
+
+class _Output(Console):
+    """Standard output; when its reader (head, less) leaves, the command goes on to its end."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _ConsoleHandler(logging.Handler):

@@ -11,7 +11,7 @@ from melanoma.audit.names import FINDINGS, named_findings
 from melanoma.audit.report import headlines, write_report
 from melanoma.config.launch import typed
 from melanoma.config.schema import AuditCommandConfig
-from melanoma.errors import AuditFailed
+from melanoma.errors import AuditFailed, DataError
 from melanoma.stages import audited, read_source
 from melanoma.terminal import log_to, out
 
@@ -31,8 +31,14 @@ def audit_data(config: DictConfig, folder: Path) -> Audit:
     """
     log_to(folder, "audit")
     settings: AuditCommandConfig = typed(AuditCommandConfig, config)
-    audit = audited(read_source(settings.data), settings.audit, settings.data.max_megapixels)
+    source = read_source(settings.data)
     output = folder if settings.audit.output is None else Path(settings.audit.output).expanduser()
+    if output.resolve().is_relative_to(source.root.resolve()):
+        raise DataError(
+            "Nothing is written into the folder of the images; give another one. "
+            f"Received: audit.output={settings.audit.output} in {source.root}"
+        )
+    audit = audited(source, settings.audit, settings.data.max_megapixels)
     page = write_report(audit, settings.data.name, output)
     _show(audit, page)
     counts = audit.counts()

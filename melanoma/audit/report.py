@@ -62,9 +62,9 @@ def headlines(audit: Audit) -> list[str]:
         if more:
             lines.append(f"{more} more {part} images show a lesion or patient that is also {elsewhere}.")
     if conflicting.any():
-        images = (
-            f"{int(conflicting.sum())} images stand under more than one label, in {counts['label_conflicts']} clusters"
-        )
+        clusters = counts["label_conflicts"]
+        where = "in 1 cluster" if clusters == 1 else f"in {clusters} clusters"
+        images = f"{int(conflicting.sum())} images stand under more than one label, {where}"
         lines.append(f"{images}. {_worst_conflict(table, conflicting)}")
     copies = len(table) - table.cluster.nunique()
     if copies:

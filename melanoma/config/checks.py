@@ -1,6 +1,7 @@
 """Faults that show only when several keys are read together."""
 
 from collections.abc import Callable, Sized
+from math import inf
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -34,7 +35,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.dropout": (lambda v: 0 <= v < 1, "a share from 0 to below 1"),
     "balance.images_per_class": (lambda v: v >= 1, "at least 1"),
     "balance.gamma": (lambda v: v >= 0, "at least 0"),
-    "optimizer.learning_rate": (lambda v: v > 0, "above 0"),
+    "optimizer.learning_rate": (lambda v: 0 < v < inf, "above 0, and finite"),
     "optimizer.weight_decay": (lambda v: v >= 0, "at least 0"),
     "optimizer.clipnorm": (lambda v: v > 0, "above 0, or null"),
     "schedule.warmup_epochs": (lambda v: v >= 0, "at least 0"),
@@ -53,6 +54,10 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch_size": (lambda v: v >= 1, "at least 1"),
 }
 
+_TEXTS = (
+    "data.path", "data.source.table", "data.metadata.path", "split.file", "split.column", "model.weights",
+    "audit.output", "tracking.uri", "tracking.experiment", "run", "saved_model", "input", "output",
+)  # fmt: skip
 # Null in the YAML file that defines them, so that no type is known from there.
 _UNTYPED = {"optimizer.clipnorm", "optimizer.weight_decay"}
 
@@ -157,7 +162,9 @@ def _split_faults(get: Callable[[str], Any]) -> list[str]:
 
 def _range_faults(config: DictConfig) -> list[str]:
     get = _reader(config)
-    faults = []
+    faults = [
+        f"{key} must not be empty; is a shell variable unset? Received: {key}=" for key in _TEXTS if get(key) == ""
+    ]
     for key, (fits, wanted) in _RANGES.items():
         value = get(key)
         untyped = key in _UNTYPED and value is not None and not _numbers(value)

@@ -1,5 +1,6 @@
 """From a command line to a checked configuration, to the function that does the work."""
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -72,8 +73,10 @@ def launch(
     from hydra.core.hydra_config import HydraConfig
 
     failures: list[MelanomaError] = []
+    started = []
 
     def run(config: DictConfig) -> None:
+        started.append(config)
         try:
             # Converts values to their types, as above; and only the first values of a sweep were looked at there.
             if faults := schema_faults(schema, config, config) + faults_of(config):
@@ -83,7 +86,15 @@ def launch(
             failures.append(error)  # Hydra would print a traceback, and end a sweep
 
     sys.argv = [f"melanoma {command}", *arguments]
-    hydra.main(config_path=str(conf_dir()), config_name=command)(run)()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints a traceback of its own and ends the process
+    try:
+        hydra.main(config_path=str(conf_dir()), config_name=command)(run)()
+    except OSError as error:
+        if started:
+            raise
+        raise ConfigError(
+            [f"The folder for this run's files cannot be made ({error.strerror}). Received: {error.filename}"]
+        ) from error
     if failures:
         raise failures[0]
 

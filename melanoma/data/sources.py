@@ -4,6 +4,7 @@ A source is a function `source(path, *, cache, classes, progress, **arguments) -
 in a data config. Write one in your own package to add a kind of data set.
 """
 
+import logging
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from melanoma.data.progress import Progress
 from melanoma.errors import DataError
 
 __all__ = ["IMAGE_SUFFIXES", "METADATA", "Source", "class_folders", "image_files", "open_path", "synthetic"]
+
+log = logging.getLogger("melanoma")
 
 # Other formats than JPEG and PNG are listed so that they are quarantined by name rather than overlooked.
 IMAGE_SUFFIXES = frozenset(
@@ -92,6 +95,8 @@ def class_folders(
     for name, part in parts.items() if parts else [("", "")]:
         for folder in _subfolders(root / name):
             label = unicodedata.normalize("NFC", folder.name)
+            if not _is_text(label):
+                raise DataError(f"The name of a class folder must be UTF-8; rename it. Received: {str(folder)!a}")
             found.add(label)
             rows += [(f.relative_to(path).as_posix(), label, part) for f in image_files(folder)]
     table = pd.DataFrame(rows, columns=["path", "label", "part"], dtype=object)
@@ -165,14 +170,20 @@ def open_path(path: str | None, *, cache: Path, max_files: int, max_bytes: float
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Files below a folder that look like images by name, sorted; links and hidden files are passed over."""
+    """Files below a folder that look like images by name, sorted; links and hidden files are passed over.
+
+    So are, with a warning, files whose name is not UTF-8: tables and trackers cannot hold it.
+    """
     found = []
     for home, folders, files in os.walk(folder, followlinks=False):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = Path(home, name)
             if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") and not path.is_symlink():
-                found.append(path)
+                if _is_text(str(path)):
+                    found.append(path)
+                else:
+                    log.warning("Passed over, as its name is not UTF-8; rename it: %s", ascii(str(path)))
     return sorted(found)
 
 
@@ -205,6 +216,14 @@ def ordered_classes(found: set[str], wanted: Sequence[str] | int | None, path: P
             f"Received: {_listed(names)} in {path}"
         )
     return names
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _below_wrappers(path: Path) -> Path:

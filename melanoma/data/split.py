@@ -10,7 +10,18 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 from melanoma.data.sources import METADATA
 from melanoma.errors import DataError
 
-__all__ = ["PARTS", "REMOVED", "check_classes", "fold_parts", "left_out_parts", "refuse_overlap", "split_parts"]
+__all__ = [
+    "PARTS",
+    "REMOVED",
+    "check_classes",
+    "delivered_test",
+    "enough_for_folds",
+    "fold_parts",
+    "left_out_parts",
+    "refuse_overlap",
+    "split_parts",
+    "values_left_out",
+]
 
 PARTS = ("train", "validation", "test")
 REMOVED = "removed"  # instead of a part: what is used for nothing
@@ -36,11 +47,8 @@ def split_parts(table: pd.DataFrame, *, method: str, validation: float, test: fl
         DataError: `official` without a delivered test set, or a class too small to be in every part.
     """
     delivered = table.part if method != "holdout" else pd.Series("", index=table.index)
-    if method == "official" and not (delivered == "test").any():
-        raise DataError(
-            "split=official needs a delivered test folder (test/CLASS/*.jpg); use split=auto or split=holdout. "
-            f"Received: parts {sorted(set(table.part)) or 'none'}"
-        )
+    if method == "official":
+        delivered_test(table)
     parts = delivered.replace("", "train").copy()
     _remove_relatives(parts, table)
     wanted = round(validation * parts.isin(["train", "validation"]).sum())
@@ -62,13 +70,7 @@ def fold_parts(table: pd.DataFrame, *, folds: int, validation: float, seed: int)
     Raises:
         DataError: a class with fewer groups than folds, or too small to be in every part.
     """
-    groups = table.groupby("label").group.nunique()
-    few = groups[groups < folds]
-    if len(few):
-        raise DataError(
-            f"Each class needs at least split.folds={folds} lesions, patients or single images, so that one is in each "
-            f"fold; add images or lower split.folds. Received: {few.to_dict()}"
-        )
+    enough_for_folds(table.groupby("label").group.nunique(), folds)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=np.random.RandomState(seed))
     runs = []
     for _, tested in splitter.split(table, table.label, table.group):
@@ -91,18 +93,11 @@ def left_out_parts(table: pd.DataFrame, *, column: str, validation: float, seed:
     Raises:
         DataError: no such column, fewer than two values, or a class that only one of them has.
     """
-    if column not in table:
-        raise DataError(
-            "split.column must be a column of the data set's metadata (data=csv, or data.metadata.path). "
-            f"Received: split.column={column}, with {', '.join(c for c in METADATA if c in table) or 'no such columns'}"
-        )
-    values = table[column].astype(object).where(table[column].notna())
-    found = sorted(values.dropna().unique(), key=str)
-    if len(found) < 2:
-        raise DataError(f"split.column={column} must have at least two values. Received: {found}")
     runs = {}
-    for value in found:
-        parts = pd.Series(np.where(values == value, "test", "train"), index=table.index, dtype=object)
+    for value in values_left_out(table, column):
+        parts = pd.Series(
+            np.where(table[column].astype(object) == value, "test", "train"), index=table.index, dtype=object
+        )
         try:
             _remove_relatives(parts, table)
             _add_validation(parts, table, round(validation * (parts == "train").sum()), seed)
@@ -110,6 +105,38 @@ def left_out_parts(table: pd.DataFrame, *, column: str, validation: float, seed:
             raise DataError(f"With {column}={value} left out: {error}") from error
         runs[str(value)] = parts
     return runs
+
+
+def delivered_test(table: pd.DataFrame) -> None:
+    """Raise a DataError if no test set was delivered."""
+    if not (table.part == "test").any():
+        raise DataError(
+            "split=official needs a delivered test folder (test/CLASS/*.jpg); use split=auto or split=holdout. "
+            f"Received: parts {', '.join(sorted(set(table.part) - {''})) or 'none'}"
+        )
+
+
+def enough_for_folds(groups: pd.Series, folds: int) -> None:
+    """Raise a DataError if a class, by name, has fewer groups than there are folds."""
+    few = groups[groups < folds]
+    if len(few):
+        raise DataError(
+            f"Each class needs at least split.folds={folds} lesions, patients or single images, so that one is in each "
+            f"fold; add images or lower split.folds. Received: {few.to_dict()}"
+        )
+
+
+def values_left_out(table: pd.DataFrame, column: str) -> list[object]:
+    """The values of a metadata column, sorted; a DataError if there is no such column, or fewer than two values."""
+    if column not in table:
+        raise DataError(
+            "split.column must be a column of the data set's metadata (data=csv, or data.metadata.path). "
+            f"Received: split.column={column}, with {', '.join(c for c in METADATA if c in table) or 'no such columns'}"
+        )
+    found = sorted(table[column].dropna().astype(object).unique(), key=str)
+    if len(found) < 2:
+        raise DataError(f"split.column={column} must have at least two values. Received: {found}")
+    return found
 
 
 def refuse_overlap(table: pd.DataFrame) -> None:

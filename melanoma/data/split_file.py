@@ -8,7 +8,7 @@ from melanoma.data.cache import content_key
 from melanoma.data.split import PARTS, REMOVED, check_classes
 from melanoma.errors import DataError
 
-__all__ = ["read_split", "shared_with_training", "split_hash"]
+__all__ = ["read_split", "shared_with_training", "split_hash", "split_table"]
 
 
 def read_split(file: str, table: pd.DataFrame) -> pd.Series:
@@ -19,18 +19,7 @@ def read_split(file: str, table: pd.DataFrame) -> pd.Series:
     Raises:
         DataError: no such file, missing columns, unknown parts, or other images than in the data set.
     """
-    where = Path(file).expanduser()
-    try:
-        frame = pd.read_csv(where, keep_default_na=False, dtype=str)
-    except (OSError, ValueError, UnicodeError) as error:
-        raise DataError(f"split.file cannot be read ({error}). Received: {file}") from error
-    if not {"path", "part"} <= set(frame):
-        raise DataError(f"split.file needs columns path and part. Received: {', '.join(frame)} in {file}")
-    if "parent" in frame:
-        frame = frame[frame.parent == ""]
-    wrong = sorted(set(frame.part) - {*PARTS, REMOVED, "quarantined"})
-    if wrong:
-        raise DataError(f"The parts of split.file are train, validation and test. Received: {wrong} in {file}")
+    frame = split_table(file)
     if frame.path.duplicated().any():
         raise DataError(f"split.file names an image twice. Received: {frame.path[frame.path.duplicated()].iloc[0]}")
     parts = table.path.map(frame.set_index("path").part)
@@ -56,6 +45,27 @@ def read_split(file: str, table: pd.DataFrame) -> pd.Series:
         )
     check_classes(parts, table.label)
     return parts
+
+
+def split_table(file: str) -> pd.DataFrame:
+    """The rows of a split file as text, without images made by augmentation.
+
+    Raises:
+        DataError: no such file, missing columns, or unknown parts.
+    """
+    where = Path(file).expanduser()
+    try:
+        frame = pd.read_csv(where, keep_default_na=False, dtype=str)
+    except (OSError, ValueError, UnicodeError) as error:
+        raise DataError(f"split.file cannot be read ({error}). Received: {file}") from error
+    if not {"path", "part"} <= set(frame):
+        raise DataError(f"split.file needs columns path and part. Received: {', '.join(frame)} in {file}")
+    if "parent" in frame:
+        frame = frame[frame.parent == ""]
+    wrong = sorted(set(frame.part) - {*PARTS, REMOVED, "quarantined"})
+    if wrong:
+        raise DataError(f"The parts of split.file are train, validation and test. Received: {wrong} in {file}")
+    return frame
 
 
 def split_hash(table: pd.DataFrame) -> str:

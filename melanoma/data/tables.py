@@ -68,7 +68,7 @@ def metadata_table(
     _require(frame, needed, table)
     ids = frame[image_column]
     _refuse_repeated(ids, image_column, table)
-    found = _files_by_stem(path)
+    found, files = _files_of(path, ids)
     missing = ids[~ids.isin(found.keys())]
     if len(missing):
         raise DataError(
@@ -80,13 +80,13 @@ def metadata_table(
         raise DataError(f"Every image needs a label. Received: no label for {_some(ids[values.isna()])} in {table}")
     names = {str(value): name for value, name in (labels or {}).items()}
     columns = {
-        "path": ids.map(lambda stem: found[stem].relative_to(path).as_posix()),
+        "path": ids.map(found),
         "label": values.astype(str).map(lambda v: names.get(v, v)),
         "part": "",
         **{name: frame[column] for name, column in optional.items() if column},
     }
     result = pd.DataFrame(columns).sort_values("path", ignore_index=True)
-    extra_files = len(found) - len(result)
+    extra_files = files - len(result)
     notes = [f"{extra_files} image files have no row in {table} and were passed over"] if extra_files else []
     return Source(path, result, ordered_classes(set(result.label), classes, path), notes)
 
@@ -118,8 +118,10 @@ def with_metadata(
     frame = _read(source.root, where, image_column, label_column)
     wanted = {name: columns.get(f"{name}_column") for name in METADATA}
     _require(frame, [image_column, *filter(None, [label_column, *wanted.values()])], table, "data.metadata")
+    # Folders are the labels here, so that a table made before the sorting cannot know them.
+    frame = frame.assign(**{image_column: frame[image_column].map(lambda name: PurePosixPath(name).name)})
     _refuse_repeated(frame[image_column], image_column, table)
-    stems = source.table.path.map(_stem)
+    stems = source.table.path.map(lambda name: PurePosixPath(_stem(name)).name)
     known = stems.isin(frame[image_column])
     if not known.any():
         raise DataError(
@@ -138,7 +140,7 @@ def with_metadata(
 
 
 def _read(path: Path, table: str, image_column: str, label_column: str | None = None) -> pd.DataFrame:
-    """A table with its image and label columns as text, since ids such as 0012 are not numbers; images cut to ids."""
+    """A table with its image and label columns as text, since ids such as 0012 are not numbers; ids without suffix."""
     where = Path(table).expanduser()
     if not where.is_absolute():
         where = path / table
@@ -199,21 +201,41 @@ def _one_hot(frame: pd.DataFrame, columns: list[str], table: str) -> pd.Series:
     return pd.Series([columns[i] for i in hot.argmax(axis=1)], index=frame.index)
 
 
-def _files_by_stem(path: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for file in image_files(path):
-        if file.stem in found:
-            raise DataError(f"Two files share one image id; keep one. Received: {found[file.stem]} and {file}")
-        found[file.stem] = file
-    return found
+def _files_of(path: Path, ids: pd.Series) -> tuple[dict[str, str], int]:
+    """The file of each id that has one, relative to `path`, and how many image files there are.
+
+    An id with folders names the file whose path ends so, or that lies where the id ends. One without, and one whose
+    folders are not here, names the only file of that stem, if no other id has it.
+    """
+    files = [file.relative_to(path).as_posix() for file in image_files(path)]
+    by_stem: dict[str, list[str]] = {}
+    for file in files:
+        by_stem.setdefault(_stem(PurePosixPath(file).name), []).append(file)
+    found: dict[str, str] = {}
+    stems = ids.map(lambda name: PurePosixPath(name).name)
+    alone = ~stems.duplicated(keep=False)
+    for name, stem, is_alone in zip(ids, stems, alone, strict=True):
+        near = by_stem.get(stem, [])
+        if "/" in name:
+            there = [f for f in near if f"/{_stem(f)}".endswith(f"/{name}") or f"/{name}".endswith(f"/{_stem(f)}")]
+            near = there or (near if is_alone else [])
+        if len(near) > 1:
+            raise DataError(
+                "Two files share one image id; keep one, or give the ids with their folders. "
+                f"Received: {path / near[0]} and {path / near[1]}"
+            )
+        if near:
+            found[name] = near[0]
+    return found, len(files)
 
 
 def _stem(value: object) -> str:
-    name = PurePosixPath(str(value).replace("\\", "/")).name
+    """A file name or path without the suffix of an image."""
+    name = str(value).replace("\\", "/").strip().removeprefix("./")
     suffix = PurePosixPath(name).suffix.lower()
     return name[: -len(suffix)] if suffix in IMAGE_SUFFIXES else name
 
 
 def _some(values: object, count: int = 5) -> str:
     listed = [str(v) for v in list(values)]  # type: ignore[call-overload]
-    return ", ".join(listed[:count]) + (f" and {len(listed) - count} more" if len(listed) > count else "")
+    return ", ".join(listed[:count]) + (f" and {len(listed) - count} others" if len(listed) > count else "")

@@ -93,6 +93,11 @@ def class_distribution(
     if balance == "oversample":
         seen = seen.assign(repeated=seen.sum(axis=1).max() - seen.sum(axis=1))
     figure = Figure(figsize=(13, 1.9 + 0.45 * len(classes)), layout="constrained")
+    if not seen.to_numpy().any():  # evaluation of a saved model
+        axes = figure.subplots()
+        _stacked_bars(axes, delivered.loc[:, delivered.sum() > 0], "images")
+        axes.invert_yaxis()
+        return figure
     left, right = figure.subplots(1, 2, sharey=True)
     _stacked_bars(left, delivered.loc[:, delivered.sum() > 0], "images before balancing")
     note = ", each class weighed to the same total" if balance == "class_weight" else ""

@@ -1,5 +1,6 @@
 """The result of a run on the terminal."""
 
+from statistics import mean, stdev
 from urllib.parse import unquote, urlparse
 
 from rich.markup import escape
@@ -9,7 +10,7 @@ from melanoma.evaluation.evaluate import Evaluation
 from melanoma.terminal import out
 from melanoma.tracking.store import ui_command, without_password
 
-__all__ = ["show_difference", "show_result"]
+__all__ = ["show_difference", "show_result", "show_spread"]
 
 
 def show_result(evaluations: list[Evaluation], run_id: str, uri: str, model: str | None) -> None:
@@ -27,6 +28,19 @@ def show_result(evaluations: list[Evaluation], run_id: str, uri: str, model: str
         console.print(f"Model    {model}   (melanoma predict model={run_id} input=IMAGE)", soft_wrap=True, markup=False)
     console.print(f"Figures  {figures_folder(run_id)}", soft_wrap=True, markup=False)
     console.print(f"Compare  {ui_command(uri)}", soft_wrap=True, markup=False)
+
+
+def show_spread(evaluations: list[Evaluation]) -> None:
+    """Print the mean and standard deviation of the headline metrics over several runs."""
+    table = Table(title=f"Over {len(evaluations)} runs", title_justify="left")
+    for title in ("metric", "mean", "standard deviation", "lowest", "highest"):
+        table.add_column(title)
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "auc"):
+        values = [evaluation.metrics[name] for evaluation in evaluations if name in evaluation.metrics]
+        if len(values) > 1:
+            numbers = (mean(values), stdev(values), min(values), max(values))
+            table.add_row(name, *(f"{number:.3f}" for number in numbers))
+    out().print(table)
 
 
 def show_difference(published: list[Evaluation], clean: list[Evaluation], run_id: str, uri: str) -> None:

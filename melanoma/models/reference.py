@@ -33,8 +33,10 @@ def plain_cnn(
         A model from (n, image_size, image_size, 3) in 0 to 255 to logits.
 
     Raises:
-        ValueError: the image is too small for so many poolings.
+        ValueError: no filters, or the image is too small for so many poolings.
     """
+    if not filters:
+        raise ValueError("model.filters must name the channels of one convolution or more. Received: []")
     inputs = keras.Input((image_size, image_size, 3), name="image")
     x = layers.Rescaling(1 / 255)(inputs)
     for number, channels in enumerate(filters):

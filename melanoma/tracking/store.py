@@ -3,10 +3,12 @@
 import os
 import re
 import shlex
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -16,6 +18,8 @@ from melanoma.paths import project_root
 # A bar for each small file that MLflow copies says nothing to a user.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
+_PATIENCE = 10  # seconds
+
 __all__ = ["prepare_experiment", "tracking_uri", "ui_command", "without_password"]
 
 
@@ -23,11 +27,33 @@ def tracking_uri(configured: str | None) -> str:
     """`tracking.uri`, else MLFLOW_TRACKING_URI, else `mlflow.db` in the project's root.
 
     Under `mlflow run` the store is that of the run which MLflow made, whatever is configured.
+
+    Raises:
+        ConfigError: nothing answers at the address of a server.
     """
     environment = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = configured or environment or f"sqlite:///{project_root() / 'mlflow.db'}"
     if os.environ.get("MLFLOW_RUN_ID") and environment:
-        return environment
-    return configured or environment or f"sqlite:///{project_root() / 'mlflow.db'}"
+        uri = environment
+    _refuse_unreachable(uri)
+    return uri
+
+
+def _refuse_unreachable(uri: str) -> None:
+    """MLflow would try for minutes, without a word."""
+    address = urlsplit(uri)
+    if address.scheme not in ("http", "https") or os.environ.get("HTTPS_PROXY") or os.environ.get("HTTP_PROXY"):
+        return
+    try:
+        port = address.port or {"http": 80, "https": 443}[address.scheme]
+        socket.create_connection((address.hostname or "", port), timeout=_PATIENCE).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            [
+                "The MLflow server cannot be reached; start it, or give another tracking.uri or MLFLOW_TRACKING_URI "
+                f"({error}). Received: {without_password(uri)}"
+            ]
+        ) from error
 
 
 def prepare_experiment(uri: str, experiment: str | None) -> str | None:

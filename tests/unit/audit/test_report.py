@@ -91,13 +91,3 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, faulty):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cannot be written.*Received: audit\.output=.*file/report"):
         write_report(faulty, "mine", tmp_path / "file/report")
-
-
-def test_a_file_name_that_is_not_utf_8_is_reported(tmp_path, audit):
-    for i, name in enumerate(["a/1.png", "a/\udcff.png", "b/2.png"]):
-        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(i // 2).integers(0, 256, (70, 70, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(tmp_path / "set" / name)
-    page = write_report(audit(tmp_path / "set"), "set", tmp_path / "report")
-    report = json.loads(page.with_name("audit.json").read_text(encoding="utf-8"))
-    assert report["exact_duplicate_groups"] == [["a/1.png", "a/\udcff.png"]]

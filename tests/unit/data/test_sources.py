@@ -8,7 +8,7 @@ import pytest
 
 from melanoma.data.cache import entries
 from melanoma.data.progress import SilentProgress
-from melanoma.data.sources import Source, class_folders, open_path, synthetic
+from melanoma.data.sources import Source, class_folders, image_files, open_path, synthetic
 from melanoma.errors import DataError
 
 
@@ -192,3 +192,21 @@ def test_synthetic_refuses_what_does_not_fit(common, path, arguments, message):
     with pytest.raises(DataError, match=message):
         synthetic(path, **arguments, **common)
     assert entries(common["cache"]) == []
+
+
+def test_a_file_whose_name_is_not_utf_8_is_passed_over_and_told(tmp_path, caplog):
+    for name in ("a/1.jpg", "a/\udcff.jpg", "b/1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with caplog.at_level("WARNING", "melanoma"):
+        assert [file.name for file in image_files(tmp_path)] == ["1.jpg", "1.jpg"]
+    assert "not UTF-8" in caplog.text
+    assert "udcff.jpg" in caplog.text
+
+
+def test_a_class_folder_whose_name_is_not_utf_8_is_refused(tmp_path):
+    for name in ("a", "\udcff"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    with pytest.raises(DataError, match="must be UTF-8; rename it"):
+        class_folders(tmp_path, cache=tmp_path, progress=SilentProgress())

@@ -85,7 +85,7 @@ def test_a_delivered_validation_set_is_kept(parts):
 
 
 def test_official_without_a_delivered_test_set_is_refused():
-    with pytest.raises(DataError, match=r"split=official needs a delivered test folder.*Received: parts \['train'\]"):
+    with pytest.raises(DataError, match=r"split=official needs a delivered test folder.*Received: parts train"):
         split(delivered(train=SIZES), "official")
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from melanoma.data.groups import grouped
+from melanoma.data.progress import SilentProgress
 from melanoma.data.sources import Source
 from melanoma.data.tables import metadata_table, with_metadata
 from melanoma.errors import DataError
@@ -268,7 +269,7 @@ def test_a_table_of_metadata_may_be_elsewhere(told, tmp_path, monkeypatch):
         (
             "id\nISIC_1\nISIC_2\n",
             {},
-            r"No image has a row.*'id'.*Received: x, y, z and 1 more as images, ISIC_1, ISIC_2",
+            r"No image has a row.*'id'.*Received: x, y, z and 1 others as images, ISIC_1, ISIC_2",
         ),
         ("", {}, r"cannot be read as CSV.*t\.csv"),
     ],
@@ -289,3 +290,20 @@ def test_numbers_as_labels_can_be_named_although_an_image_has_no_row(tmp_path):
         labels={"0": "a", "1": "b"},
     )
     assert list(source.table.metadata_label) == [("a",), ("b",), ()]
+
+
+def test_files_of_one_name_in_several_folders_are_told_by_their_path(tmp_path):
+    for name in ("a/0.jpg", "a/1.jpg", "b/0.jpg", "b/1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "t.csv").write_text("file,dx\na/0.jpg,x\nb/0.jpg,y\nb/1,y\nsomewhere/else/a/1.jpg,x\n")
+    common = {"cache": tmp_path, "progress": SilentProgress()}
+    source = metadata_table(tmp_path, table="t.csv", image_column="file", label_column="dx", **common)
+    labels = dict(zip(source.table.path, source.table.label, strict=True))
+    assert labels == {"a/0.jpg": "x", "a/1.jpg": "x", "b/0.jpg": "y", "b/1.jpg": "y"}
+    (tmp_path / "t.csv").write_text("file,dx\n0,x\n1,y\n")
+    with pytest.raises(DataError, match="Two files share one image id"):
+        metadata_table(tmp_path, table="t.csv", image_column="file", label_column="dx", **common)
+    (tmp_path / "t.csv").write_text("file,dx\nc/0.jpg,x\nd/0.jpg,y\n")
+    with pytest.raises(DataError, match="2 of 2 rows have no image file"):
+        metadata_table(tmp_path, table="t.csv", image_column="file", label_column="dx", **common)
