@@ -50,9 +50,11 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
         import mlflow
 
         from melanoma.evaluation.evaluate import evaluate
+        from melanoma.evaluation.operating_point import OperatingPoint
         from melanoma.evaluation.predict import predict_probabilities
         from melanoma.evaluation.summary import show_result
         from melanoma.tracking import log as tracking_log
+        from melanoma.tracking import log_evaluation
         from melanoma.tracking.models import images_seen_by, load_saved_model, model_address, split_of
         from melanoma.tracking.run import tracked_run
 
@@ -107,7 +109,12 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
                 confidence=settings.evaluation.confidence,
                 seed=settings.seed,
             )
-            tracking_log.log_evaluations(run, [evaluation], protocol, dataset, settings.seed)
+            points = [
+                OperatingPoint(*one, "chosen when the model was trained") for one in saved.operating_points.items()
+            ]
+            log_evaluation.log_evaluations(run, [evaluation], protocol, dataset, settings.seed, points)
+            log_evaluation.log_operating_points(run, [evaluation], points)
+            log_evaluation.log_subgroups(run, evaluation, settings.evaluation, settings.seed)
         finally:
             run.log_file(str(log_file), "logs")
     show_result([evaluation], run.id, uri, None)

@@ -21,6 +21,7 @@ from melanoma.tracking.store import tracking_uri
 
 if TYPE_CHECKING:
     from melanoma.evaluation.evaluate import Evaluation
+    from melanoma.evaluation.operating_point import OperatingPoint
 
 __all__ = ["Experiment", "Result", "run_experiment", "train"]
 
@@ -121,6 +122,7 @@ def run_experiment(
     from melanoma.evaluation.evaluate import evaluate_parts
     from melanoma.models.weights import initial_weights
     from melanoma.tracking import log as tracking_log
+    from melanoma.tracking import log_evaluation
     from melanoma.tracking.models import load_saved_model, save_model
     from melanoma.tracking.run import tracked_run
     from melanoma.training.hardware import prepare
@@ -168,10 +170,16 @@ def run_experiment(
             )
             tracking_log.log_fit(run, fitted, experiment.folder / "profile")
             tracking_log.log_samples(run, dataset, fitted.augment, settings.seed)
-            evaluations = evaluate_parts(fitted.model, dataset, settings.evaluation, settings.data.views, settings.seed)
-            tracking_log.log_evaluations(run, evaluations, protocol, dataset, settings.seed)
+            model, temperature = _calibrated(fitted.model, dataset, settings)
+            evaluations = evaluate_parts(model, dataset, settings.evaluation, settings.data.views, settings.seed)
+            points = _operating_points(evaluations[0], settings)
+            log_evaluation.log_evaluations(run, evaluations, protocol, dataset, settings.seed, points)
+            log_evaluation.log_operating_points(run, evaluations, points)
+            log_evaluation.log_subgroups(run, evaluations[-1], settings.evaluation, settings.seed)
+            if temperature is not None:
+                log_evaluation.log_calibration(run, evaluations, temperature)
             address = save_model(
-                fitted.model,
+                model,
                 classes=dataset.classes,
                 image_size=settings.data.image_size,
                 resize=settings.data.resize,
@@ -181,11 +189,40 @@ def run_experiment(
                     "protocol": protocol,
                     "fingerprint": dataset.fingerprint,
                     "max_megapixels": settings.data.max_megapixels,
+                    "operating_points": {point.question: point.threshold for point in points},
                 },
             )
         finally:
             run.log_file(str(experiment.log_file), "logs")
     return Result(run.id, evaluations, address)
+
+
+def _calibrated(model: Any, dataset: Dataset, settings: TrainConfig) -> tuple[Any, float | None]:
+    """The model whose probabilities fit the validation images, and its temperature; itself where that is not wanted."""
+    from melanoma.evaluation.calibration import fitted_temperature
+    from melanoma.evaluation.predict import predict_probabilities
+    from melanoma.models.build import with_temperature
+
+    if settings.evaluation.calibration == "none":
+        return model, None
+    rows = dataset.part("validation")
+    probabilities = predict_probabilities(
+        model, dataset.store, rows.row.to_numpy(), batch_size=settings.evaluation.batch_size
+    )
+    temperature = fitted_temperature(rows.target.to_numpy(), probabilities)
+    return with_temperature(model, temperature), temperature
+
+
+def _operating_points(validation: "Evaluation", settings: TrainConfig) -> list["OperatingPoint"]:
+    from melanoma.evaluation.operating_point import chosen_points
+
+    return chosen_points(
+        validation.rows.target.to_numpy(),
+        validation.probabilities,
+        validation.classes,
+        validation.views,
+        settings.evaluation.operating_point,
+    )
 
 
 def _audited_and_prepared(experiment: Experiment) -> tuple[Audit, Dataset]:

@@ -19,6 +19,7 @@ from melanoma.evaluation.summary import show_difference, show_result, show_sprea
 from melanoma.pipeline import Experiment, Result, run_experiment
 from melanoma.stages import audited, balanced, cleaned, decoded, prepared
 from melanoma.tracking import log as tracking_log
+from melanoma.tracking import log_evaluation
 from melanoma.tracking.run import Run, tracked_run
 
 __all__ = ["compare_protocols", "cross_validate"]
@@ -44,8 +45,9 @@ def cross_validate(experiment: Experiment) -> Result:
             results[name] = run_experiment(experiment, fold, name=name, nested=True)
             _forget()
         pooled = _pooled(experiment, dataset.classes, [result.evaluations[-1] for result in results.values()])
-        tracking_log.log_folds(run, dataset, folds, {name: r.evaluations for name, r in results.items()}, pooled)
-        tracking_log.log_evaluations(run, [pooled], experiment.tags["melanoma.protocol"], dataset, settings.seed)
+        log_evaluation.log_folds(run, dataset, folds, {name: r.evaluations for name, r in results.items()}, pooled)
+        log_evaluation.log_evaluations(run, [pooled], experiment.tags["melanoma.protocol"], dataset, settings.seed)
+        log_evaluation.log_subgroups(run, pooled, settings.evaluation, settings.seed)
     show_result([pooled], run.id, experiment.uri, None)
     show_spread([result.evaluations[-1] for result in results.values()])
     return Result(run.id, [pooled], None)
@@ -71,7 +73,7 @@ def compare_protocols(experiment: Experiment) -> Result:
             _forget()
         difference = _difference({name: result.metrics for name, result in results.items()})
         run.log_metrics(difference)
-        tracking_log.log_difference(run, results["published"].evaluations, results["clean"].evaluations)
+        log_evaluation.log_difference(run, results["published"].evaluations, results["clean"].evaluations)
     show_difference(results["published"].evaluations, results["clean"].evaluations, run.id, experiment.uri)
     return Result(run.id, results["clean"].evaluations, results["clean"].model)
 

@@ -50,6 +50,10 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "evaluation.bootstrap": (lambda v: v >= 0, "at least 0"),
     "evaluation.confidence": (lambda v: 0 < v < 1, "between 0 and 1"),
     "evaluation.batch_size": (lambda v: v >= 1, "at least 1"),
+    "evaluation.operating_point.sensitivity": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
+    "evaluation.operating_point.cost_ratio": (lambda v: v > 0, "above 0"),
+    "evaluation.operating_point.threshold": (lambda v: 0 <= v <= 1, "from 0 to 1"),
+    "evaluation.subgroup_minimum": (lambda v: v >= 2, "at least 2"),
     "debug.train_batches": (lambda v: v >= 1, "at least 1, or null"),
     "batch_size": (lambda v: v >= 1, "at least 1"),
 }

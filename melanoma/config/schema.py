@@ -20,6 +20,7 @@ __all__ = [
     "EvaluateConfig",
     "EvaluationConfig",
     "ModelConfig",
+    "OperatingPointConfig",
     "PredictConfig",
     "SplitConfig",
     "TrackingConfig",
@@ -193,12 +194,26 @@ class TrainingConfig:
 
 
 @dataclass
+class OperatingPointConfig:
+    """How the threshold of each question with two answers is chosen on validation."""
+
+    rule: Literal["sensitivity", "youden", "cost", "fixed"] = "sensitivity"
+    sensitivity: float = 0.95
+    cost_ratio: float = 20.0
+    threshold: float = 0.5
+
+
+@dataclass
 class EvaluationConfig:
     """How predictions are measured."""
 
     bootstrap: int = 1000
     confidence: float = 0.95
     batch_size: int = 64
+    calibration: Literal["none", "temperature"] = "none"
+    operating_point: OperatingPointConfig = field(default_factory=OperatingPointConfig)
+    subgroups: list[str] = field(default_factory=list)
+    subgroup_minimum: int = 30
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Figures of probabilities: ROC, precision-recall, reliability, distributions of scores, and the worst mistakes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -27,10 +27,15 @@ _COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#0
 Points = Callable[[Curve], tuple[NDArray, NDArray]]
 
 
-def roc_figure(evaluation: Evaluation, seed: int) -> Figure | None:
+def roc_figure(evaluation: Evaluation, seed: int, thresholds: Mapping[str, float] | None = None) -> Figure | None:
     """ROC curves: of each question with two answers with its 95% band, and of each class against the rest.
 
     None where a single class occurs.
+
+    Args:
+        evaluation: of a part.
+        seed: of the band's resamples.
+        thresholds: operating point of each question, drawn on its curve.
     """
 
     def dress(axes: Axes) -> None:
@@ -38,7 +43,16 @@ def roc_figure(evaluation: Evaluation, seed: int) -> Figure | None:
         axes.set_xlabel("1 - specificity")
         axes.set_ylabel("sensitivity")
 
-    return _curves(evaluation, seed, lambda c: (c.fpr, c.tpr), "auc", "AUC", dress)
+    figure = _curves(evaluation, seed, lambda c: (c.fpr, c.tpr), "auc", "AUC", dress)
+    for axes, (prefix, (positive, scores)) in zip(
+        figure.axes if figure else (), _asked(evaluation).items(), strict=False
+    ):
+        threshold = (thresholds or {}).get(_question(evaluation, prefix))
+        if threshold is not None:
+            tpr, fpr = (scores[positive] >= threshold).mean(), (scores[~positive] >= threshold).mean()
+            axes.plot(fpr, tpr, "o", color=ORANGE, markersize=8, label=f"operating point ({tpr:.2f} at {1 - fpr:.2f})")
+            axes.legend(frameon=False, fontsize=9, loc="best")
+    return figure
 
 
 def precision_recall_figure(evaluation: Evaluation, seed: int) -> Figure | None:

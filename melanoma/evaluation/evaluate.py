@@ -48,6 +48,12 @@ class Evaluation:
             named[f"{self.part}/{name}_ci_low"], named[f"{self.part}/{name}_ci_high"] = low, high
         return named
 
+    def with_probabilities(self, probabilities: NDArray[np.float64]) -> "Evaluation":
+        """The same images with other probabilities, without intervals."""
+        return evaluate(
+            self.part, self.rows, probabilities, self.classes, views=self.views, resamples=0, confidence=0.95, seed=0
+        )
+
     def text_of(self, name: str) -> str:
         """A metric with its interval, as `0.785 [0.730, 0.840]`; `-` where it is not defined."""
         if name not in self.metrics:

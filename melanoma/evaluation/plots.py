@@ -11,8 +11,17 @@ from numpy.typing import NDArray
 from melanoma.audit.findings import Audit
 from melanoma.data.decode import decode
 from melanoma.evaluation.evaluate import Evaluation, normalized
+from melanoma.evaluation.subgroups import Subgroup
 
-__all__ = ["class_distribution", "cluster_figure", "confusion_figure", "image_grid", "plain", "training_curves"]
+__all__ = [
+    "class_distribution",
+    "cluster_figure",
+    "confusion_figure",
+    "image_grid",
+    "plain",
+    "subgroup_figure",
+    "training_curves",
+]
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#666666"
 LIGHT_BLUE, LIGHT_GREY = "#56B4E9", "#BBBBBB"
@@ -145,6 +154,36 @@ def cluster_figure(audit: Audit, clusters: Sequence[Sequence[str]], rows: int = 
             axes.imshow(decode(audit.root / path, size=128, max_pixels=float("inf")))
             axes.set_title(plain([f"{row.label}{f' ({row.part})' if row.part else ''}"])[0], fontsize=8)
     figure.suptitle(f"Copies in the data set ({len(shown)} of {len(distinct)} clusters)", fontsize=11)
+    return figure
+
+
+def subgroup_figure(subgroups: Sequence[Subgroup], whole: Evaluation, metric: str) -> Figure:
+    """A forest plot: one metric of each subgroup with its interval, and of all images.
+
+    Args:
+        subgroups: those that are too small to assess are named with their number of images.
+        whole: of all images.
+        metric: by its name.
+    """
+    figure = Figure(figsize=(8, 1.4 + 0.34 * (len(subgroups) + 1)), layout="constrained")
+    axes = figure.subplots()
+    rows = [("all", len(whole.rows), whole.metrics, whole.intervals)]
+    rows += [(f"{one.column}: {one.value}", one.images, one.metrics, one.intervals) for one in subgroups]
+    for position, (_, _, metrics, intervals) in enumerate(rows):
+        if metric not in metrics:
+            axes.text(0.5, position, "not assessed", va="center", ha="center", color=GREY, fontsize=9)
+            continue
+        low, high = intervals.get(metric, (metrics[metric], metrics[metric]))
+        axes.plot([low, high], [position, position], color=BLUE if position else GREY, linewidth=2)
+        axes.plot(metrics[metric], position, "s", color=BLUE if position else GREY, markersize=6)
+    if metric in whole.metrics:
+        axes.axvline(whole.metrics[metric], color=GREY, linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(rows)), plain([f"{name}  (n={count})" for name, count, _, _ in rows]))
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, 1.02)
+    axes.set_xlabel(metric)
+    axes.set_title(f"{whole.part.capitalize()}: {plain([metric])[0]} by subgroup", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

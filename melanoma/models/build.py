@@ -9,7 +9,15 @@ from keras import layers
 
 from melanoma.errors import ConfigError, ModelError
 
-__all__ = ["build_network", "copy_weights", "head", "load_model_file", "load_weights_file", "with_probabilities"]
+__all__ = [
+    "build_network",
+    "copy_weights",
+    "head",
+    "load_model_file",
+    "load_weights_file",
+    "with_probabilities",
+    "with_temperature",
+]
 
 HEAD = "head"
 
@@ -50,6 +58,14 @@ def with_probabilities(network: keras.Model) -> keras.Model:
         logits = layers.Concatenate(dtype="float32")([keras.ops.zeros_like(logits), logits])
     probabilities = layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
     return keras.Model(network.input, probabilities, name="melanoma")
+
+
+def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
+    """A model of `with_probabilities` whose logits are divided by a temperature."""
+    logits = model.get_layer("probabilities").input
+    scaled = layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)
+    probabilities = layers.Activation("softmax", dtype="float32", name="probabilities")(scaled)
+    return keras.Model(model.input, probabilities, name="melanoma")
 
 
 def copy_weights(source: keras.Model, target: keras.Model, with_head: bool = True) -> bool:

@@ -8,9 +8,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import pandas as pd
 import yaml
-from matplotlib.figure import Figure
 from mlflow.data.sources import LocalArtifactDatasetSource
 
 from melanoma.audit.findings import Audit
@@ -19,8 +17,7 @@ from melanoma.data.cache import content_key
 from melanoma.data.dataset import Dataset
 from melanoma.data.split import PARTS, REMOVED
 from melanoma.data.split_file import shared_with_training
-from melanoma.evaluation import curve_plots, plots
-from melanoma.evaluation.evaluate import Evaluation, confusion_json, predictions_table
+from melanoma.evaluation import plots
 from melanoma.tracking.models import SavedModel, images_seen_by
 from melanoma.tracking.run import Run, flattened
 from melanoma.tracking.source import git_diff, installed_packages
@@ -33,16 +30,12 @@ __all__ = [
     "log_audit",
     "log_config",
     "log_dataset",
-    "log_difference",
-    "log_evaluations",
     "log_fit",
-    "log_folds",
     "log_samples",
 ]
 
 _SAMPLES = 8
 _FEW = 10  # images of a class below which its training set is called small
-_HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "auc")
 log = logging.getLogger("melanoma")
 
 
@@ -154,37 +147,6 @@ def log_samples(run: Run, dataset: Dataset, augment: Any, seed: int) -> None:
     run.log_figure(figure, "augmentation_samples")
 
 
-def log_evaluations(run: Run, evaluations: list[Evaluation], protocol: str, dataset: Dataset, seed: int) -> None:
-    """Metrics with intervals, confusion matrices and predictions of each part.
-
-    The figures of the test set carry the plain names; those of another part begin with its name.
-    """
-    for evaluation in evaluations:
-        run.log_metrics(evaluation.named_metrics())
-        prefix = "" if evaluation.part == "test" else f"{evaluation.part}_"
-        for name, figure in _figures(evaluation, dataset, seed).items():
-            if figure is not None:
-                run.log_figure(figure, f"{prefix}{name}", vector=evaluation.part == "test" and "mistakes" not in name)
-    run.set_tags({"mlflow.note.content": f"{_warning(protocol)}{_description(evaluations)}"})
-    run.log_json(confusion_json(evaluations), "evaluation/confusion_matrix.json")
-    run.log_text(predictions_table(evaluations).to_csv(index=False), "evaluation/predictions.csv")
-
-
-def _figures(evaluation: Evaluation, dataset: Dataset, seed: int) -> dict[str, Figure | None]:
-    """All that is drawn of a test set; of validation what is used to choose a model."""
-    figures = {
-        "confusion_matrix": plots.confusion_figure(evaluation, shares=False),
-        "confusion_matrix_normalized": plots.confusion_figure(evaluation, shares=True),
-        "roc": curve_plots.roc_figure(evaluation, seed),
-        "reliability": curve_plots.reliability_figure(evaluation),
-    }
-    if evaluation.part == "test":
-        figures["precision_recall"] = curve_plots.precision_recall_figure(evaluation, seed)
-        figures["score_distributions"] = curve_plots.score_figure(evaluation)
-        figures["confident_mistakes"] = curve_plots.confident_mistakes(evaluation, dataset.pixels)
-    return figures
-
-
 def log_ancestor(run: Run, ancestor: SavedModel, dataset: Dataset, protocol: str) -> None:
     """The model that a run starts from, and whether that one was trained or tuned on test images of this run."""
     if ancestor.run_id is None:
@@ -206,56 +168,6 @@ def log_fit(run: Run, fitted: Fitted, profile: Path) -> None:
     run.log_metrics({"fit/best_epoch": fitted.epoch, "fit/epochs": len(fitted.history)})
     if profile.is_dir():
         run.log_file(str(profile), "profile")
-
-
-def log_folds(
-    run: Run,
-    dataset: Dataset,
-    folds: dict[str, pd.Series],
-    evaluations: dict[str, list[Evaluation]],
-    pooled: Evaluation,
-) -> None:
-    """Which images each fold tests, and how its metrics spread: `<part>/<metric>_mean` and `_std` over the folds."""
-    table = dataset.table[["path", "label", "sha256", "cluster", "group"]].assign(fold="")
-    for name, parts in folds.items():
-        table.loc[parts == "test", "fold"] = name
-    run.log_text(table.to_csv(index=False), "data/folds.csv")
-    run.set_tags({"melanoma.data.fingerprint": dataset.fingerprint})
-    run.log_metrics({"data/images/test": len(pooled.rows), "folds": len(folds)})
-    values = pd.DataFrame(
-        [{f"{e.part}/{k}": v for e in parts for k, v in e.metrics.items()} for parts in evaluations.values()],
-        index=list(evaluations),
-    )
-    run.log_metrics({f"{name}_mean": value for name, value in values.mean().items()})
-    run.log_metrics({f"{name}_std": value for name, value in values.std(ddof=1).items()})
-    run.log_text(values.to_csv(index_label="fold"), "evaluation/folds.csv")
-
-
-def log_difference(run: Run, published: list[Evaluation], clean: list[Evaluation]) -> None:
-    """The two protocols side by side, as the run's description."""
-    lines = ["| part | metric | published protocol | clean protocol | inflation |", "|---|---|---|---|---|"]
-    for one, other in zip(published, clean, strict=True):
-        for name in _HEADLINES:
-            if name in one.metrics and name in other.metrics:
-                inflation = one.metrics[name] - other.metrics[name]
-                cells = (one.part, name, one.text_of(name), other.text_of(name), f"{inflation:+.3f}")
-                lines.append(f"| {' | '.join(cells)} |")
-    run.set_tags({"mlflow.note.content": "\n".join(lines)})
-
-
-def _warning(protocol: str) -> str:
-    if protocol == "clean":
-        return ""
-    return f"**Not a clean result.** Shortcuts taken: {protocol}. These numbers cannot be compared with clean ones.\n\n"
-
-
-def _description(evaluations: list[Evaluation]) -> str:
-    """The headline metrics as a table in the run's description, which MLflow shows on top."""
-    lines = ["| part | images | " + " | ".join(_HEADLINES) + " |", "|---" * (len(_HEADLINES) + 2) + "|"]
-    for evaluation in evaluations:
-        cells = [evaluation.text_of(name) for name in _HEADLINES]
-        lines.append(f"| {evaluation.part} | {len(evaluation.rows)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def _with(protocol: str, shortcut: str) -> str:

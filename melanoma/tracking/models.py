@@ -37,6 +37,7 @@ class SavedModel:
         resize: see `melanoma.data.decode.decode`.
         run_id: of the run that trained it, or None.
         max_megapixels: larger images were refused in training.
+        operating_points: threshold of each question with two answers, chosen on validation.
     """
 
     keras_model: keras.Model
@@ -45,6 +46,7 @@ class SavedModel:
     resize: Literal["stretch", "crop", "pad"]
     run_id: str | None
     max_megapixels: float
+    operating_points: dict[str, float]
 
 
 def save_model(
@@ -126,6 +128,7 @@ def load_saved_model(model: str) -> SavedModel:
         metadata.get("resize", "stretch"),
         info.run_id,
         float(metadata.get("max_megapixels", 50.0)),
+        {str(name): float(threshold) for name, threshold in metadata.get("operating_points", {}).items()},
     )
 
 

@@ -39,6 +39,18 @@ def test_every_leaf_of_the_resolved_config_is_a_parameter(trained: Trained):
     assert "model=m1" in overrides
 
 
+def test_the_operating_point_is_chosen_on_validation_and_kept_with_the_model(trained: Trained):
+    metrics = trained.run.data.metrics
+    threshold = metrics["operating_point/malignant/threshold"]
+    assert metrics["validation/operating_point/malignant/sensitivity"] >= 0.95
+    assert "test/operating_point/malignant/missed_per_1000" in metrics
+    points = json.loads(trained.download("evaluation/operating_points.json").read_text())["points"]
+    assert points[0]["threshold"] == pytest.approx(threshold)
+    mlflow.set_tracking_uri(trained.uri)
+    info = mlflow.models.get_model_info(f"runs:/{trained.run.info.run_id}/model")
+    assert info.metadata["operating_points"] == {"malignant": pytest.approx(threshold)}
+
+
 @pytest.mark.parametrize(
     "name",
     ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/auc", "learning_rate", "seconds_per_epoch",

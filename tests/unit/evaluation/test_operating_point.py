@@ -1,0 +1,77 @@
+"""Thresholds chosen by each rule, and what they cost, by hand."""
+
+import numpy as np
+import pytest
+
+from melanoma.config.schema import OperatingPointConfig
+from melanoma.evaluation.operating_point import OperatingPoint, applied, chosen_points
+
+# Ten negatives at 0.05, 0.15, ... 0.95 and five positives.
+SCORES = np.r_[np.arange(10) / 10 + 0.05, 0.99, 0.88, 0.62, 0.41, 0.12]
+TARGETS = np.r_[np.zeros(10), np.ones(5)].astype(int)
+BINARY = np.stack([1 - SCORES, SCORES], axis=1)
+
+
+def chosen(**settings) -> OperatingPoint:
+    [point] = chosen_points(TARGETS, BINARY, ["benign", "malignant"], {}, OperatingPointConfig(**settings))
+    return point
+
+
+@pytest.mark.parametrize(
+    ("sensitivity", "threshold"), [(0.2, 0.99), (0.4, 0.88), (0.6, 0.62), (0.61, 0.41), (0.8, 0.41), (0.95, 0.12)]
+)
+def test_the_highest_threshold_that_finds_enough(sensitivity, threshold):
+    point = chosen(sensitivity=sensitivity)
+    assert (point.question, point.threshold) == ("malignant", threshold)
+    assert applied(point, TARGETS, BINARY, ["benign", "malignant"], {})["sensitivity"] >= sensitivity
+
+
+def test_youden_maximises_the_sum():
+    point = chosen(rule="youden")
+    sums = [(SCORES[10:] >= t).mean() + (SCORES[:10] < t).mean() for t in SCORES]
+    found = applied(point, TARGETS, BINARY, ["benign", "malignant"], {})
+    assert found["sensitivity"] + found["specificity"] == pytest.approx(max(sums))
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1, 3, 100])
+def test_cost_is_least(ratio):
+    point = chosen(rule="cost", cost_ratio=ratio)
+    costs = [ratio * (SCORES[10:] < t).sum() + (SCORES[:10] >= t).sum() for t in SCORES]
+    at = point.threshold
+    assert ratio * (SCORES[10:] < at).sum() + (SCORES[:10] >= at).sum() == min(costs)
+
+
+def test_a_fixed_threshold_stays():
+    assert chosen(rule="fixed", threshold=0.5).threshold == 0.5
+
+
+def test_what_a_threshold_finds_and_costs():
+    point = OperatingPoint("malignant", 0.5, "")
+    found = applied(point, TARGETS, BINARY, ["benign", "malignant"], {})
+    # Three of five found, five of ten negatives referred.
+    assert found == pytest.approx(
+        {"sensitivity": 0.6, "specificity": 0.5, "precision": 3 / 8, "referred": 8 / 15, "referrals_per_found": 8 / 3,
+         "missed_per_1000": 2000 / 15}
+    )  # fmt: skip
+
+
+def test_what_is_not_defined_is_left_out():
+    found = applied(OperatingPoint("malignant", 2.0, ""), TARGETS, BINARY, ["benign", "malignant"], {})
+    assert "precision" not in found
+    assert "referrals_per_found" not in found
+    assert found["sensitivity"] == 0
+
+
+def test_each_question_has_a_threshold_of_its_own():
+    rng = np.random.default_rng(0)
+    targets, probabilities = rng.integers(0, 3, 90), rng.dirichlet(np.ones(3), 90)
+    views = {"malignant": ["b", "c"], "melanoma": ["c"]}
+    points = chosen_points(targets, probabilities, list("abc"), views, OperatingPointConfig())
+    assert [point.question for point in points] == ["malignant", "melanoma"]
+    for point in points:
+        assert applied(point, targets, probabilities, list("abc"), views)["sensitivity"] >= 0.95
+    assert applied(points[0], targets, probabilities, list("abc"), {}) == {}
+
+
+def test_without_positives_there_is_no_threshold():
+    assert chosen_points(np.zeros(15, int), BINARY, ["benign", "malignant"], {}, OperatingPointConfig()) == []
