@@ -1,4 +1,4 @@
-"""Helpers for the audit's tests: an empty cache, drawn lesions, and audits of folders."""
+"""Helpers for the audit's tests: drawn lesions, and audits of folders."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,21 +13,7 @@ from melanoma.audit.audit import audit_source
 from melanoma.audit.findings import Audit
 from melanoma.config.schema import AuditConfig
 from melanoma.data.lesions import SKIN_TONES, class_names, draw_lesion, lesion_style
-from melanoma.data.progress import SilentProgress
 from melanoma.data.sources import class_folders
-
-
-@pytest.fixture
-def cache(tmp_path) -> Path:
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def common(cache) -> dict[str, Any]:
-    """The arguments that most functions of the package share."""
-    return {"cache": cache, "progress": SilentProgress()}
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from melanoma.data.progress import SilentProgress
-
 NOBODY = 65534
 
 
@@ -50,19 +48,6 @@ def write_folders(write_image) -> Callable[..., Path]:
         return root
 
     return write
-
-
-@pytest.fixture
-def cache(tmp_path) -> Path:
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def common(cache) -> dict[str, Any]:
-    """The arguments that most functions of the package share."""
-    return {"cache": cache, "progress": SilentProgress()}
 
 
 @pytest.fixture
