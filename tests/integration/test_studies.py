@@ -92,6 +92,7 @@ def test_folds_test_every_image_once_and_are_pooled(store: str):
     assert "test/accuracy_ci_low" in parent.data.metrics
 
 
+@pytest.mark.slow
 def test_one_value_of_a_column_is_left_out_in_each_run(store: str):
     train(store, "split=leave_one_out_by", "split.column=sex")
     parent, children = parent_and_children(store)
