@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pandas as pd
 from rich.markup import escape
@@ -11,6 +10,7 @@ from rich.table import Table
 from melanoma.data.cache import write_atomically
 from melanoma.errors import DataError
 from melanoma.evaluation.paired import Comparison, compare_predictions
+from melanoma.pages import rendered
 from melanoma.terminal import out, quiet_native_imports
 from melanoma.tracking.store import tracking_uri
 
@@ -21,9 +21,6 @@ _HEADLINES = (
     "brier", "ece",
 )  # fmt: skip
 _FIGURES = ("roc", "confusion_matrix_normalized", "reliability", "training_curves", "confident_mistakes")
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("melanoma", "evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-)
 
 
 def compare_runs(
@@ -98,16 +95,17 @@ def compare_runs(
     _show([run.name for run in loaded], rows, sentences, images, part, warnings)
     if html is not None:
         figures = [(name, [figure_of(run.id, name) for run in loaded]) for name in _FIGURES]
-        page = _TEMPLATES.get_template("compare.html.j2").render(
-            names=[run.name for run in loaded],
-            ids=[run.id for run in loaded],
-            rows=rows,
-            sentences=sentences,
-            figures=[(name, pictures) for name, pictures in figures if any(pictures)],
-            images=images,
-            part=part,
-            warnings=warnings,
-        )
+        content = {
+            "names": [run.name for run in loaded],
+            "ids": [run.id for run in loaded],
+            "rows": rows,
+            "sentences": sentences,
+            "figures": [(name, pictures) for name, pictures in figures if any(pictures)],
+            "images": images,
+            "part": part,
+            "warnings": warnings,
+        }
+        page = rendered("evaluation", "compare.html.j2", content)
         try:
             write_atomically(html, page)
         except OSError as error:

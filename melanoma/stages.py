@@ -1,6 +1,7 @@
 """The stages of an experiment that come before the network: each from the configuration and what the last one gave."""
 
 import logging
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -50,17 +51,10 @@ def read_source(settings: DataConfig) -> Source:
         cache=cache_dir(),
         progress=TerminalProgress(),
     )
-    table = settings.metadata
-    if table.path is not None:
-        columns = {key: getattr(table, f"{key}_column") for key in ("lesion", "patient", "age", "sex", "site")}
-        source = with_metadata(
-            source,
-            table.path,
-            image_column=table.image_column,
-            label_column=table.label_column,
-            labels=table.labels,
-            **{f"{key}_column": column for key, column in columns.items()},
-        )
+    columns = asdict(settings.metadata)
+    path = columns.pop("path")
+    if path is not None:
+        source = with_metadata(source, path, **columns)
     for note in source.notes:
         log.warning("%s", note)
     return source
@@ -123,13 +117,13 @@ def decoded(settings: DataConfig, source: Source, least: int = 2) -> Dataset:
 
 def cleaned(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
     """Say which images belong together, and take out copies and contradictions."""
-    clusters = audit.table.set_index("path").cluster
+    seen = audit.table.set_index("path")
     if settings.protocol == "published":
-        return with_groups(dataset, clusters, [])
-    dataset = with_groups(dataset, clusters, group_columns(dataset.table, settings.split.group))
+        return with_groups(dataset, seen.cluster, [])
+    dataset = with_groups(dataset, seen.cluster, group_columns(dataset.table, settings.split.group))
     if settings.split.file is not None:
         return dataset  # the file says what is used
-    table = dataset.table.assign(pixels=dataset.table.path.map(audit.table.set_index("path").pixels))
+    table = dataset.table.assign(pixels=dataset.table.path.map(seen.pixels))
     delivered = settings.split.method in ("auto", "official") and bool((table.part == "test").any())
     reasons = apply_policy(
         table, duplicates=settings.audit.duplicates, conflicts=settings.audit.conflicts, keep_test=delivered
@@ -176,7 +170,7 @@ def prepared(settings: TrainConfig, source: Source, audit: Audit) -> Dataset:
     table = added.table.assign(
         group=range(len(added.table)), part=added.table.part.where(added.table.part == "test", "")
     )
-    return split(settings, Dataset(**{**vars(added), "table": table}))
+    return split(settings, replace(added, table=table))
 
 
 def shortcuts(settings: TrainConfig, columns: pd.Index) -> list[str]:

@@ -8,9 +8,7 @@
 3. Neighbours are aligned and compared: `melanoma.audit.alignment.similarity`.
 """
 
-import logging
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.fft import dctn
 from scipy.linalg import eigh
 
+from melanoma.audit.alignment import similarity
 from melanoma.data.cache import cached_folder, content_key
 from melanoma.data.progress import Progress
 
@@ -34,8 +33,6 @@ _SAMPLE = 1000  # images on which the projection is fitted
 _CROP = 0.06  # share of a side cropped for it
 _EXACT_UP_TO = 4000  # images; fewer are searched without an index
 _CHUNK = 512
-
-log = logging.getLogger("melanoma")
 
 
 def near_duplicates(
@@ -114,11 +111,11 @@ def neighbour_pairs(points: NDArray[np.float32], neighbours: int = NEIGHBOURS) -
 def _compared(
     thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64], progress: Progress
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    from melanoma.audit.alignment import similarity
-
     chunks = [pairs[i : i + _CHUNK] for i in range(0, len(pairs), _CHUNK)]
-    compare: Callable[[NDArray[np.int64]], NDArray[np.float32]]
-    compare = lambda chunk: similarity(thumbnails[chunk[:, 0]], thumbnails[chunk[:, 1]])  # noqa: E731
+
+    def compare(chunk: NDArray[np.int64]) -> NDArray[np.float32]:
+        return similarity(thumbnails[chunk[:, 0]], thumbnails[chunk[:, 1]])
+
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         found = list(progress.track(pool.map(compare, chunks), "Comparing images that look alike", len(chunks)))
     scores = np.concatenate([*found, np.empty(0, np.float32)])

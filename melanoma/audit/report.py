@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from melanoma.audit.findings import Audit
@@ -14,14 +13,12 @@ from melanoma.audit.names import FINDINGS
 from melanoma.data.cache import write_atomically
 from melanoma.data.decode import UnreadableImage, open_rgb
 from melanoma.errors import DataError
+from melanoma.pages import rendered
 
 __all__ = ["headlines", "write_report"]
 
 _THUMBNAIL = 112
 _SHOWN, _ACROSS = 24, 6  # clusters a section, images a cluster
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("melanoma", "audit"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-)
 
 
 def write_report(audit: Audit, name: str, folder: Path) -> Path:
@@ -38,7 +35,7 @@ def write_report(audit: Audit, name: str, folder: Path) -> Path:
     page = folder / "audit.html"
     try:
         write_atomically(folder / "audit.json", json.dumps(audit.report(), indent=2, ensure_ascii=False) + "\n")
-        write_atomically(page, _TEMPLATES.get_template("page.html.j2").render(_content(audit, name)))
+        write_atomically(page, rendered("audit", "page.html.j2", _content(audit, name)))
     except OSError as error:
         raise DataError(f"The report cannot be written ({error.strerror}). Received: audit.output={folder}") from error
     return page.absolute()

@@ -75,7 +75,7 @@ def compare_predictions(
         seed: of the bootstrap.
     """
     first, second = (metrics_of(targets, p, classes, views) for p in (model, reference))
-    asked = problems(targets, model, classes, views)
+    asked, of_reference = (problems(targets, p, classes, views) for p in (model, reference))
     wanted = [
         "accuracy",
         "balanced_accuracy",
@@ -90,18 +90,16 @@ def compare_predictions(
     for name in names:
         prefix = name.removesuffix("auc")
         if independent and name.endswith("auc") and prefix in asked and _testable(asked[prefix][0]):
-            scores = [problems(targets, p, classes, views)[prefix][1] for p in (model, reference)]
-            delong = auc_difference(asked[prefix][0], scores[0], scores[1], confidence)
+            positive, scores = asked[prefix]
+            delong = auc_difference(positive, scores, of_reference[prefix][1], confidence)
             found.append(Comparison(name, delong.value, delong.low, delong.high, delong.p_value, "DeLong"))
             continue
         value = first[name] - second[name]
         low, high = np.nanquantile(spread[name], [(1 - confidence) / 2, (1 + confidence) / 2])
+        p_value, test = _bootstrap_p(spread[name]), "bootstrap"
         if independent and name == "accuracy":
-            found.append(
-                Comparison(name, value, float(low), float(high), _mcnemar(targets, model, reference), "McNemar")
-            )
-        else:
-            found.append(Comparison(name, value, float(low), float(high), _bootstrap_p(spread[name]), "bootstrap"))
+            p_value, test = _mcnemar(targets, model, reference), "McNemar"
+        found.append(Comparison(name, value, float(low), float(high), p_value, test))
     return found
 
 
