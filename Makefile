@@ -25,8 +25,9 @@ setup: .venv/.ready
 demo: setup
 	$(BIN)/melanoma train
 
+# In the order of the folders, so that the long files come first and the short ones fill the end.
 test: setup
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(BIN)/python -m pytest

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
 from melanoma.data.cache import write_atomically
 from melanoma.errors import DataError
+from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.paired import Comparison, compare_predictions
 from melanoma.pages import rendered
 from melanoma.terminal import out, quiet_native_imports
@@ -83,7 +83,7 @@ def compare_runs(
     }
     names = [f"{part}/{name}" for name in _HEADLINES] + [f"{part}/{question}/auc" for question in reference.views]
     rows = [
-        (name, [_with_interval(run.metrics, name) for run in loaded])
+        (name, [stored_text(run.metrics, name) for run in loaded])
         for name in names
         if any(name in run.metrics for run in loaded)
     ]
@@ -138,13 +138,6 @@ def _matched(tables: list[pd.DataFrame], part: str, common: bool) -> tuple[list[
         else f"Compared on the {len(shared)} images that all have in common, of {', '.join(map(str, sizes))}."
     )
     return [table.loc[order].reset_index(drop=True) for table in keyed], len(shared), note
-
-
-def _with_interval(metrics: dict[str, float], name: str) -> str:
-    if name not in metrics:
-        return "-"
-    low, high = metrics.get(f"{name}_ci_low", np.nan), metrics.get(f"{name}_ci_high", np.nan)
-    return f"{metrics[name]:.3f}" + (f" [{low:.3f}, {high:.3f}]" if np.isfinite([low, high]).all() else "")
 
 
 def _protocol_notes(tags: dict[str, dict[str, str]]) -> list[str]:

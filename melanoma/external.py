@@ -50,12 +50,18 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
         import mlflow
 
         from melanoma.evaluation.evaluate import evaluate
-        from melanoma.evaluation.operating_point import OperatingPoint
         from melanoma.evaluation.predict import predict_probabilities
         from melanoma.evaluation.summary import show_result
         from melanoma.tracking import log as tracking_log
-        from melanoma.tracking import log_evaluation
-        from melanoma.tracking.models import images_seen_by, load_saved_model, model_address, split_of
+        from melanoma.tracking.card import log_card
+        from melanoma.tracking.log_evaluation import log_evaluations
+        from melanoma.tracking.models import (
+            images_seen_by,
+            load_saved_model,
+            metrics_of_run,
+            model_address,
+            split_of,
+        )
         from melanoma.tracking.run import tracked_run
 
     uri = tracking_uri(settings.tracking.uri)
@@ -66,6 +72,8 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     data = replace(data, image_size=saved.image_size, resize=saved.resize)
     source = read_source(data)
     check_views(data.views, saved.classes)
+    # Beside the result on other images stands the one on the test images of the training run.
+    internal = metrics_of_run(saved.run_id) if settings.data is not None and saved.run_id else {}
     seen = set() if settings.include_seen else images_seen_by(saved.run_id)
     origin = "clean" if saved.run_id else "seen_images_unknown"
     protocol = "seen_images" if settings.include_seen else origin
@@ -109,15 +117,24 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
                 confidence=settings.evaluation.confidence,
                 seed=settings.seed,
             )
-            points = [
-                OperatingPoint(*one, "chosen when the model was trained") for one in saved.operating_points.items()
-            ]
-            log_evaluation.log_evaluations(run, [evaluation], protocol, dataset, settings.seed, points)
-            log_evaluation.log_operating_points(run, [evaluation], points)
-            log_evaluation.log_subgroups(run, evaluation, settings.evaluation, settings.seed)
+            shared = [name for name in evaluation.named_metrics() if name in internal]
+            run.log_metrics({f"internal/{name.removeprefix('test/')}": internal[name] for name in shared})
+            log_evaluations(
+                run,
+                [evaluation],
+                protocol=protocol,
+                dataset=dataset,
+                settings=settings.evaluation,
+                seed=settings.seed,
+                model=saved.keras_model,
+                decisions=saved.decisions,
+                internal=internal,
+            )
+            if saved.run_id is not None and settings.data is not None:
+                log_card(run, trained_by=saved.run_id)
         finally:
             run.log_file(str(log_file), "logs")
-    show_result([evaluation], run.id, uri, None)
+    show_result([evaluation], run.id, uri, None, internal)
     return Result(run.id, [evaluation], address)
 
 

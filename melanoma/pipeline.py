@@ -14,14 +14,15 @@ from melanoma.config.launch import typed
 from melanoma.config.schema import TrainConfig
 from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
-from melanoma.errors import ConfigError
+from melanoma.errors import ConfigError, DataError
 from melanoma.stages import audited, build, check_split, check_views, prepared, read_source, shortcuts
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import tracking_uri
 
 if TYPE_CHECKING:
+    from melanoma.evaluation.decisions import Decisions
     from melanoma.evaluation.evaluate import Evaluation
-    from melanoma.evaluation.operating_point import OperatingPoint
+    from melanoma.tracking.run import Run
 
 __all__ = ["Experiment", "Result", "run_experiment", "train"]
 
@@ -119,10 +120,10 @@ def run_experiment(
         name: of the run, or None.
         nested: below the run that is open.
     """
-    from melanoma.evaluation.evaluate import evaluate_parts
     from melanoma.models.weights import initial_weights
     from melanoma.tracking import log as tracking_log
-    from melanoma.tracking import log_evaluation
+    from melanoma.tracking.card import log_card
+    from melanoma.tracking.log_evaluation import log_evaluations
     from melanoma.tracking.models import load_saved_model, save_model
     from melanoma.tracking.run import tracked_run
     from melanoma.training.hardware import prepare
@@ -170,14 +171,18 @@ def run_experiment(
             )
             tracking_log.log_fit(run, fitted, experiment.folder / "profile")
             tracking_log.log_samples(run, dataset, fitted.augment, settings.seed)
-            model, temperature = _calibrated(fitted.model, dataset, settings)
-            evaluations = evaluate_parts(model, dataset, settings.evaluation, settings.data.views, settings.seed)
-            points = _operating_points(evaluations[0], settings)
-            log_evaluation.log_evaluations(run, evaluations, protocol, dataset, settings.seed, points)
-            log_evaluation.log_operating_points(run, evaluations, points)
-            log_evaluation.log_subgroups(run, evaluations[-1], settings.evaluation, settings.seed)
-            if temperature is not None:
-                log_evaluation.log_calibration(run, evaluations, temperature)
+            model, evaluations, decisions = _measured(run, fitted.model, dataset, settings)
+            log_evaluations(
+                run,
+                evaluations,
+                protocol=protocol,
+                dataset=dataset,
+                settings=settings.evaluation,
+                seed=settings.seed,
+                model=model,
+                decisions=decisions,
+            )
+            log_card(run)
             address = save_model(
                 model,
                 classes=dataset.classes,
@@ -189,7 +194,7 @@ def run_experiment(
                     "protocol": protocol,
                     "fingerprint": dataset.fingerprint,
                     "max_megapixels": settings.data.max_megapixels,
-                    "operating_points": {point.question: point.threshold for point in points},
+                    **decisions.metadata(),
                 },
             )
         finally:
@@ -197,32 +202,27 @@ def run_experiment(
     return Result(run.id, evaluations, address)
 
 
-def _calibrated(model: Any, dataset: Dataset, settings: TrainConfig) -> tuple[Any, float | None]:
-    """The model whose probabilities fit the validation images, and its temperature; itself where that is not wanted."""
-    from melanoma.evaluation.calibration import fitted_temperature
-    from melanoma.evaluation.predict import predict_probabilities
-    from melanoma.models.build import with_temperature
+def _measured(
+    run: "Run", model: Any, dataset: Dataset, settings: TrainConfig
+) -> tuple[Any, list["Evaluation"], "Decisions"]:
+    """The model as it is saved, with its calibration if any; how it does on validation and test; and its decisions."""
+    from melanoma.evaluation.calibrated_model import with_calibration
+    from melanoma.evaluation.calibration import fitted_calibration
+    from melanoma.evaluation.decisions import fitted_decisions
+    from melanoma.evaluation.evaluate import evaluate_parts, predict_parts
+    from melanoma.tracking.log_decisions import log_calibration
 
-    if settings.evaluation.calibration == "none":
-        return model, None
-    rows = dataset.part("validation")
-    probabilities = predict_probabilities(
-        model, dataset.store, rows.row.to_numpy(), batch_size=settings.evaluation.batch_size
-    )
-    temperature = fitted_temperature(rows.target.to_numpy(), probabilities)
-    return with_temperature(model, temperature), temperature
-
-
-def _operating_points(validation: "Evaluation", settings: TrainConfig) -> list["OperatingPoint"]:
-    from melanoma.evaluation.operating_point import chosen_points
-
-    return chosen_points(
-        validation.rows.target.to_numpy(),
-        validation.probabilities,
-        validation.classes,
-        validation.views,
-        settings.evaluation.operating_point,
-    )
+    chosen = settings.evaluation
+    raw = calibrated = predict_parts(model, dataset, chosen.batch_size)
+    if chosen.calibration != "none":
+        targets = dataset.part("validation").target.to_numpy()
+        calibration = fitted_calibration(chosen.calibration, targets, raw["validation"])
+        model = with_calibration(model, calibration)
+        calibrated = {part: calibration.applied(probabilities) for part, probabilities in raw.items()}
+    evaluations = evaluate_parts(dataset, calibrated, chosen, settings.data.views, settings.seed)
+    if chosen.calibration != "none":
+        log_calibration(run, calibration, [e.with_probabilities(raw[e.part]) for e in evaluations])
+    return model, evaluations, fitted_decisions(evaluations[0], chosen)
 
 
 def _audited_and_prepared(experiment: Experiment) -> tuple[Audit, Dataset]:
@@ -232,6 +232,11 @@ def _audited_and_prepared(experiment: Experiment) -> tuple[Audit, Dataset]:
 
 
 def _check_classes(model: dict[str, Any], classes: list[str]) -> None:
+    if len(classes) < 2:
+        raise DataError(
+            "A classifier needs at least two classes, each a folder of images: CLASS/*.jpg, or train/CLASS/*.jpg. "
+            f"Received: {', '.join(classes)}"
+        )
     wanted = model["classes"]
     if wanted is not None and wanted != len(classes):
         raise ConfigError(

@@ -46,8 +46,14 @@ def cross_validate(experiment: Experiment) -> Result:
             _forget()
         pooled = _pooled(experiment, dataset.classes, [result.evaluations[-1] for result in results.values()])
         log_evaluation.log_folds(run, dataset, folds, {name: r.evaluations for name, r in results.items()}, pooled)
-        log_evaluation.log_evaluations(run, [pooled], experiment.tags["melanoma.protocol"], dataset, settings.seed)
-        log_evaluation.log_subgroups(run, pooled, settings.evaluation, settings.seed)
+        log_evaluation.log_evaluations(
+            run,
+            [pooled],
+            protocol=experiment.tags["melanoma.protocol"],
+            dataset=dataset,
+            settings=settings.evaluation,
+            seed=settings.seed,
+        )
     show_result([pooled], run.id, experiment.uri, None)
     show_spread([result.evaluations[-1] for result in results.values()])
     return Result(run.id, [pooled], None)

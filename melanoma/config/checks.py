@@ -53,6 +53,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "evaluation.operating_point.sensitivity": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
     "evaluation.operating_point.cost_ratio": (lambda v: v > 0, "above 0"),
     "evaluation.operating_point.threshold": (lambda v: 0 <= v <= 1, "from 0 to 1"),
+    "evaluation.coverage": (lambda v: 0 < v < 1, "a share between 0 and 1"),
+    "evaluation.abstain": (lambda v: 0 <= v < 1, "a share from 0 to below 1"),
     "evaluation.subgroup_minimum": (lambda v: v >= 2, "at least 2"),
     "debug.train_batches": (lambda v: v >= 1, "at least 1, or null"),
     "batch_size": (lambda v: v >= 1, "at least 1"),
@@ -96,6 +98,16 @@ def train_faults(config: DictConfig) -> list[str]:
     classes = get("data.classes")
     if isinstance(classes, ListConfig) and len(set(classes)) != len(classes):
         faults.append(f"data.classes must name each class once. Received: data.classes={list(classes)}")
+    answers = get("card.answers")
+    if isinstance(answers, DictConfig):
+        from melanoma.card.card import checklist_items
+
+        unknown = [str(name) for name in answers if name not in checklist_items()]
+        if unknown:
+            faults.append(
+                "card.answers names items of the model card's checklists: clear_derm_1 to clear_derm_25 and "
+                f"tripod_ai_1 to tripod_ai_27. Received: {', '.join(unknown)}"
+            )
     if given is not None and given < 2:
         faults.append(f"data.classes must be at least 2, or null for what the data holds. Received: {classes}")
     return faults

@@ -216,7 +216,7 @@ def text_keys(schema: type, prefix: str = "") -> set[str]:
         kind = dataclass_in(field.type)
         if kind is not None:
             found |= text_keys(kind, f"{prefix}{field.name}.")
-        elif field.type is str or str in get_args(field.type):
+        elif field.type in (str, str | None):
             found.add(f"{prefix}{field.name}")
     return found
 

@@ -15,6 +15,7 @@ __all__ = [
     "AuditReportConfig",
     "AugmentationConfig",
     "BalanceConfig",
+    "CardConfig",
     "DataConfig",
     "DebugConfig",
     "EvaluateConfig",
@@ -210,10 +211,20 @@ class EvaluationConfig:
     bootstrap: int = 1000
     confidence: float = 0.95
     batch_size: int = 64
-    calibration: Literal["none", "temperature"] = "none"
+    calibration: Literal["none", "temperature", "isotonic"] = "none"
     operating_point: OperatingPointConfig = field(default_factory=OperatingPointConfig)
+    coverage: float = 0.9
+    abstain: float = 0.1
     subgroups: list[str] = field(default_factory=list)
     subgroup_minimum: int = 30
+
+
+@dataclass
+class CardConfig:
+    """What the model card cannot know by itself."""
+
+    intended_use: str | None = None
+    answers: dict[str, str] | None = None
 
 
 @dataclass
@@ -252,6 +263,7 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    card: CardConfig = field(default_factory=CardConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     debug: DebugConfig = field(default_factory=DebugConfig)
 

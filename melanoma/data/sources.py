@@ -84,7 +84,7 @@ def class_folders(
         progress: unused.
 
     Raises:
-        DataError: no class folders, fewer than two classes, a class without images, or other classes than wanted.
+        DataError: no class folders, a class without images, or other classes than wanted.
     """
     if path is None:
         raise DataError("data.path must be given: a folder or a .zip of class folders. Received: data.path=null")
@@ -191,7 +191,7 @@ def ordered_classes(found: set[str], wanted: Sequence[str] | int | None, path: P
     """The classes in the order of the model's outputs, checked against `data.classes`.
 
     Raises:
-        DataError: fewer than two classes, or not those that were wanted.
+        DataError: no classes, or not those that were wanted.
     """
     if isinstance(wanted, int):
         if len(found) != wanted:
@@ -210,10 +210,10 @@ def ordered_classes(found: set[str], wanted: Sequence[str] | int | None, path: P
             )
     else:
         names = sorted(found)
-    if len(names) < 2:
+    if not names:
         raise DataError(
-            "A classifier needs at least two classes, each a folder of images: CLASS/*.jpg, or train/CLASS/*.jpg. "
-            f"Received: {_listed(names)} in {path}"
+            "No classes found; expected a folder of images a class, CLASS/*.jpg or train/CLASS/*.jpg, or a table "
+            f"with a label for each image. Received: {path}"
         )
     return names
 

@@ -1,37 +1,81 @@
-"""Temperature scaling: one number, fitted on validation, that makes probabilities say how often they are right."""
+"""Calibration: probabilities that say how often they are right, by a change fitted on validation."""
+
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
+from sklearn.isotonic import IsotonicRegression
 
-__all__ = ["fitted_temperature", "tempered"]
+__all__ = ["Isotonic", "Temperature", "fitted_calibration"]
 
 _LOWEST, _HIGHEST = 0.05, 20.0
+_KNOTS = 101
+LEAST = 1e-6  # added to every height, so that none is zero
 
 
-def fitted_temperature(targets: NDArray[np.integer], probabilities: NDArray) -> float:
-    """The temperature of least log loss (Guo et al. 2017), from 0.05 to 20; above 1 the model was too sure.
+@dataclass(frozen=True)
+class Temperature:
+    """Logits divided by one number (Guo et al. 2017); above 1 the model was too sure. No prediction changes."""
+
+    temperature: float
+
+    def applied(self, probabilities: NDArray) -> NDArray[np.float64]:
+        """Calibrated probabilities of the same shape."""
+        scaled = _logs(probabilities) / self.temperature
+        return np.exp(scaled - logsumexp(scaled, axis=1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Isotonic:
+    """Each class's probability by a rising curve, then scaled to a sum of one (Zadrozny & Elkan 2002).
+
+    Attributes:
+        values: height of each class's curve, from 0 to 1, at 101 equal steps of the probability, shape (classes, 101);
+            straight between them.
+    """
+
+    values: NDArray[np.float64]
+
+    @property
+    def knots(self) -> NDArray[np.float64]:
+        """The probabilities at which `values` are given."""
+        return np.linspace(0, 1, self.values.shape[1])
+
+    def applied(self, probabilities: NDArray) -> NDArray[np.float64]:
+        """Calibrated probabilities of the same shape."""
+        curves = [np.interp(p, self.knots, v) for p, v in zip(probabilities.T, self.values, strict=True)]
+        risen = np.stack(curves, axis=1) + LEAST
+        return risen / risen.sum(axis=1, keepdims=True)
+
+
+def fitted_calibration(
+    kind: Literal["temperature", "isotonic"], targets: NDArray[np.integer], probabilities: NDArray
+) -> Temperature | Isotonic:
+    """The calibration of least log loss (temperature, from 0.05 to 20) or of least squares (isotonic).
 
     Args:
+        kind: which of the two.
         targets: class index of each validation image, shape (n,).
         probabilities: shape (n, classes).
     """
-    logs = _logs(probabilities)
-    rows = np.arange(len(targets))
+    if kind == "isotonic":
+        return Isotonic(np.stack([_rising(probabilities[:, c], targets == c) for c in range(probabilities.shape[1])]))
+    logs, rows = _logs(probabilities), np.arange(len(targets))
 
     def loss(log_temperature: float) -> float:
         scaled = logs / np.exp(log_temperature)
         return float(np.mean(logsumexp(scaled, axis=1) - scaled[rows, targets]))
 
     found = minimize_scalar(loss, bounds=(np.log(_LOWEST), np.log(_HIGHEST)), method="bounded")
-    return float(np.exp(found.x))
+    return Temperature(float(np.exp(found.x)))
 
 
-def tempered(probabilities: NDArray, temperature: float) -> NDArray[np.float64]:
-    """Probabilities with their logits divided by a temperature."""
-    scaled = _logs(probabilities) / temperature
-    return np.exp(scaled - logsumexp(scaled, axis=1, keepdims=True))
+def _rising(scores: NDArray, positive: NDArray[np.bool_]) -> NDArray[np.float64]:
+    regression = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores, positive)
+    return regression.predict(np.linspace(0, 1, _KNOTS))
 
 
 def _logs(probabilities: NDArray) -> NDArray[np.float64]:

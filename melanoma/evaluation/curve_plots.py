@@ -1,9 +1,8 @@
-"""Figures of probabilities: ROC, precision-recall, reliability, distributions of scores, and the worst mistakes."""
+"""Figures of probabilities: ROC, precision-recall, reliability, distributions of scores, and abstention."""
 
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -13,9 +12,10 @@ from melanoma.evaluation.evaluate import Evaluation, groups_of
 from melanoma.evaluation.intervals import draws
 from melanoma.evaluation.metrics import CALIBRATION_BINS, problems
 from melanoma.evaluation.plots import BLUE, GREEN, GREY, ORANGE, plain
+from melanoma.evaluation.uncertain import Abstention, abstention_curve
 
 __all__ = [
-    "confident_mistakes",
+    "abstention_figure",
     "precision_recall_figure",
     "reliability_figure",
     "roc_figure",
@@ -115,34 +115,27 @@ def score_figure(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def confident_mistakes(
-    evaluation: Evaluation, pixels: Callable[[pd.DataFrame], NDArray[np.uint8]], most: int = 12
-) -> Figure | None:
-    """The wrong predictions that the model was surest of, or None where there are none.
-
-    Args:
-        evaluation: of a part.
-        pixels: gives the pixels of some of its rows.
-        most: images shown.
-    """
-    confidence = evaluation.probabilities.max(axis=1)
-    wrong = np.flatnonzero(~_hits(evaluation))
-    shown = wrong[np.argsort(-confidence[wrong], kind="stable")[:most]]
-    if not len(shown):
-        return None
-    columns = min(4, len(shown))
-    lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(2.6 * columns, 0.5 + 3.0 * lines), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False).flat
-    for axes in grid:
-        axes.axis("off")
-    rows = evaluation.rows.iloc[shown]
-    predicted = evaluation.probabilities[shown].argmax(axis=1)
-    for axes, image, label, p, position in zip(figure.axes, pixels(rows), rows.label, predicted, shown, strict=False):
-        axes.imshow(image)
-        told, said = plain([str(label), evaluation.classes[p]])
-        axes.set_title(f"is {told}\nsaid {said} ({confidence[position]:.2f})", fontsize=8)
-    figure.suptitle(f"{_named(evaluation)}: the surest of {len(wrong)} mistakes", fontsize=11)
+def abstention_figure(evaluation: Evaluation, chosen: Abstention) -> Figure:
+    """Accuracy on the images that are kept, by the share that is left to a reader, with the share chosen."""
+    targets = evaluation.rows.target.to_numpy()
+    share, accuracy = abstention_curve(targets, evaluation.probabilities)
+    figure = Figure(figsize=(6.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(share, accuracy, color=BLUE, drawstyle="steps-post")
+    found = chosen.measured(targets, evaluation.probabilities)
+    if "accuracy" in found:
+        text = (
+            f"the least sure {chosen.share:.0%} of validation: {found['share']:.0%} here, {found['accuracy']:.3f} right"
+        )
+        axes.plot(found["share"], found["accuracy"], "o", color=ORANGE, markersize=8, label=text)
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(min(0.5, float(accuracy[share < 0.9].min()) - 0.05), 1.02)
+    axes.set_xlabel("share of images left to a reader")
+    axes.set_ylabel("accuracy on the others")
+    axes.set_title(f"{_named(evaluation)}: abstention", fontsize=11)
+    axes.grid(alpha=0.25)
+    _bare(axes)
     return figure
 
 

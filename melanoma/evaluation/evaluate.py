@@ -1,5 +1,6 @@
 """From predictions of a data set's parts to tables, metrics and the confusion matrices."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,22 @@ from melanoma.data.dataset import Dataset
 from melanoma.evaluation.intervals import bootstrap_intervals
 from melanoma.evaluation.metrics import metrics_of
 from melanoma.evaluation.predict import predict_probabilities
+from melanoma.evaluation.remarks import remarks_on
+from melanoma.evaluation.uncertain import Abstention, PredictionSets
 
-__all__ = ["Evaluation", "confusion_json", "evaluate", "evaluate_parts", "groups_of", "predictions_table"]
+__all__ = [
+    "HEADLINES",
+    "Evaluation",
+    "confusion_json",
+    "evaluate",
+    "evaluate_parts",
+    "groups_of",
+    "predict_parts",
+    "predictions_table",
+    "stored_text",
+]
+
+HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "auc")
 
 
 @dataclass(frozen=True)
@@ -56,12 +71,12 @@ class Evaluation:
 
     def text_of(self, name: str) -> str:
         """A metric with its interval, as `0.785 [0.730, 0.840]`; `-` where it is not defined."""
-        if name not in self.metrics:
-            return "-"
-        if name not in self.intervals:
-            return f"{self.metrics[name]:.3f}"
-        low, high = self.intervals[name]
-        return f"{self.metrics[name]:.3f} [{low:.3f}, {high:.3f}]"
+        return stored_text(self.named_metrics(), f"{self.part}/{name}")
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the metrics has to know; see `remarks_on`."""
+        return remarks_on(self.part, self.rows.target.to_numpy(), self.probabilities, self.classes, self.views)
 
 
 def evaluate(
@@ -98,21 +113,29 @@ def evaluate(
     )
 
 
+def predict_parts(model: Any, dataset: Dataset, batch_size: int) -> dict[str, NDArray[np.float64]]:
+    """Probabilities of the validation and of the test images, each of shape (n, classes)."""
+    return {
+        part: predict_probabilities(model, dataset.store, dataset.part(part).row.to_numpy(), batch_size=batch_size)
+        for part in ("validation", "test")
+    }
+
+
 def evaluate_parts(
-    model: Any, dataset: Dataset, settings: EvaluationConfig, views: dict[str, list[str]], seed: int
+    dataset: Dataset,
+    probabilities: Mapping[str, NDArray[np.float64]],
+    settings: EvaluationConfig,
+    views: dict[str, list[str]],
+    seed: int,
 ) -> list[Evaluation]:
-    """Predict and measure validation and test."""
-    evaluations = []
-    for part in ("validation", "test"):
-        rows = dataset.part(part)
-        probabilities = predict_probabilities(model, dataset.store, rows.row.to_numpy(), batch_size=settings.batch_size)
-        evaluations.append(
-            evaluate(
-                part, rows, probabilities, dataset.classes,
-                views=views, resamples=settings.bootstrap, confidence=settings.confidence, seed=seed,
-            )
-        )  # fmt: skip
-    return evaluations
+    """Measure the predictions of each part."""
+    return [
+        evaluate(
+            part, dataset.part(part), predicted, dataset.classes,
+            views=views, resamples=settings.bootstrap, confidence=settings.confidence, seed=seed,
+        )
+        for part, predicted in probabilities.items()
+    ]  # fmt: skip
 
 
 def groups_of(rows: pd.DataFrame) -> NDArray | None:
@@ -121,8 +144,21 @@ def groups_of(rows: pd.DataFrame) -> NDArray | None:
     return None if column is None else rows[column].astype(object).fillna(rows.path).astype(str).to_numpy()
 
 
-def predictions_table(evaluations: list[Evaluation]) -> pd.DataFrame:
-    """One row an image: path, part, label, `sha256` and group where known, predicted, and a probability a class."""
+def stored_text(metrics: Mapping[str, float], name: str) -> str:
+    """A metric of the tracking store with its interval, as `0.785 [0.730, 0.840]`; `-` where it is not there."""
+    if name not in metrics:
+        return "-"
+    low, high = (metrics.get(f"{name}_ci_{end}", np.nan) for end in ("low", "high"))
+    return f"{metrics[name]:.3f}" + (f" [{low:.3f}, {high:.3f}]" if np.isfinite([low, high]).all() else "")
+
+
+def predictions_table(
+    evaluations: list[Evaluation], sets: PredictionSets | None = None, abstention: Abstention | None = None
+) -> pd.DataFrame:
+    """One row an image: path, part, label, `sha256` and group where known, predicted, and a probability a class.
+
+    With `sets` also the classes of its prediction set, and with `abstention` whether it is left to a reader.
+    """
     tables = []
     for evaluation in evaluations:
         known = [name for name in ("sha256", "group") if name in evaluation.rows]
@@ -131,6 +167,11 @@ def predictions_table(evaluations: list[Evaluation]) -> pd.DataFrame:
         scores = pd.DataFrame(
             evaluation.probabilities, columns=[f"probability/{c}" for c in evaluation.classes], index=table.index
         )
+        if sets is not None:
+            names = np.array(evaluation.classes)
+            table["prediction_set"] = ["; ".join(names[row]) for row in sets.members(evaluation.probabilities)]
+        if abstention is not None:
+            table["abstained"] = abstention.abstained(evaluation.probabilities)
         tables.append(pd.concat([table, scores], axis=1))
     return pd.concat(tables, ignore_index=True)
 

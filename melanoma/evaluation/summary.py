@@ -1,26 +1,44 @@
 """The result of a run on the terminal."""
 
+from collections.abc import Mapping
 from statistics import mean, stdev
 from urllib.parse import unquote, urlparse
 
 from rich.markup import escape
 from rich.table import Table
 
-from melanoma.evaluation.evaluate import Evaluation
+from melanoma.evaluation.evaluate import HEADLINES, Evaluation, stored_text
 from melanoma.terminal import out
 from melanoma.tracking.store import ui_command, without_password
 
 __all__ = ["show_difference", "show_result", "show_spread"]
 
 
-def show_result(evaluations: list[Evaluation], run_id: str, uri: str, model: str | None) -> None:
-    """Print the metrics with their intervals, where the run is, and what to do next."""
+def show_result(
+    evaluations: list[Evaluation],
+    run_id: str,
+    uri: str,
+    model: str | None,
+    internal: Mapping[str, float] | None = None,
+) -> None:
+    """Print the metrics with their intervals, where the run is, and what to do next.
+
+    Args:
+        evaluations: a column each.
+        run_id: of the run.
+        uri: of the tracking store.
+        model: address of the saved model, if the run saved one.
+        internal: metrics of the run that trained the model, shown beside those of other images.
+    """
     table = Table(title="Result (in brackets: confidence interval)", title_justify="left")
     table.add_column("metric")
     for evaluation in evaluations:
         table.add_column(f"{evaluation.part} (n={len(evaluation.rows)})", justify="left")
+    if internal:
+        table.add_column(f"internal test (n={internal.get('data/images/test', 0):.0f})", justify="left")
     for name in _shown(evaluations):
-        table.add_row(escape(name), *(evaluation.text_of(name) for evaluation in evaluations))
+        cells = [evaluation.text_of(name) for evaluation in evaluations]
+        table.add_row(escape(name), *cells, *([stored_text(internal, f"test/{name}")] if internal else []))
     console = out()
     console.print(table)
     console.print(f"Run      {run_id}", soft_wrap=True, markup=False)
@@ -35,7 +53,7 @@ def show_spread(evaluations: list[Evaluation]) -> None:
     table = Table(title=f"Over {len(evaluations)} runs", title_justify="left")
     for title in ("metric", "mean", "standard deviation", "lowest", "highest"):
         table.add_column(title)
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "auc"):
+    for name in HEADLINES:
         values = [evaluation.metrics[name] for evaluation in evaluations if name in evaluation.metrics]
         if len(values) > 1:
             numbers = (mean(values), stdev(values), min(values), max(values))

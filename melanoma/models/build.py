@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 
 import keras
@@ -16,7 +17,6 @@ __all__ = [
     "load_model_file",
     "load_weights_file",
     "with_probabilities",
-    "with_temperature",
 ]
 
 HEAD = "head"
@@ -58,14 +58,6 @@ def with_probabilities(network: keras.Model) -> keras.Model:
         logits = layers.Concatenate(dtype="float32")([keras.ops.zeros_like(logits), logits])
     probabilities = layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
     return keras.Model(network.input, probabilities, name="melanoma")
-
-
-def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
-    """A model of `with_probabilities` whose logits are divided by a temperature."""
-    logits = model.get_layer("probabilities").input
-    scaled = layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)
-    probabilities = layers.Activation("softmax", dtype="float32", name="probabilities")(scaled)
-    return keras.Model(model.input, probabilities, name="melanoma")
 
 
 def copy_weights(source: keras.Model, target: keras.Model, with_head: bool = True) -> bool:
@@ -148,4 +140,5 @@ def refuse_code(model: keras.Model) -> None:
 
 
 def _body(model: keras.Model) -> list:
-    return [w for layer in model.layers if layer.name != HEAD for w in layer.weights]
+    """What comes before the head; after it a saved model may have a calibration."""
+    return [w for layer in takewhile(lambda layer: layer.name != HEAD, model.layers) for w in layer.weights]

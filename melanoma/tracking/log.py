@@ -22,6 +22,7 @@ from melanoma.tracking.models import SavedModel, images_seen_by
 from melanoma.tracking.run import Run, flattened
 from melanoma.tracking.source import git_diff, installed_packages
 from melanoma.tracking.store import without_password
+from melanoma.training.hardware import device_name
 from melanoma.training.network import Fitted
 
 __all__ = [
@@ -164,8 +165,11 @@ def log_ancestor(run: Run, ancestor: SavedModel, dataset: Dataset, protocol: str
 def log_fit(run: Run, fitted: Fitted, profile: Path) -> None:
     """How the fit went: the curves, the epoch kept, and a profile where one was taken."""
     run.log_figure(plots.training_curves(fitted.history, fitted.epoch), "training_curves", vector=True)
-    run.log_params({"fit.parameters": fitted.parameters, "fit.precision": fitted.precision})
-    run.log_metrics({"fit/best_epoch": fitted.epoch, "fit/epochs": len(fitted.history)})
+    run.log_params(
+        {"fit.parameters": fitted.parameters, "fit.precision": fitted.precision, "fit.device": device_name()}
+    )
+    seconds = sum(epoch["seconds_per_epoch"] for epoch in fitted.history)
+    run.log_metrics({"fit/best_epoch": fitted.epoch, "fit/epochs": len(fitted.history), "fit/seconds": seconds})
     if profile.is_dir():
         run.log_file(str(profile), "profile")
 

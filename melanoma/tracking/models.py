@@ -19,11 +19,20 @@ from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
 
 from melanoma.errors import ModelError
+from melanoma.evaluation.decisions import Decisions, stored_decisions
 from melanoma.models.build import refuse_code
 
 log = logging.getLogger("melanoma")
 
-__all__ = ["SavedModel", "images_seen_by", "load_saved_model", "model_address", "save_model", "split_of"]
+__all__ = [
+    "SavedModel",
+    "images_seen_by",
+    "load_saved_model",
+    "metrics_of_run",
+    "model_address",
+    "save_model",
+    "split_of",
+]
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ class SavedModel:
         resize: see `melanoma.data.decode.decode`.
         run_id: of the run that trained it, or None.
         max_megapixels: larger images were refused in training.
-        operating_points: threshold of each question with two answers, chosen on validation.
+        decisions: operating points, prediction sets and abstention, fitted on validation.
     """
 
     keras_model: keras.Model
@@ -46,7 +55,7 @@ class SavedModel:
     resize: Literal["stretch", "crop", "pad"]
     run_id: str | None
     max_megapixels: float
-    operating_points: dict[str, float]
+    decisions: Decisions
 
 
 def save_model(
@@ -128,7 +137,7 @@ def load_saved_model(model: str) -> SavedModel:
         metadata.get("resize", "stretch"),
         info.run_id,
         float(metadata.get("max_megapixels", 50.0)),
-        {str(name): float(threshold) for name, threshold in metadata.get("operating_points", {}).items()},
+        stored_decisions(metadata),
     )
 
 
@@ -139,6 +148,14 @@ def images_seen_by(run_id: str | None) -> set[str]:
         return set()
     table = split_of(run_id)
     return set(table.sha256[table.part.isin(["train", "validation"])])
+
+
+def metrics_of_run(run_id: str) -> dict[str, float]:
+    """The metrics that a run has logged; empty where the run is not there any more."""
+    try:
+        return dict(mlflow.get_run(run_id).data.metrics)
+    except MlflowException:
+        return {}
 
 
 def split_of(run_id: str) -> pd.DataFrame:

@@ -61,8 +61,12 @@ class Run:
         """Log a dictionary as the artifact `path`, which ends in .json."""
         self._client.log_dict(self.id, content, path)
 
-    def log_figure(self, figure: Figure, name: str, *, vector: bool = False) -> None:
-        """Log a figure as `figures/<name>.png`, and as .svg where it is made of lines."""
+    def log_figure(self, figure: Figure, name: str, *, part: str = "test", vector: bool = False) -> None:
+        """Log a figure as `figures/<name>.png`, and as .svg where it is made of lines; `<part>_` goes before the name.
+
+        Figures of the test set, and those of no part, have the plain name.
+        """
+        name = name if part == "test" else f"{part}_{name}"
         self._client.log_figure(self.id, figure, f"figures/{name}.png", save_kwargs={"dpi": 120})
         if vector:
             figure.set_layout_engine("none")  # as it was laid out above

@@ -1,12 +1,13 @@
 """What the machine can do: precision, devices, determinism."""
 
 import logging
+import os
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-__all__ = ["has_gpu", "prepare", "resolve_precision"]
+__all__ = ["device_name", "has_gpu", "prepare", "resolve_precision"]
 
 
 def prepare(seed: int, deterministic: bool) -> None:
@@ -26,6 +27,14 @@ def prepare(seed: int, deterministic: bool) -> None:
 def has_gpu() -> bool:
     """Whether TensorFlow sees a GPU."""
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def device_name() -> str:
+    """What a network is trained on, as `2 CPU cores`, or the names of the GPUs."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return f"{len(os.sched_getaffinity(0))} CPU cores"
+    return ", ".join(str(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")) for gpu in gpus)
 
 
 def resolve_precision(precision: str) -> str:

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
 import yaml
@@ -37,15 +38,42 @@ def test_the_runs_own_test_images_give_the_runs_own_numbers(trained: Trained):
     }
 
 
-def test_other_images(trained: Trained, other_images: Path):
+def test_other_images_beside_the_runs_own(trained: Trained, other_images: Path):
+    """The data names its classes in another order than the model."""
     done = run_melanoma(
         "evaluate", f"model=runs:/{trained.run.info.run_id}/model", "data=folder", f"data.path={other_images}",
-        f"tracking.uri={trained.uri}", "tracking.experiment=external",
+        "data.classes=[malignant,benign]", f"tracking.uri={trained.uri}", "tracking.experiment=external",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "test (n=20)" in done.stdout
+    assert "internal test (n=18)" in done.stdout
     (run,) = all_runs(trained.uri, "external")
-    assert run.data.metrics["data/images/test"] == 20
+    metrics = run.data.metrics
+    assert metrics["data/images/test"] == 20
+    assert metrics["internal/accuracy"] == trained.run.data.metrics["test/accuracy"]
+    assert "| internal test | 18 |" in run.data.tags["mlflow.note.content"]
+    assert {"test/prediction_set/coverage", "test/operating_point/malignant/sensitivity"} <= set(metrics)
+    mlflow.set_tracking_uri(trained.uri)
+    table = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/evaluation/predictions.csv"))
+    assert (table.label == table.path.map(lambda path: Path(path).parent.name)).all()
+    assert metrics["test/accuracy"] == pytest.approx((table.predicted == table.label).mean())
+    more_likely = table["probability/malignant"] > table["probability/benign"]
+    assert (table.predicted == more_likely.map({True: "malignant", False: "benign"})).all()
+    card = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/model_card.md")
+    assert "| metric | validation (14 images) | test (18 images) | other images (20 images) |" in card
+
+
+def test_images_of_one_class_only(trained: Trained, other_images: Path, tmp_path: Path):
+    shutil.copytree(other_images / "malignant", tmp_path / "one" / "malignant")
+    done = run_melanoma(
+        "evaluate", f"run={trained.run.info.run_id}", "data=folder", f"data.path={tmp_path / 'one'}",
+        f"tracking.uri={trained.uri}", "tracking.experiment=one class",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = all_runs(trained.uri, "one class")
+    assert run.data.tags["melanoma.remarks"].startswith("No test image is of benign")
+    assert "test/sensitivity/malignant" in run.data.metrics
+    assert not {"test/auc", "test/specificity/malignant"} & set(run.data.metrics)
 
 
 def test_a_class_that_the_model_does_not_know(trained: Trained, other_images: Path, tmp_path: Path):

@@ -118,6 +118,15 @@ def test_two_trainings_at_once_on_a_new_store_and_a_cold_cache(store: str, tmp_p
     assert [run.info.status for run in all_runs(store)] == ["FINISHED", "FINISHED"]
 
 
+def test_a_classifier_is_not_trained_on_one_class(store: str, tmp_path: Path):
+    (tmp_path / "set" / "melanoma").mkdir(parents=True)
+    (tmp_path / "set" / "melanoma" / "a.jpg").write_bytes(b"never read")
+    done = run_melanoma("train", "data=folder", f"data.path={tmp_path / 'set'}", f"tracking.uri={store}")
+    assert done.returncode == 2
+    assert "at least two classes" in done.stderr
+    assert "Received: melanoma" in done.stderr
+
+
 def test_a_stale_run_id_of_mlflow_run_is_one_message(store: str):
     done = run_melanoma("train", *SMALL, MLFLOW_RUN_ID="0" * 32, MLFLOW_TRACKING_URI=store)
     assert done.returncode == 2, done.stderr

@@ -51,6 +51,35 @@ def test_the_operating_point_is_chosen_on_validation_and_kept_with_the_model(tra
     assert info.metadata["operating_points"] == {"malignant": pytest.approx(threshold)}
 
 
+def test_uncertain_cases_are_fitted_on_validation_and_kept_with_the_model(trained: Trained):
+    metrics = trained.run.data.metrics
+    assert {"validation/prediction_set/coverage", "test/prediction_set/size", "test/abstention/share"} <= set(metrics)
+    assert "test/prediction_set/coverage/malignant" in metrics
+    assert "figures/abstention.png" in trained.artifacts("figures")
+    mlflow.set_tracking_uri(trained.uri)
+    metadata = mlflow.models.get_model_info(f"runs:/{trained.run.info.run_id}/model").metadata
+    assert metadata["prediction_sets"] == {"coverage": 0.9, "threshold": metrics["prediction_set/threshold"]}
+    assert metadata["abstention"]["threshold"] == metrics["abstention/threshold"]
+    predictions = pd.read_csv(trained.download("evaluation/predictions.csv"))
+    test = predictions[predictions.part == "test"]
+    sets = test.prediction_set.str.split("; ")
+    covered = [label in members for label, members in zip(test.label, sets, strict=True)]
+    assert metrics["test/prediction_set/coverage"] == pytest.approx(np.mean(covered))
+    assert metrics["test/abstention/share"] == pytest.approx(test.abstained.mean())
+
+
+def test_the_model_card_has_the_runs_own_numbers(trained: Trained):
+    card = trained.download("model_card.md").read_text()
+    metrics = trained.run.data.metrics
+    low, high = (metrics[f"test/accuracy_ci_{end}"] for end in ("low", "high"))
+    assert f"{metrics['test/accuracy']:.3f} [{low:.3f}, {high:.3f}]" in card
+    assert trained.run.data.tags["melanoma.data.fingerprint"] in card
+    assert "| malignant | " in card
+    assert "12 of the training images were made by augmentation" in card
+    assert "All images are drawn by the project's own generator" in card
+    assert "model_card.html" in trained.artifacts()
+
+
 @pytest.mark.parametrize(
     "name",
     ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/auc", "learning_rate", "seconds_per_epoch",

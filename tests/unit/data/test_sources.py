@@ -100,17 +100,19 @@ def test_hidden_files_and_what_macos_adds_are_ignored(tmp_path, cache, write_fol
     ("folders", "message"),
     [
         ({"a": 2, "b": 0}, r"No images for 'b'.*Received: .*set"),
-        ({"a": 2}, r"at least two classes.*Received: 'a' in .*set"),
-        ({"train/a": 2, "test/a": 1}, r"at least two classes.*Received: 'a' in .*set"),
-        ({"": 3}, r"at least two classes.*Received: none in .*set"),
+        ({"": 3}, r"No classes found.*Received: .*set"),
         ({"Test/a": 1, "Test/b": 1}, r"no train folder.*Received: .*set with Test"),
         ({"val/a": 1, "test/b": 1}, r"no train folder.*Received: .*set with test, val"),
     ],
-    ids=["class without images", "single class", "single class in parts", "no class folders", "test alone", "no train"],
+    ids=["class without images", "no class folders", "test alone", "no train"],
 )
 def test_unusable_folders_are_refused_and_named(tmp_path, cache, write_folders, folders, message):
     with pytest.raises(DataError, match=message):
         listed(write_folders(tmp_path / "set", folders), cache)
+
+
+def test_a_single_class_is_enough_to_evaluate_on(tmp_path, cache, write_folders):
+    assert listed(write_folders(tmp_path / "set", {"a": 2}), cache).classes == ["a"]
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,20 @@
-"""Temperature scaling finds the temperature that was put on, and the saved model carries it."""
+"""Calibration finds what was done to honest probabilities, and the saved model carries it."""
 
 import keras
 import numpy as np
 import pytest
 from scipy.special import softmax
+from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
 
-from melanoma.evaluation.calibration import fitted_temperature, tempered
-from melanoma.models.build import with_probabilities, with_temperature
+from melanoma.evaluation.calibrated_model import with_calibration
+from melanoma.evaluation.calibration import Isotonic, Temperature, fitted_calibration
+from melanoma.models.build import build_network, copy_weights, head, with_probabilities
 
 
-def honest(n: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def honest(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Targets drawn with the probabilities that are given for them."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     probabilities = softmax(1.5 * rng.normal(size=(n, classes)), axis=1)
     return (probabilities.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1), probabilities
 
@@ -21,33 +23,77 @@ def honest(n: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("put_on", [0.4, 1.0, 3.0])
 def test_the_temperature_that_was_put_on_is_found(classes, put_on):
     targets, probabilities = honest(20_000, classes)
-    sharpened = tempered(probabilities, 1 / put_on)
-    assert fitted_temperature(targets, sharpened) == pytest.approx(put_on, rel=0.06)
+    sharpened = Temperature(1 / put_on).applied(probabilities)
+    found = fitted_calibration("temperature", targets, sharpened)
+    assert found.temperature == pytest.approx(put_on, rel=0.06)
 
 
 def test_a_fitted_temperature_never_raises_the_loss_it_is_fitted_on():
     rng = np.random.default_rng(1)
     targets, probabilities = rng.integers(0, 3, 60), rng.dirichlet(np.ones(3) / 3, 60)
-    found = fitted_temperature(targets, probabilities)
-    assert log_loss(targets, tempered(probabilities, found)) <= log_loss(targets, probabilities) + 1e-6
+    found = fitted_calibration("temperature", targets, probabilities)
+    assert log_loss(targets, found.applied(probabilities)) <= log_loss(targets, probabilities) + 1e-6
 
 
-def test_probabilities_of_zero_and_one_are_tempered():
-    found = tempered(np.array([[1.0, 0.0], [0.5, 0.5]]), 2.0)
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(found.sum(axis=1), 1)
-    np.testing.assert_allclose(found[1], 0.5)
+@pytest.mark.parametrize("kind", ["temperature", "isotonic"])
+def test_probabilities_of_zero_and_one_stay_probabilities(kind):
+    found = fitted_calibration(kind, np.array([0, 1, 1]), np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
+    calibrated = found.applied(np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
+    assert (calibrated > 0).all()
+    np.testing.assert_allclose(calibrated.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_isotonic_mends_what_no_temperature_can(classes):
+    """Every class but the first was halved: a temperature cannot undo that, a curve for each class can."""
+    targets, probabilities = honest(20_000, classes)
+    bent = probabilities * np.where(np.arange(classes) == 0, 1.0, 0.5)
+    bent /= bent.sum(axis=1, keepdims=True)
+    seen, fresh = slice(0, 10_000), slice(10_000, None)
+    losses = {
+        kind: log_loss(targets[fresh], fitted_calibration(kind, targets[seen], bent[seen]).applied(bent[fresh]))
+        for kind in ("temperature", "isotonic")
+    }
+    assert losses["isotonic"] < losses["temperature"] - 0.01
+    assert losses["isotonic"] < log_loss(targets[fresh], probabilities[fresh]) + 0.02
+
+
+def test_the_curve_of_two_classes_is_scikit_learns_at_its_steps():
+    targets, probabilities = honest(500, 2)
+    found = fitted_calibration("isotonic", targets, probabilities)
+    reference = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(probabilities[:, 1], targets)
+    steps = np.linspace(0, 1, 101)
+    at_steps = found.applied(np.stack([1 - steps, steps], axis=1))[:, 1]
+    np.testing.assert_allclose(at_steps, reference.predict(steps), atol=1e-5)
+    assert (np.diff(at_steps) >= 0).all()
 
 
 @pytest.mark.parametrize("outputs", [1, 4])
-def test_a_model_with_a_temperature_gives_tempered_probabilities_and_survives_saving(outputs, tmp_path):
+@pytest.mark.parametrize("kind", ["temperature", "isotonic"])
+def test_a_calibrated_model_survives_saving(kind, outputs, tmp_path):
     inputs = keras.Input((6, 6, 3))
     network = keras.Model(inputs, keras.layers.Dense(outputs)(keras.layers.Flatten()(inputs)))
     plain = with_probabilities(network)
-    warm = with_temperature(plain, 2.5)
-    images = np.random.default_rng(0).normal(size=(5, 6, 6, 3)).astype("float32")
-    expected = tempered(plain.predict(images, verbose=0), 2.5)
-    np.testing.assert_allclose(warm.predict(images, verbose=0), expected, atol=1e-6)
-    warm.save(tmp_path / "model.keras")
+    images = np.random.default_rng(0).normal(size=(60, 6, 6, 3)).astype("float32")
+    probabilities = plain.predict(images, verbose=0)
+    targets = np.random.default_rng(1).integers(0, probabilities.shape[1], 60)
+    calibration = fitted_calibration(kind, targets, probabilities)
+    expected = calibration.applied(probabilities)
+    assert np.abs(expected - probabilities).max() > 0.01
+    calibrated = with_calibration(plain, calibration)
+    np.testing.assert_allclose(calibrated.predict(images, verbose=0), expected, atol=1e-5)
+    calibrated.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
-    np.testing.assert_allclose(again.predict(images, verbose=0), expected, atol=1e-6)
+    np.testing.assert_allclose(again.predict(images, verbose=0), expected, atol=1e-5)
+
+
+def test_training_can_start_from_a_calibrated_model():
+    def builder(image_size: int, classes: int) -> keras.Model:
+        inputs = keras.Input((image_size, image_size, 3))
+        return keras.Model(inputs, head(keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(inputs)), classes))
+
+    first, second = (build_network(builder, image_size=6, classes=3, policy="float32") for _ in range(2))
+    calibrated = with_calibration(with_probabilities(first), Isotonic(np.tile(np.linspace(0, 1, 101) ** 2, (3, 1))))
+    assert copy_weights(calibrated, second)
+    for theirs, ours in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(theirs, ours)

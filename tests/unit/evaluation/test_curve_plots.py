@@ -9,13 +9,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from melanoma.evaluation.curve_plots import (
-    confident_mistakes,
+    abstention_figure,
     precision_recall_figure,
     reliability_figure,
     roc_figure,
     score_figure,
 )
 from melanoma.evaluation.evaluate import Evaluation, evaluate
+from melanoma.evaluation.mistakes import mistakes_figure
+from melanoma.evaluation.uncertain import fitted_abstention
 
 NAMES = ["nevus", "melanoma $x_1", "basal cell carcinoma", "other"]
 
@@ -68,24 +70,42 @@ def test_the_roc_figure_names_its_areas():
     assert "Test: melanoma (n=15)" in found
 
 
-def test_the_surest_mistakes_come_first():
+@pytest.mark.parametrize("explained", [False, True])
+def test_the_surest_mistakes_come_first(explained):
     measured = evaluation(4)
-    asked = []
+    asked, explanations = [], []
 
     def pixels(rows: pd.DataFrame) -> np.ndarray:
         asked.append(rows)
         return np.zeros((len(rows), 8, 8, 3), np.uint8)
 
-    figure = confident_mistakes(measured, pixels, most=5)
+    def explain(images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        explanations.append(classes)
+        return np.ones((len(images), 2, 2), np.float32)
+
+    figure = mistakes_figure(measured, pixels, explain if explained else None)
     assert figure is not None
-    wrong = measured.probabilities.argmax(axis=1) != measured.rows.target
-    confidence = measured.probabilities.max(axis=1)
-    assert list(confidence[asked[0].index]) == sorted(confidence[wrong], reverse=True)[:5]
-    assert f"the surest of {wrong.sum()} mistakes" in texts(figure)
+    predicted, confidence = measured.probabilities.argmax(axis=1), measured.probabilities.max(axis=1)
+    wrong = predicted != measured.rows.target
+    assert list(confidence[asked[0].index]) == sorted(confidence[wrong], reverse=True)[:12]
+    found = texts(figure)
+    assert f"the surest of {wrong.sum()} mistakes" in found
+    assert ("Grad-CAM" in found) is explained
+    if explained:
+        np.testing.assert_array_equal(explanations[0], predicted[asked[0].index])
 
 
 def test_without_mistakes_there_is_no_figure():
     measured = evaluation(2)
     right = np.eye(2)[measured.rows.target] * 0.8 + 0.1
     perfect = evaluate("test", measured.rows, right, NAMES[:2], views={}, resamples=0, confidence=0.9, seed=0)
-    assert confident_mistakes(perfect, lambda rows: np.zeros((len(rows), 8, 8, 3), np.uint8)) is None
+    assert mistakes_figure(perfect, lambda rows: np.zeros((len(rows), 8, 8, 3), np.uint8)) is None
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_abstention_shows_the_share_that_was_chosen(constant):
+    measured = evaluation(4, constant=constant)
+    chosen = fitted_abstention(measured.probabilities, 0.2)
+    found = texts(abstention_figure(measured, chosen))
+    assert "Test: abstention" in found
+    assert f"{measured.metrics['accuracy']:.3f} right" in found or not constant

@@ -1,0 +1,59 @@
+"""What is logged of subgroups."""
+
+import logging
+from collections.abc import Sequence
+
+import pandas as pd
+
+from melanoma.config.schema import EvaluationConfig
+from melanoma.data.dataset import Dataset
+from melanoma.evaluation import plots
+from melanoma.evaluation.evaluate import HEADLINES, Evaluation
+from melanoma.evaluation.skin_tone import ESTIMATED_TONE, estimated_tone
+from melanoma.evaluation.subgroups import Subgroup, measured_subgroups, worst_subgroup
+from melanoma.tracking.run import Run
+
+__all__ = ["log_subgroups"]
+
+_CHUNK = 256
+log = logging.getLogger("melanoma")
+
+
+def log_subgroups(run: Run, evaluation: Evaluation, dataset: Dataset, settings: EvaluationConfig, seed: int) -> None:
+    """Metrics of the subgroups of a part, as a table, a figure and metrics, and which of them is the worst."""
+    rows = evaluation.rows
+    if ESTIMATED_TONE in settings.subgroups and ESTIMATED_TONE not in rows:
+        chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+        tones = pd.concat([estimated_tone(dataset.pixels(chunk)) for chunk in chunks])
+        rows = rows.assign(**{ESTIMATED_TONE: tones.to_numpy()})
+    found = measured_subgroups(
+        rows, evaluation.probabilities, evaluation.classes, views=evaluation.views,
+        columns=settings.subgroups, minimum=settings.subgroup_minimum, resamples=settings.bootstrap,
+        confidence=settings.confidence, seed=seed,
+    )  # fmt: skip
+    if not found:
+        return
+    main = next((f"{view}/auc" for view in evaluation.views), "auc" if len(evaluation.classes) == 2 else "accuracy")
+    run.log_text(_subgroup_table(found).to_csv(index=False), "evaluation/subgroups.csv")
+    for subgroup in found:
+        prefix = f"{evaluation.part}/subgroup/{subgroup.column}/{subgroup.value}"
+        shown = {name: subgroup.metrics[name] for name in dict.fromkeys((main, *HEADLINES)) if name in subgroup.metrics}
+        run.log_metrics({f"{prefix}/images": subgroup.images, **{f"{prefix}/{k}": v for k, v in shown.items()}})
+    run.log_figure(plots.subgroup_figure(found, evaluation, main), "subgroups", vector=True)
+    worst = worst_subgroup(found, main)
+    if worst is not None:
+        low, high = worst.intervals.get(main, (float("nan"), float("nan")))
+        text = f"{worst.column} {worst.value}: {main} {worst.metrics[main]:.3f} [{low:.3f}, {high:.3f}]"
+        run.set_tags({"melanoma.worst_subgroup": text})
+        log.info("Worst subgroup of %d images: %s", worst.images, text)
+
+
+def _subgroup_table(found: Sequence[Subgroup]) -> pd.DataFrame:
+    rows = []
+    for one in found:
+        bounds = {f"{name}_ci_low": low for name, (low, _) in one.intervals.items()}
+        bounds |= {f"{name}_ci_high": high for name, (_, high) in one.intervals.items()}
+        assessed = "yes" if one.metrics else "no: too few images"
+        fixed = {"column": one.column, "value": one.value, "images": one.images, "assessed": assessed}
+        rows.append({**fixed, **one.metrics, **bounds})
+    return pd.DataFrame(rows)

@@ -1,0 +1,82 @@
+"""The card says what is known, marks what is not, and shows names as they are."""
+
+from html.parser import HTMLParser
+
+import pytest
+
+from melanoma.card.card import NOT_KNOWN, checklist_items, model_card, model_card_page
+
+FACTS = {
+    "run_id": "abc", "run_name": "a | b", "date": "2026-01-02", "task": "t", "protocol": "clean", "model": "m1",
+    "parameters": "1,000", "image_size": 180, "resize": "stretch", "classes": ["a|b", "<script>x</script>"],
+    "commit": "not known", "versions": "Python", "intended_use": None, "data_name": "folder", "data_path": None,
+    "synthetic": False, "fingerprint": "f", "images": {"a|b": {"train": 3, "validation": 2, "test": 1}},
+    "totals": {"train": 3, "validation": 2, "test": 1}, "augmented": 0, "removed": 0, "quarantined": 0,
+    "audit": {"images": 6, "found": ["1 odd files"]}, "split": {"method": "auto", "group": "auto"}, "split_hash": "h",
+    "leaks": "None.", "seed": 0, "monitor": "val/loss", "epochs": 2, "optimizer": "Adam", "balance": "none",
+    "pretrained": None, "confidence": "95%", "resamples": 10, "calibration": "none", "grouped": False,
+    "columns": [{"title": "validation", "images": 2}, {"title": "test", "images": 1}],
+    "results": [("accuracy", ["0.500", "-"])], "remarks": "", "points": [],
+    "sets": {"wanted": "90%", "coverage": "90%", "size": "1.5"},
+    "abstention": {"wanted": "10%", "share": "1%", "accuracy": "2%", "threshold": "0.5"}, "subgroups": [],
+    "subgroup_metric": "", "assessed": 0, "worst": None, "metadata_columns": [], "tone_estimated": False,
+    "external": False, "external_data": (None, None), "limits": ["One seed."], "fit_time": "Time: not known.",
+}  # fmt: skip
+
+
+def rows(card: str, title: str) -> dict[str, str]:
+    """Answers of a checklist by item number."""
+    section = card.split(f"## {title}")[1].split("\n## ")[0]
+    cells = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    return {cell[0].strip(): cell[-1].strip() for cell in cells if cell[0].strip().isdigit()}
+
+
+def test_the_checklists_have_all_their_items():
+    assert {item.rsplit("_", 1)[0] for item in checklist_items()} == {"clear_derm", "tripod_ai"}
+    assert {f"clear_derm_{n}" for n in range(1, 26)} | {f"tripod_ai_{n}" for n in range(1, 28)} == checklist_items()
+
+
+def test_what_is_not_known_is_marked_and_not_invented():
+    card = model_card(FACTS, {})
+    clear, tripod = rows(card, "CLEAR Derm"), rows(card, "TRIPOD+AI")
+    assert (len(clear), len(tripod)) == (25, 27)
+    for item in ("1", "2", "3", "5", "6", "7", "8", "13", "16", "17", "18", "25"):
+        assert clear[item] == NOT_KNOWN
+    assert clear["11"] == "3, 2 and 1."
+    assert tripod["17"] == NOT_KNOWN
+    known = sum(answer != NOT_KNOWN for answer in clear.values())
+    assert f"{known} of 25 items" in card
+
+
+def test_answers_of_the_user_fill_items():
+    card = model_card(FACTS, {"clear_derm_1": "Dermoscopic | polarised"})
+    assert rows(card, "CLEAR Derm")["1"] == "Dermoscopic \\| polarised"
+
+
+def test_the_intended_use_is_the_users():
+    assert "Triage of moles in mice." in model_card({**FACTS, "intended_use": "Triage of moles in mice."}, {})
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_an_external_result_is_a_column_of_its_own(external):
+    columns = [*FACTS["columns"], {"title": "other images", "images": 7}] if external else FACTS["columns"]
+    results = [("accuracy", ["0.500", "-", "0.250"][: len(columns)])]
+    facts = {**FACTS, "external": external, "columns": columns, "results": results, "external_data": ("csv", "/x")}
+    card = model_card(facts, {})
+    assert ("other images (7 images) |" in card) is external
+    assert (rows(card, "CLEAR Derm")["12"] == "csv, 7 images; see Results.") is external
+
+
+def test_the_page_obeys_no_html_in_names():
+    page = model_card_page(model_card(FACTS, {}), "card <of> all")
+    tags = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            tags.append(tag)
+
+    Reader().feed(page)
+    assert "script" not in tags
+    assert tags.count("table") >= 5
+    assert "&lt;script&gt;" in page
+    assert "card &lt;of&gt; all" in page

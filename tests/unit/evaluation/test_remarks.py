@@ -1,0 +1,63 @@
+"""What is said of images on which a metric says little or nothing; and that such metrics are left out, not zero."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from melanoma.evaluation.evaluate import evaluate
+
+NAMES = ["nevus", "melanoma", "keratosis"]
+VIEWS = {"melanoma": ["melanoma"]}
+
+
+def evaluation(targets: list[int], probabilities: np.ndarray | None = None, names: list[str] = NAMES):
+    rng = np.random.default_rng(0)
+    if probabilities is None:
+        probabilities = rng.dirichlet(np.ones(len(names)), len(targets))
+    rows = pd.DataFrame({"target": targets, "path": [f"{i}.jpg" for i in range(len(targets))]})
+    views = VIEWS if len(names) > 2 else {}
+    return evaluate("test", rows, probabilities, names, views=views, resamples=30, confidence=0.95, seed=0)
+
+
+def test_of_good_images_nothing_is_said():
+    assert evaluation([0, 0, 1, 1, 2, 2]).remarks == []
+
+
+def test_a_class_without_images():
+    found = evaluation([0, 0, 1, 1])
+    assert found.remarks == ["No test image is of keratosis: it has no metrics, and means are over the other classes."]
+    assert not {"sensitivity/keratosis", "auc/keratosis", "f1/keratosis"} & set(found.metrics)
+    assert found.metrics["balanced_accuracy"] == pytest.approx(
+        (found.metrics["sensitivity/nevus"] + found.metrics["sensitivity/melanoma"]) / 2
+    )
+    assert found.metrics["support/keratosis"] == 0
+
+
+def test_a_class_with_one_image():
+    found = evaluation([0, 0, 1, 2, 2])
+    assert found.remarks == ["One test image is of melanoma: its metrics are those of a single image."]
+    assert all(np.isfinite(value) for value in found.named_metrics().values())
+
+
+@pytest.mark.parametrize("names", [NAMES, NAMES[:2]])
+def test_constant_scores(names):
+    targets = [0, 1, len(names) - 1] * 4
+    found = evaluation(targets, np.full((12, len(names)), 1 / len(names)), names)
+    assert found.remarks == ["All test images have the same scores: the model tells nothing apart."]
+    assert found.metrics["auc"] == pytest.approx(0.5)
+    low, high = found.intervals["auc"]
+    assert low == high == pytest.approx(0.5)
+
+
+def test_a_question_with_one_answer():
+    found = evaluation([0, 0, 2, 2])
+    assert found.remarks[-1] == "All test images have one answer to melanoma: it is not measured."
+    assert "melanoma/auc" not in found.metrics
+    assert not any(np.isnan(value) for value in found.named_metrics().values())
+
+
+def test_a_single_class():
+    found = evaluation([1, 1, 1], names=NAMES[:2])
+    assert found.remarks == ["No test image is of nevus: it has no metrics, and means are over the other classes."]
+    assert "auc" not in found.metrics
+    assert "accuracy" in found.metrics
