@@ -14,6 +14,7 @@ __all__ = ["main"]
 
 COMMANDS = {
     "train": "train a classifier, evaluate it and log all of it to MLflow",
+    "sweep": "train many variants, in parallel and to be resumed, and rank them",
     "evaluate": "evaluate a saved model on any data source, into a run of its own",
     "compare": "metrics of runs side by side, with paired tests on the same images",
     "predict": "class probabilities for images, as a table and a CSV",

@@ -20,7 +20,15 @@ _HEADLINES = (
     "accuracy", "balanced_accuracy", "macro_f1", "mcc", "auc", "average_precision", "partial_auc", "log_loss",
     "brier", "ece",
 )  # fmt: skip
-_FIGURES = ("roc", "confusion_matrix_normalized", "reliability", "training_curves", "confident_mistakes")
+_FIGURES = (
+    "roc",
+    "confusion_matrix_normalized",
+    "reliability",
+    "abstention",
+    "subgroups",
+    "training_curves",
+    "confident_mistakes",
+)
 
 
 def compare_runs(

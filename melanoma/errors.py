@@ -3,7 +3,17 @@
 A message says what happened, what was expected and what to do, and ends in what was received.
 """
 
-__all__ = ["AuditFailed", "ConfigError", "DataError", "MelanomaError", "ModelError", "RunKilled", "TrainingError"]
+__all__ = [
+    "AuditFailed",
+    "ConfigError",
+    "DataError",
+    "MelanomaError",
+    "ModelError",
+    "RunKilled",
+    "RunPruned",
+    "TrainingError",
+    "TrialsFailed",
+]
 
 
 class MelanomaError(Exception):
@@ -41,6 +51,18 @@ class TrainingError(MelanomaError):
     """Training went wrong in a way a change of configuration can mend, such as a NaN loss."""
 
     exit_code = 1
+
+
+class TrialsFailed(MelanomaError):
+    """Some trials of a sweep failed; the others are done."""
+
+    exit_code = 4
+
+
+class RunPruned(MelanomaError):
+    """A trial of a sweep fell behind the others and was stopped, as the sweep was told to."""
+
+    exit_code = 0
 
 
 class RunKilled(BaseException):

@@ -54,6 +54,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
         from melanoma.evaluation.summary import show_result
         from melanoma.tracking import log as tracking_log
         from melanoma.tracking.card import log_card
+        from melanoma.tracking.log_config import log_config
         from melanoma.tracking.log_evaluation import log_evaluations
         from melanoma.tracking.models import (
             images_seen_by,
@@ -93,7 +94,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
         },
     ) as run:
         try:
-            tracking_log.log_config(run, resolved, overrides)
+            log_config(run, resolved, overrides)
             dataset = _as_test(decoded(data, source, least=1), saved.classes)
             images = len(dataset.table)
             if settings.data is None and not settings.include_seen:

@@ -16,6 +16,7 @@ from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
 from melanoma.errors import ConfigError, DataError
 from melanoma.stages import audited, build, check_split, check_views, prepared, read_source, shortcuts
+from melanoma.sweeps.pruning import pruning_check
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import tracking_uri
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from melanoma.evaluation.evaluate import Evaluation
     from melanoma.tracking.run import Run
 
-__all__ = ["Experiment", "Result", "run_experiment", "train"]
+__all__ = ["Experiment", "Result", "check_experiment", "run_experiment", "train"]
 
 log = logging.getLogger("melanoma")
 
@@ -90,9 +91,7 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
         if node.get("path") is not None:
             node["path"] = str(Path(node["path"]).expanduser().absolute())
     source = read_source(settings.data)
-    _check_classes(resolved["model"], source.classes)
-    check_views(settings.data.views, source.classes)
-    check_split(settings, source)
+    check_experiment(settings, resolved["model"], source)
     experiment = Experiment(settings, resolved, overrides, source, folder, tracking_uri(settings.tracking.uri))
 
     # TensorFlow and MLflow take seconds to import: only now that configuration and data are known to be sound.
@@ -120,9 +119,11 @@ def run_experiment(
         name: of the run, or None.
         nested: below the run that is open.
     """
+    from melanoma.evaluation.predict import size_and_latency
     from melanoma.models.weights import initial_weights
     from melanoma.tracking import log as tracking_log
     from melanoma.tracking.card import log_card
+    from melanoma.tracking.log_config import log_config
     from melanoma.tracking.log_evaluation import log_evaluations
     from melanoma.tracking.models import load_saved_model, save_model
     from melanoma.tracking.run import tracked_run
@@ -141,7 +142,7 @@ def run_experiment(
     ) as run:
         try:
             log.info("MLflow run %s%s, protocol %s", run.id, f" ({name})" if name else "", protocol)
-            tracking_log.log_config(run, resolved, experiment.overrides)
+            log_config(run, resolved, experiment.overrides)
             audit, dataset = prepare_data()
             tracking_log.log_audit(run, audit, dataset, announce=not nested)
             tracking_log.log_dataset(run, dataset, settings.data.path or settings.data.name, settings.balance.name)
@@ -166,11 +167,12 @@ def run_experiment(
                     saved=None if ancestor is None else ancestor.keras_model,
                     with_head=ancestor is not None and ancestor.classes == dataset.classes,
                 ),
-                on_epoch=lambda epoch, metrics: run.log_metrics(metrics, step=epoch),
+                on_epoch=_epoch_logger(run),
                 profile=experiment.folder / "profile" if settings.debug.profile else None,
             )
             tracking_log.log_fit(run, fitted, experiment.folder / "profile")
             tracking_log.log_samples(run, dataset, fitted.augment, settings.seed)
+            run.log_metrics(size_and_latency(fitted.model, settings.data.image_size))
             model, evaluations, decisions = _measured(run, fitted.model, dataset, settings)
             log_evaluations(
                 run,
@@ -225,10 +227,33 @@ def _measured(
     return model, evaluations, fitted_decisions(evaluations[0], chosen)
 
 
+def _epoch_logger(run: "Run") -> Callable[[int, dict[str, float]], None]:
+    """Logs each epoch, and ends a trial of a sweep that has fallen behind."""
+    check = pruning_check()
+
+    def log_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        run.log_metrics(metrics, step=epoch)
+        if check is not None:
+            check(epoch, metrics)
+
+    return log_epoch
+
+
 def _audited_and_prepared(experiment: Experiment) -> tuple[Audit, Dataset]:
     settings = experiment.settings
     audit = audited(experiment.source, settings.audit, settings.data.max_megapixels)
     return audit, prepared(settings, experiment.source, audit)
+
+
+def check_experiment(settings: TrainConfig, model: dict[str, Any], source: Source) -> None:
+    """What the list of images says about the configuration, before any is read.
+
+    Raises:
+        MelanomaError: model, questions or split do not fit the data.
+    """
+    _check_classes(model, source.classes)
+    check_views(settings.data.views, source.classes)
+    check_split(settings, source)
 
 
 def _check_classes(model: dict[str, Any], classes: list[str]) -> None:

@@ -20,6 +20,7 @@ from melanoma.pipeline import Experiment, Result, run_experiment
 from melanoma.stages import audited, balanced, cleaned, decoded, prepared
 from melanoma.tracking import log as tracking_log
 from melanoma.tracking import log_evaluation
+from melanoma.tracking.log_config import log_config
 from melanoma.tracking.run import Run, tracked_run
 
 __all__ = ["compare_protocols", "cross_validate"]
@@ -96,7 +97,7 @@ def _parent(experiment: Experiment, tags: dict[str, str]) -> Iterator[Run]:
     ) as run:
         try:
             log.info("MLflow run %s, the parent", run.id)
-            tracking_log.log_config(run, experiment.resolved, experiment.overrides)
+            log_config(run, experiment.resolved, experiment.overrides)
             yield run
         finally:
             run.log_file(str(experiment.log_file), "logs")

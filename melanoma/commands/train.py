@@ -12,7 +12,14 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
-    """Check the configuration, then run one experiment."""
+    """Check the configuration, then run one experiment; several, where values are to be varied."""
+    from melanoma.sweeps.plan import is_sweep
+
+    if is_sweep(arguments):
+        from melanoma.commands import sweep
+
+        sweep.main(arguments)
+        return
     launch("train", TrainConfig, train_faults, _train, arguments)
 
 

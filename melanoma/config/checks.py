@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from melanoma.audit.names import FINDINGS, named_findings
 
-__all__ = ["audit_faults", "evaluate_faults", "predict_faults", "train_faults"]
+__all__ = ["audit_faults", "evaluate_faults", "predict_faults", "sweep_faults", "train_faults"]
 
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
@@ -58,11 +58,21 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "evaluation.subgroup_minimum": (lambda v: v >= 2, "at least 2"),
     "debug.train_batches": (lambda v: v >= 1, "at least 1, or null"),
     "batch_size": (lambda v: v >= 1, "at least 1"),
+    "sweep.n_trials": (lambda v: v >= 1, "at least 1"),
+    "sweep.seed": (lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
+    "sweep.startup_trials": (lambda v: v >= 0, "at least 0"),
+    "sweep.max_failures": (lambda v: v >= 1, "at least 1, or null"),
+    "launcher.workers": (lambda v: v >= 1, "at least 1"),
+    "launcher.cpus": (lambda v: v >= 1, "at least 1"),
+    "launcher.gpus": (lambda v: v >= 0, "at least 0"),
+    "launcher.memory_gb": (lambda v: v >= 0, "at least 0"),
+    "launcher.minutes": (lambda v: v >= 1, "at least 1"),
 }
 
 _TEXTS = (
     "data.path", "data.source.table", "data.metadata.path", "split.file", "split.column", "model.weights",
     "audit.output", "tracking.uri", "tracking.experiment", "run", "saved_model", "input", "output",
+    "sweep.name", "sweep.resume", "sweep.storage", "launcher.address",
 )  # fmt: skip
 # Null in the YAML file that defines them, so that no type is known from there.
 _UNTYPED = {"optimizer.clipnorm", "optimizer.weight_decay"}
@@ -138,6 +148,36 @@ def evaluate_faults(config: DictConfig) -> list[str]:
 def predict_faults(config: DictConfig) -> list[str]:
     """Contradictions in a `melanoma predict` configuration."""
     return _range_faults(config)
+
+
+def sweep_faults(config: DictConfig) -> list[str]:
+    """Contradictions in what `melanoma sweep` adds to the configuration."""
+    faults, sweep = _range_faults(config), config.sweep
+    metrics, directions = as_list(sweep.metric), as_list(sweep.direction)
+    if not metrics or len(metrics) > 2 or len(set(metrics)) < len(metrics):
+        faults.append(f"sweep.metric is the name of a metric, or a list of two. Received: sweep.metric={sweep.metric}")
+    if len(directions) != len(metrics) or not set(directions) <= {"maximize", "minimize"}:
+        faults.append(
+            "sweep.direction must be maximize or minimize, one for each metric. "
+            f"Received: sweep.direction={sweep.direction} sweep.metric={sweep.metric}"
+        )
+    if len(metrics) == 2 and sweep.sampler in ("tpe", "cmaes"):
+        faults.append(f"Two metrics need sweep.sampler=nsga2, random or grid. Received: {sweep.sampler}")
+    if len(metrics) == 2 and sweep.pruner != "none":
+        faults.append(f"With two metrics no trial can be pruned. Received: sweep.pruner={sweep.pruner}")
+    if sweep.sampler != "grid" and sweep.n_trials is None:
+        faults.append("sweep.n_trials must be given: how many trials a search has. Received: null")
+    if sweep.name is not None and sweep.resume is not None:
+        faults.append(
+            "Either sweep.name, of a new study, or sweep.resume, of one to go on with. "
+            f"Received: sweep.name={sweep.name} sweep.resume={sweep.resume}"
+        )
+    return faults
+
+
+def as_list(value: Any) -> list[Any]:
+    """What is given as one or as a list."""
+    return [value] if isinstance(value, str) else list(value or [])
 
 
 def class_count(classes: Any) -> int | None:

@@ -20,10 +20,13 @@ __all__ = [
     "DebugConfig",
     "EvaluateConfig",
     "EvaluationConfig",
+    "LauncherConfig",
     "ModelConfig",
     "OperatingPointConfig",
     "PredictConfig",
     "SplitConfig",
+    "SweepCommandConfig",
+    "SweepConfig",
     "TrackingConfig",
     "TrainConfig",
     "TrainingConfig",
@@ -266,6 +269,49 @@ class TrainConfig:
     card: CardConfig = field(default_factory=CardConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     debug: DebugConfig = field(default_factory=DebugConfig)
+
+
+@dataclass
+class SweepConfig:
+    """What is varied, how it is searched, and when it ends."""
+
+    name: str | None = None
+    resume: str | None = None
+    sampler: Literal["grid", "tpe", "random", "cmaes", "nsga2"] = "grid"
+    n_trials: int | None = None
+    metric: Any = "validation/balanced_accuracy"
+    direction: Any = "maximize"
+    seed: int = 0
+    pruner: Literal["none", "median", "hyperband"] = "none"
+    pruning_metric: Literal["val/loss", "val/accuracy", "val/balanced_accuracy", "val/auc"] = "val/balanced_accuracy"
+    startup_trials: int = 5
+    max_failures: int | None = None
+    fail_fast: bool = False
+    storage: str | None = None
+    space: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class LauncherConfig:
+    """Where trials run, and what each asks for; keys that a launcher does not use are null."""
+
+    name: Literal["local", "ray", "slurm"] = "local"
+    workers: int = 1
+    address: str | None = None
+    cpus: int | None = None
+    gpus: int | None = None
+    memory_gb: float | None = None
+    minutes: int | None = None
+    partition: str | None = None
+    cluster: str | None = None
+
+
+@dataclass
+class SweepCommandConfig:
+    """What a sweep adds to the configuration of `melanoma train`."""
+
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
 
 
 @dataclass

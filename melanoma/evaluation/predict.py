@@ -1,5 +1,8 @@
 """Class probabilities from a model."""
 
+import time
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
@@ -7,7 +10,9 @@ from scipy.special import expit, softmax
 from melanoma.data.images import ImageStore
 from melanoma.errors import ModelError
 
-__all__ = ["predict_probabilities", "probabilities_from_logits"]
+__all__ = ["predict_probabilities", "probabilities_from_logits", "size_and_latency"]
+
+_TIMED = 10  # calls
 
 
 def probabilities_from_logits(logits: NDArray) -> NDArray[np.float64]:
@@ -17,6 +22,18 @@ def probabilities_from_logits(logits: NDArray) -> NDArray[np.float64]:
         positive = expit(logits)
         return np.concatenate([1 - positive, positive], axis=1)
     return softmax(logits, axis=1)
+
+
+def size_and_latency(model: Any, image_size: int) -> dict[str, float]:
+    """`model/megabytes` of its float32 weights, and `model/latency_ms`: median time for one image on this machine."""
+    image = np.zeros((1, image_size, image_size, 3), np.float32)
+    model.predict_on_batch(image)  # compiles
+    times = []
+    for _ in range(_TIMED):
+        start = time.perf_counter()
+        model.predict_on_batch(image)
+        times.append(time.perf_counter() - start)
+    return {"model/megabytes": model.count_params() * 4 / 1e6, "model/latency_ms": 1000 * float(np.median(times))}
 
 
 def predict_probabilities(

@@ -1,14 +1,11 @@
 """What is logged of an experiment, and under which name."""
 
 import logging
-import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
-import yaml
 from mlflow.data.sources import LocalArtifactDatasetSource
 
 from melanoma.audit.findings import Audit
@@ -19,9 +16,7 @@ from melanoma.data.split import PARTS, REMOVED
 from melanoma.data.split_file import shared_with_training
 from melanoma.evaluation import plots
 from melanoma.tracking.models import SavedModel, images_seen_by
-from melanoma.tracking.run import Run, flattened
-from melanoma.tracking.source import git_diff, installed_packages
-from melanoma.tracking.store import without_password
+from melanoma.tracking.run import Run
 from melanoma.training.hardware import device_name
 from melanoma.training.network import Fitted
 
@@ -29,7 +24,6 @@ __all__ = [
     "announce_audit",
     "log_ancestor",
     "log_audit",
-    "log_config",
     "log_dataset",
     "log_fit",
     "log_samples",
@@ -38,18 +32,6 @@ __all__ = [
 _SAMPLES = 8
 _FEW = 10  # images of a class below which its training set is called small
 log = logging.getLogger("melanoma")
-
-
-def log_config(run: Run, config: dict[str, Any], overrides: Sequence[str]) -> None:
-    """The resolved configuration as parameters and artifact, with the packages and the state of the code."""
-    run.log_params({key: without_password(str(value)) for key, value in flattened(config).items()})
-    resolved = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    run.log_text(without_password(resolved), "config/resolved.yaml")
-    run.log_text(without_password(yaml.safe_dump(list(overrides), allow_unicode=True)), "config/overrides.yaml")
-    run.log_text(f"# Python {platform.python_version()}\n{installed_packages()}", "environment/requirements.txt")
-    diff = git_diff()
-    if diff:
-        run.log_text(diff, "source/diff.patch")
 
 
 def log_audit(run: Run, audit: Audit, dataset: Dataset, *, announce: bool = True) -> None:

@@ -15,7 +15,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
-from melanoma.errors import ConfigError, RunKilled
+from melanoma.errors import ConfigError, RunKilled, RunPruned
 from melanoma.tracking.source import git_commit
 from melanoma.tracking.store import prepare_experiment
 
@@ -67,7 +67,9 @@ class Run:
         Figures of the test set, and those of no part, have the plain name.
         """
         name = name if part == "test" else f"{part}_{name}"
-        self._client.log_figure(self.id, figure, f"figures/{name}.png", save_kwargs={"dpi": 120})
+        # One that was drawn elsewhere is cut to what is on it.
+        whole = {} if figure.get_layout_engine() is not None else {"bbox_inches": "tight"}
+        self._client.log_figure(self.id, figure, f"figures/{name}.png", save_kwargs={"dpi": 120, **whole})
         if vector:
             figure.set_layout_engine("none")  # as it was laid out above
             self._client.log_figure(self.id, figure, f"figures/{name}.svg")
@@ -89,11 +91,12 @@ def tracked_run(
     system_metrics: bool,
     tags: Mapping[str, str],
     nested: bool = False,
+    again: str | None = None,
 ) -> Iterator[Run]:
     """Open a run, or the one that `mlflow run` made, and close it with the status it deserves.
 
-    An exception ends it FAILED, Ctrl-C and SIGTERM end it KILLED; what was logged is kept. A nested run is a child of
-    the one that is open.
+    An exception ends it FAILED; Ctrl-C, SIGTERM and pruning end it KILLED; what was logged is kept. A nested run is a
+    child of the one that is open. With `again` a run that has ended is opened anew.
     """
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     under_mlflow_run = bool(os.environ.get("MLFLOW_RUN_ID"))
@@ -107,8 +110,9 @@ def tracked_run(
     try:
         try:
             started = mlflow.start_run(
-                experiment_id=experiment_id, run_name=name, nested=nested, log_system_metrics=system_metrics
-            )
+                run_id=again, experiment_id=experiment_id, run_name=name, nested=nested,
+                log_system_metrics=system_metrics,
+            )  # fmt: skip
         except MlflowException as error:
             raise ConfigError([f"The MLflow run cannot be opened: {error}"]) from error
         # mlflow.start_run has taken MLFLOW_RUN_ID; a child process must not write into the same run.
@@ -117,11 +121,14 @@ def tracked_run(
         run.set_tags({"melanoma.host": socket.gethostname(), **git_commit(), **tags})
         try:
             yield run
+        except RunPruned as error:
+            run.set_tags({"melanoma.pruned": str(error)})
+            raise
         except Exception as error:
             run.set_tags({"melanoma.error": f"{type(error).__name__}: {error}"})
             raise
         status = "FINISHED"
-    except (KeyboardInterrupt, RunKilled):
+    except (KeyboardInterrupt, RunKilled, RunPruned):
         status = "KILLED"
         raise
     finally:

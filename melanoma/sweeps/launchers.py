@@ -1,0 +1,190 @@
+"""Where trials run: on this machine, on a Ray cluster, or as SLURM jobs. Each gives a function that runs one trial."""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from melanoma.config.schema import LauncherConfig
+from melanoma.errors import ConfigError
+
+__all__ = ["Job", "Outcome", "launched"]
+
+_TAIL = 20_000  # characters of a trial's error output that are kept
+_GRACE = 20  # seconds a trial has to end its run in the tracking store
+_PARENT_DIED = 1  # PR_SET_PDEATHSIG
+_LIBC = ctypes.CDLL(None)  # before any fork: loading it in a child could wait for a lock for ever
+_THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial as a process: its command, the folder it starts in, and what it adds to the environment."""
+
+    command: list[str]
+    folder: str
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial's process ended: its exit code, negative for a signal, and the end of its error output.
+
+    Attributes:
+        code: of the process.
+        said: on its error output.
+        lost: the process did not fail, but what ran it did: a worker that died, a job that was taken away.
+    """
+
+    code: int
+    said: str
+    lost: bool = False
+
+
+@contextmanager
+def launched(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Outcome]]:
+    """A function that runs a trial and waits for it, to be called from several threads; all ends with the block.
+
+    Args:
+        settings: of the launcher.
+        folder: for the logs of SLURM jobs.
+
+    Raises:
+        ConfigError: the launcher is not installed, or its cluster cannot be reached.
+    """
+    using = {"local": _local, "ray": _ray, "slurm": _slurm}[settings.name]
+    with using(settings, folder) as run:
+        yield run
+
+
+def run_process(job: Job, started: Callable[[subprocess.Popen], None] | None = None) -> Outcome:
+    """Run a trial as a process of its own that dies with this one."""
+    process = subprocess.Popen(
+        job.command,
+        cwd=job.folder,
+        env={**os.environ, **job.environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+    )
+    if started is not None:
+        started(process)
+    try:
+        _, said = process.communicate()
+    except BaseException:
+        process.kill()
+        raise
+    return Outcome(process.returncode, said[-_TAIL:])
+
+
+@contextmanager
+def _local(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Outcome]]:  # noqa: ARG001
+    threads = str(max(len(os.sched_getaffinity(0)) // settings.workers, 1))
+    share = dict.fromkeys(_THREADS, threads)
+    processes: list[subprocess.Popen] = []
+
+    def run(job: Job) -> Outcome:
+        shared = Job(job.command, job.folder, {**share, **job.environment})
+        return run_process(shared, processes.append)
+
+    try:
+        yield run
+    finally:
+        under_way = [process for process in processes if process.poll() is None]
+        for process in under_way:
+            process.send_signal(signal.SIGTERM)
+        for process in under_way:
+            try:
+                process.wait(_GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@contextmanager
+def _ray(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Outcome]]:  # noqa: ARG001
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+        from ray.exceptions import RayError
+    except ImportError as error:
+        raise ConfigError(
+            ["Ray is not installed; pip install 'melanoma[ray]', or choose launcher=local. Received: launcher=ray"]
+        ) from error
+    try:
+        ray.init(address=settings.address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            [f"The Ray cluster cannot be reached ({reason}). Received: launcher.address={settings.address}"]
+        ) from error
+    asked: dict[str, Any] = {"num_cpus": settings.cpus or 1, "num_gpus": settings.gpus or 0, "max_retries": 0}
+    if settings.memory_gb:
+        asked["memory"] = int(settings.memory_gb * 1e9)
+    task = ray.remote(**asked)(run_process)
+    threads = str(settings.cpus or 1)
+    share = dict.fromkeys(_THREADS, threads)
+
+    def run(job: Job) -> Outcome:
+        try:
+            return ray.get(task.remote(Job(job.command, job.folder, {**share, **job.environment})))
+        except RayError as error:
+            return Outcome(1, f"Ray: {error}"[-_TAIL:], lost=True)
+
+    try:
+        yield run
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _slurm(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Outcome]]:
+    try:
+        import submitit
+        from submitit.core.utils import UncompletedJobError
+    except ImportError as error:
+        raise ConfigError(
+            ["submitit is not installed; pip install 'melanoma[slurm]', or choose launcher=local. "
+             "Received: launcher=slurm"]
+        ) from error  # fmt: skip
+    try:
+        executor = submitit.AutoExecutor(folder=folder / "slurm", cluster=settings.cluster)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            [f"SLURM cannot be used ({str(error).splitlines()[0]}). Received: launcher.cluster={settings.cluster}"]
+        ) from error
+    asked = {
+        "timeout_min": settings.minutes, "cpus_per_task": settings.cpus, "gpus_per_node": settings.gpus or None,
+        "mem_gb": settings.memory_gb, "slurm_partition": settings.partition, "name": "melanoma",
+    }  # fmt: skip
+    executor.update_parameters(**{name: value for name, value in asked.items() if value is not None})
+    jobs: list[Any] = []
+
+    def run(job: Job) -> Outcome:
+        submitted = executor.submit(run_process, job)
+        jobs.append(submitted)
+        try:
+            return submitted.result()
+        except (UncompletedJobError, submitit.core.utils.FailedJobError) as error:
+            return Outcome(1, f"SLURM: {error}"[-_TAIL:], lost=True)
+
+    try:
+        yield run
+    finally:
+        for job in jobs:
+            if not job.done():
+                job.cancel()
+
+
+def _die_with_parent() -> None:
+    """A sweep that is killed takes its trials along; on resume they are begun again."""
+    _LIBC.prctl(_PARENT_DIED, signal.SIGTERM)

@@ -1,0 +1,121 @@
+"""From the command line of a sweep to its plan: what is varied, what is fixed, and how trials are run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from melanoma.config.arguments import normalise, overrides_in, search_path_in
+from melanoma.config.checks import sweep_faults, train_faults
+from melanoma.config.diagnose import diagnose
+from melanoma.config.launch import register_resolvers, typed
+from melanoma.config.schema import LauncherConfig, SweepCommandConfig, SweepConfig, TrainConfig
+from melanoma.errors import ConfigError
+from melanoma.sweeps.space import Dimension, dimension_of, read_space
+
+__all__ = ["Plan", "is_sweep", "read_plan", "resolved_plan"]
+
+_SWITCHES = {"-m", "--multirun"}
+_OURS = ("sweep", "launcher")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep does.
+
+    Attributes:
+        sweep: how it searches and when it ends.
+        launcher: where trials run.
+        space: what is varied.
+        fixed: the overrides that all trials share, as typed.
+        search_path: further folders of configs.
+        config: of a trial with the first value of each key.
+    """
+
+    sweep: SweepConfig
+    launcher: LauncherConfig
+    space: list[Dimension]
+    fixed: list[str]
+    search_path: list[str]
+    config: DictConfig
+
+    def trial_arguments(self, chosen: Sequence[str]) -> list[str]:
+        """The command line of a trial, after `melanoma train`."""
+        folders = [word for folder in self.search_path for word in ("--config-dir", folder)]
+        return [*folders, *self.fixed, *chosen]
+
+
+def is_sweep(arguments: list[str]) -> bool:
+    """Whether the arguments of `melanoma train` ask for several runs."""
+    words = normalise(arguments)
+    asked = not {*_SWITCHES, "hydra.mode=MULTIRUN"}.isdisjoint(words)
+    return asked or any(_is_ours(word) for word in overrides_in(words))
+
+
+def read_plan(arguments: list[str]) -> Plan:
+    """Check the whole of a sweep before anything is run.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    register_resolvers()
+    words = [word for word in normalise(arguments) if word not in _SWITCHES and word != "hydra.mode=MULTIRUN"]
+    search_path, overrides = search_path_in(words), overrides_in(words)
+    config, faults = diagnose("sweep", SweepCommandConfig, [word for word in overrides if _is_ours(word)], search_path)
+    if config is not None:
+        faults += sweep_faults(config)
+    if config is None or faults:
+        raise ConfigError(faults)
+    settings: SweepCommandConfig = typed(SweepCommandConfig, config)
+    fixed, varied = _sorted_out([word for word in overrides if not _is_ours(word)])
+    known = {one.key for one in varied} | {word.partition("=")[0].lstrip("+") for word in fixed}
+    space = [one for one in read_space(settings.sweep.space or {}) if one.key not in known]
+    space = _grid(space + varied) if settings.sweep.sampler == "grid" else space + varied
+    if not space:
+        raise ConfigError(
+            ["Nothing is varied; give a key several values, as in model=m1,m2, or a space, as sweep=resnet_small. "
+             f"Received: {' '.join(arguments) or 'nothing'}"]
+        )  # fmt: skip
+    several = [f"{one.key}={','.join(one.choices) if one.choices else _first(one)}" for one in space if not one.when]
+    config, faults = diagnose("train", TrainConfig, [*fixed, *several], search_path, multirun=True)
+    if config is not None:
+        faults += train_faults(config)
+    if config is None or faults:
+        raise ConfigError(faults)
+    return Plan(settings.sweep, settings.launcher, space, fixed, search_path, config)
+
+
+def _sorted_out(overrides: Sequence[str]) -> tuple[list[str], list[Dimension]]:
+    parser = OverridesParser.create()
+    fixed, varied = [], []
+    for word in overrides:
+        parsed = parser.parse_override(word)
+        if parsed.is_sweep_override():
+            varied.append(dimension_of(parsed))
+        else:
+            fixed.append(word)
+    return fixed, varied
+
+
+def _grid(space: Sequence[Dimension]) -> list[Dimension]:
+    """Ranges with steps as lists of their values."""
+    return [replace(one, choices=tuple(one.values() or ())) for one in space]
+
+
+def _first(dimension: Dimension) -> str:
+    return str(round(dimension.low)) if dimension.whole else repr(dimension.low)
+
+
+def _is_ours(word: str) -> bool:
+    key = word.partition("=")[0].lstrip("+~")
+    return key.partition(".")[0] in _OURS
+
+
+def resolved_plan(plan: Plan) -> dict:
+    """As it is kept with the sweep's run."""
+    return {
+        "sweep": OmegaConf.to_container(OmegaConf.structured(plan.sweep)),
+        "launcher": OmegaConf.to_container(OmegaConf.structured(plan.launcher)),
+        "space": {one.key: one.choices or [one.low, one.high] for one in plan.space},
+    }

@@ -1,0 +1,197 @@
+"""What a sweep varies: from YAML and from Hydra's command line to dimensions, and from those to overrides."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+
+from melanoma.errors import ConfigError
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+__all__ = ["Dimension", "combinations", "dimension_of", "read_space", "suggested"]
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One key of the configuration and the values it may take.
+
+    Attributes:
+        key: as in an override: `optimizer.learning_rate`, or a group such as `model`.
+        choices: the values, as written in an override; empty for a range.
+        low: least value of a range.
+        high: greatest value of a range, which it includes.
+        step: between the values of a range; None for any.
+        whole: whether values are whole numbers.
+        log: whether a range is searched by its logarithm.
+        when: values of other keys, without which this one is left as it is.
+    """
+
+    key: str
+    choices: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    step: float | None = None
+    whole: bool = False
+    log: bool = False
+    when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def applies(self, chosen: Mapping[str, str]) -> bool:
+        """Whether the values of other keys ask for this one."""
+        return all(chosen.get(key) in values for key, values in self.when.items())
+
+    def values(self) -> list[str] | None:
+        """All values, as written in an override; None for a range without steps."""
+        if self.choices:
+            return list(self.choices)
+        step = self.step or (1 if self.whole else None)
+        if step is None or self.log:
+            return None
+        count = int((self.high - self.low) / step + 1e-9) + 1
+        return [_written(self.low + position * step, self.whole) for position in range(count)]
+
+
+def read_space(space: Mapping[str, Any]) -> list[Dimension]:
+    """The dimensions of `sweep.space`: by key a list of values, or `low`, `high` and more.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    found, faults = [], []
+    for key, given in space.items():
+        try:
+            found.append(_dimension(str(key), given))
+        except ValueError as error:
+            faults.append(f"sweep.space.{key} {error}. Received: {given}")
+    by_key = {dimension.key: dimension for dimension in found}
+    for dimension in found:
+        for key, values in dimension.when.items():
+            known = by_key[key].choices if key in by_key else ()
+            if not known or not set(values) <= set(known):
+                faults.append(
+                    f"sweep.space.{dimension.key}.when must name values of another key of the space that is a list. "
+                    f"Received: {key}: {list(values)}"
+                )
+    if faults:
+        raise ConfigError(faults)
+    return _ordered(found)
+
+
+def dimension_of(override: Override) -> Dimension:
+    """The dimension that a sweep override on the command line asks for: `a,b`, `choice()`, `range()`, `interval()`.
+
+    Raises:
+        ConfigError: an empty range, or another kind of sweep.
+    """
+    key, value = str(override.get_key_element()), override.value()
+    tags = set(getattr(value, "tags", ()) or ())
+    if isinstance(value, IntervalSweep):
+        low, high = float(value.start or 0), float(value.end or 0)
+        if not -inf < low < high < inf:
+            raise ConfigError([f"An interval needs a lower and a higher end. Received: {override.input_line}"])
+        whole = "int" in tags or (isinstance(value.start, int) and isinstance(value.end, int))
+        return Dimension(key, low=low, high=high, whole=whole, log="log" in tags)
+    if not isinstance(value, ChoiceSweep | RangeSweep):
+        raise ConfigError([f"A sweep takes a,b or choice(), range() and interval(). Received: {override.input_line}"])
+    choices = tuple(dict.fromkeys(override.sweep_string_iterator()))
+    if not choices:
+        raise ConfigError([f"The range has no values. Received: {override.input_line}"])
+    return Dimension(key, choices=choices)
+
+
+def combinations(dimensions: Sequence[Dimension]) -> list[dict[str, str]]:
+    """All combinations of values, by key; a dimension that does not apply is left out.
+
+    Raises:
+        ConfigError: a range cannot be counted through.
+    """
+    found: list[dict[str, str]] = [{}]
+    for dimension in dimensions:
+        values = dimension.values()
+        if values is None:
+            raise ConfigError(
+                [
+                    "A grid needs values, or a range with a step that is not logarithmic; give these, or "
+                    f"sweep=optuna. Received: {dimension.key} from {dimension.low:g} to {dimension.high:g}"
+                ]
+            )
+        found = [
+            {**one, dimension.key: value} if dimension.applies(one) else one
+            for one in found
+            for value in (values if dimension.applies(one) else [""])
+        ]
+    return found
+
+
+def suggested(trial: "Trial", dimensions: Sequence[Dimension]) -> dict[str, str]:
+    """Values for a trial of Optuna's, by key, as written in an override."""
+    chosen: dict[str, str] = {}
+    for one in dimensions:
+        if not one.applies(chosen):
+            continue
+        if one.choices:
+            chosen[one.key] = str(trial.suggest_categorical(one.key, one.choices))
+        elif one.whole:
+            whole = trial.suggest_int(one.key, int(one.low), int(one.high), step=int(one.step or 1), log=one.log)
+            chosen[one.key] = _written(whole, True)
+        else:
+            chosen[one.key] = _written(
+                trial.suggest_float(one.key, one.low, one.high, step=one.step, log=one.log), False
+            )
+    return chosen
+
+
+def _dimension(key: str, given: Any) -> Dimension:
+    if isinstance(given, list):
+        given = {"choices": given}
+    if not isinstance(given, dict):
+        raise ValueError("must be a list of values, or have low and high")
+    unknown = set(given) - {"choices", "low", "high", "step", "log", "int", "when"}
+    if unknown:
+        raise ValueError(f"takes choices, low, high, step, log, int and when, not {', '.join(sorted(unknown))}")
+    when = {
+        str(other): tuple(map(_text, values if isinstance(values, list) else [values]))
+        for other, values in (given.get("when") or {}).items()
+    }
+    if "choices" in given:
+        if not given["choices"]:
+            raise ValueError("has no values")
+        return Dimension(key, choices=tuple(dict.fromkeys(map(_text, given["choices"]))), when=when)
+    low: Any = given.get("low")
+    high: Any = given.get("high")
+    step, log = given.get("step"), bool(given.get("log"))
+    if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high)) or not low < high:
+        raise ValueError("must have a low that is below its high")
+    if log and (low <= 0 or step is not None):
+        raise ValueError("with log must begin above 0 and have no step")
+    if step is not None and not 0 < step <= high - low:
+        raise ValueError("must have a step above 0 that fits into its range")
+    whole = bool(given.get("int")) or all(isinstance(x, int) for x in (low, high, step or 0))
+    return Dimension(key, low=float(low), high=float(high), step=step, whole=whole, log=log, when=when)
+
+
+def _ordered(dimensions: Sequence[Dimension]) -> list[Dimension]:
+    """Each after those that its `when` names."""
+    placed: list[Dimension] = []
+    rest = list(dimensions)
+    while rest:
+        ready = [one for one in rest if set(one.when) <= {other.key for other in placed}]
+        if not ready:
+            raise ConfigError([f"sweep.space has keys whose when name each other. Received: {rest[0].key}"])
+        placed += ready
+        rest = [one for one in rest if one not in ready]
+    return placed
+
+
+def _text(value: Any) -> str:
+    """A value as written in an override."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def _written(number: float, whole: bool) -> str:
+    return str(round(number)) if whole else repr(float(number))

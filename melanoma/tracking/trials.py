@@ -1,0 +1,74 @@
+"""The runs of a sweep's trials: made before each is started, and brought to an end whatever became of it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import mlflow
+from mlflow.entities import RunTag
+from mlflow.exceptions import MlflowException
+
+__all__ = ["TrialRun", "close_trial", "make_trial", "read_trial", "tag_best"]
+
+_NAME = 250
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """What became of a trial.
+
+    Attributes:
+        id: of its run.
+        status: as in MLflow: FINISHED, FAILED, KILLED, RUNNING.
+        metrics: the last value of each.
+        tags: of the run.
+    """
+
+    id: str
+    status: str
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+
+def make_trial(parent: str, name: str, tags: Mapping[str, str]) -> str:
+    """A run below the sweep's; returns its id, which the trial's process is given as MLFLOW_RUN_ID."""
+    client = mlflow.MlflowClient()
+    experiment = client.get_run(parent).info.experiment_id
+    run = client.create_run(experiment, tags={"mlflow.parentRunId": parent, **tags}, run_name=name[:_NAME])
+    return str(run.info.run_id)
+
+
+def read_trial(run_id: str) -> TrialRun:
+    """The state of a trial's run."""
+    run = mlflow.get_run(run_id)
+    return TrialRun(run_id, run.info.status, dict(run.data.metrics), dict(run.data.tags))
+
+
+def close_trial(run_id: str, *, error: str | None = None, tags: Mapping[str, str] | None = None) -> None:
+    """End a run that its own process could not end, or write on it why the trial failed.
+
+    Args:
+        run_id: of the trial.
+        error: what the process said; kept as `error.txt` and, cut, as the tag `melanoma.error`.
+        tags: further ones.
+    """
+    client = mlflow.MlflowClient()
+    written = dict(tags or {})
+    if error is not None:
+        client.log_text(run_id, error, "error.txt")
+        lines = [line for line in error.splitlines() if line.strip()]
+        written["melanoma.error"] = "\n".join(lines[-5:])[:5000] or "no message"
+        client.set_terminated(run_id, "FAILED")
+    if written:
+        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in written.items()])
+
+
+def tag_best(run_id: str, others: Iterable[str]) -> None:
+    """Mark the best trial, and no other."""
+    client = mlflow.MlflowClient()
+    for other in others:
+        if other != run_id:
+            try:
+                client.delete_tag(other, "melanoma.best")
+            except MlflowException:
+                continue  # it has none
+    client.set_tag(run_id, "melanoma.best", "true")
