@@ -288,7 +288,7 @@ class SweepConfig:
     max_failures: int | None = None
     fail_fast: bool = False
     storage: str | None = None
-    space: dict[str, Any] = field(default_factory=dict)
+    space: dict[str, Any] | None = None
 
 
 @dataclass

@@ -3,7 +3,9 @@
 import ctypes
 import logging
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from melanoma.config.schema import LauncherConfig
 from melanoma.errors import ConfigError
@@ -18,6 +21,7 @@ from melanoma.errors import ConfigError
 __all__ = ["Job", "Outcome", "launched"]
 
 _TAIL = 20_000  # characters of a trial's error output that are kept
+_PATIENCE = 10  # seconds for a cluster to answer
 _GRACE = 20  # seconds a trial has to end its run in the tracking store
 _PARENT_DIED = 1  # PR_SET_PDEATHSIG
 _LIBC = ctypes.CDLL(None)  # before any fork: loading it in a child could wait for a lock for ever
@@ -120,6 +124,7 @@ def _ray(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Out
         raise ConfigError(
             ["Ray is not installed; pip install 'melanoma[ray]', or choose launcher=local. Received: launcher=ray"]
         ) from error
+    _refuse_unreachable(settings.address)
     try:
         ray.init(address=settings.address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
@@ -146,6 +151,20 @@ def _ray(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Out
         ray.shutdown()
 
 
+def _refuse_unreachable(address: str | None) -> None:
+    """Ray would try for minutes."""
+    at = urlsplit(address if address is not None and "://" in address else f"ray://{address or ''}")
+    try:
+        if at.hostname is None or at.port is None:
+            return  # auto, local
+        socket.create_connection((at.hostname, at.port), timeout=_PATIENCE).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            [f"The Ray cluster cannot be reached; start it, or give launcher.address=null for one on this machine "
+             f"({error}). Received: launcher.address={address}"]
+        ) from error  # fmt: skip
+
+
 @contextmanager
 def _slurm(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Outcome]]:
     try:
@@ -156,6 +175,11 @@ def _slurm(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], O
             ["submitit is not installed; pip install 'melanoma[slurm]', or choose launcher=local. "
              "Received: launcher=slurm"]
         ) from error  # fmt: skip
+    if settings.cluster is None and shutil.which("srun") is None:
+        raise ConfigError(
+            ["SLURM is not on this machine (no srun); start the sweep where jobs are submitted, or try it out with "
+             "launcher.cluster=local. Received: launcher=slurm"]
+        )  # fmt: skip
     try:
         executor = submitit.AutoExecutor(folder=folder / "slurm", cluster=settings.cluster)
     except (RuntimeError, ValueError) as error:

@@ -69,6 +69,8 @@ def show_leaderboard(table: pd.DataFrame, metrics: Sequence[str]) -> None:
 
 def sweep_figures(study: optuna.Study, metrics: Sequence[str]) -> dict[str, Figure]:
     """Optuna's figures of a study, by name; those that need more trials or varied keys than there are, are left out."""
+    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        return {}
     draw: dict[str, Any] = {}
     if len(metrics) > 1:
         draw["pareto_front"] = lambda: drawn.plot_pareto_front(study, target_names=list(metrics))

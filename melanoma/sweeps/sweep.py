@@ -121,23 +121,23 @@ def _run_trials(sweep: _Sweep, run_trial: Callable[[Job], Outcome]) -> list[str]
     failed = _failures(sweep)
     before = len(failed)
     pending: dict[Future[Outcome], Trial] = {}
-    with ThreadPoolExecutor(sweep.plan.launcher.workers) as pool:
-        try:
-            while True:
-                enough = most is not None and len(failed) - before >= most
-                while not enough and len(pending) < sweep.plan.launcher.workers and _is_more(sweep):
-                    trial, job = _next_trial(sweep)
-                    pending[pool.submit(run_trial, job)] = trial
-                if not pending:
-                    break
-                done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    error = _ended(sweep, pending.pop(future), future.result())
-                    failed += [error] if error else []
-                    _log_progress(sweep, len(failed))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # the launcher ends the trials that are under way
-            raise
+    pool = ThreadPoolExecutor(sweep.plan.launcher.workers)
+    try:
+        while True:
+            enough = most is not None and len(failed) - before >= most
+            while not enough and len(pending) < sweep.plan.launcher.workers and _is_more(sweep):
+                trial, job = _next_trial(sweep)
+                pending[pool.submit(run_trial, job)] = trial
+            if not pending:
+                break
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                error = _ended(sweep, pending.pop(future), future.result())
+                failed += [error] if error else []
+                _log_progress(sweep, len(failed))
+    finally:
+        # Without waiting: the launcher ends the trials that are under way when this was interrupted.
+        pool.shutdown(wait=False, cancel_futures=True)
     if most is not None and len(failed) - before >= most:
         raise TrialsFailed(
             f"The sweep was ended after {len(failed) - before} failed trials, as it was told to; go on with "

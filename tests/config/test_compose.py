@@ -15,7 +15,11 @@ from melanoma.paths import conf_dir
 
 register_resolvers()
 
-CHOICES = sorted(file.relative_to(conf_dir()).as_posix().removesuffix(".yaml") for file in conf_dir().glob("*/*.yaml"))
+CHOICES = sorted(
+    file.relative_to(conf_dir()).as_posix().removesuffix(".yaml")
+    for file in conf_dir().glob("*/*.yaml")
+    if file.parent.name not in ("sweep", "launcher")  # tests/unit/sweeps composes those
+)
 DATA = [choice.removeprefix("data/") for choice in CHOICES if choice.startswith("data/")]
 
 
