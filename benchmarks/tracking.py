@@ -25,7 +25,7 @@ def main() -> None:
     start = time.perf_counter()
 
     from melanoma import pipeline
-    from melanoma.tracking import log, models, run
+    from melanoma.tracking import card, log, log_config, log_evaluation, models, run
 
     spent: dict[str, float] = {}
 
@@ -39,9 +39,13 @@ def main() -> None:
 
         return call
 
-    for name in ("log_config", "log_audit", "log_dataset", "log_fit", "log_samples", "log_evaluations"):
-        setattr(log, name, timed(name, getattr(log, name)))
-    models.save_model = timed("save_model", models.save_model)
+    # The pipeline imports each when it runs, and so finds the timed one.
+    log_functions = [(log, name) for name in ("log_audit", "log_dataset", "log_fit", "log_samples")]
+    for module, name in [
+        *log_functions, (log_config, "log_config"), (log_evaluation, "log_evaluations"), (card, "log_card"),
+        (models, "save_model"),
+    ]:  # fmt: skip
+        setattr(module, name, timed(name, getattr(module, name)))
     # Metrics of epochs are logged through the run; those inside the functions above are in their time already.
     whole = run.Run.log_metrics
 

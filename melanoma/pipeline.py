@@ -1,6 +1,7 @@
 """One experiment, stage by stage. Read this first."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from melanoma.config.schema import TrainConfig
 from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
 from melanoma.errors import ConfigError, DataError
-from melanoma.stages import audited, build, check_split, check_views, prepared, read_source, shortcuts
+from melanoma.stages import audited, build, check_split, check_views, number_of_folds, prepared, read_source, shortcuts
 from melanoma.sweeps.pruning import pruning_check
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import tracking_uri
@@ -101,7 +102,7 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
 
     if settings.protocol == "both":
         return compare_protocols(experiment)
-    if settings.split.method in ("kfold", "leave_one_out_by"):
+    if number_of_folds(settings, source):
         return cross_validate(experiment)
     result = run_experiment(experiment, partial(_audited_and_prepared, experiment), name=settings.tracking.run_name)
     show_result(result.evaluations, result.run_id, experiment.uri, result.model)
@@ -172,6 +173,7 @@ def run_experiment(
             )
             tracking_log.log_fit(run, fitted, experiment.folder / "profile")
             tracking_log.log_samples(run, dataset, fitted.augment, settings.seed)
+            begun = time.perf_counter()
             run.log_metrics(size_and_latency(fitted.model, settings.data.image_size))
             model, evaluations, decisions = _measured(run, fitted.model, dataset, settings)
             log_evaluations(
@@ -184,6 +186,7 @@ def run_experiment(
                 model=model,
                 decisions=decisions,
             )
+            run.log_metrics({"evaluation/seconds": time.perf_counter() - begun})
             log_card(run)
             address = save_model(
                 model,

@@ -17,13 +17,21 @@ from melanoma.data.dataset import Dataset, add_augmented, divided, load_images, 
 from melanoma.data.groups import group_columns
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.sources import Source
-from melanoma.data.split import delivered_test, enough_for_folds, split_parts, values_left_out
+from melanoma.data.split import (
+    delivered_test,
+    enough_for_folds,
+    fold_parts,
+    left_out_parts,
+    split_parts,
+    values_left_out,
+)
 from melanoma.data.split_file import read_split, split_table
 from melanoma.data.tables import with_metadata
 from melanoma.errors import ConfigError, MelanomaError
 from melanoma.paths import cache_dir
 
 __all__ = [
+    "FOLDED",
     "audited",
     "balanced",
     "build",
@@ -31,6 +39,8 @@ __all__ = [
     "check_views",
     "cleaned",
     "decoded",
+    "folds_of",
+    "number_of_folds",
     "prepared",
     "read_source",
     "shortcuts",
@@ -38,6 +48,7 @@ __all__ = [
 ]
 
 log = logging.getLogger("melanoma")
+FOLDED = ("kfold", "leave_one_out_by")
 
 
 def read_source(settings: DataConfig) -> Source:
@@ -131,11 +142,35 @@ def cleaned(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
     return without(dataset, reasons)
 
 
+def folds_of(settings: TrainConfig, table: pd.DataFrame) -> dict[str, pd.Series]:
+    """The part of each row in each run of a cross-validation, by the run's name."""
+    chosen = settings.split
+    if chosen.method == "kfold":
+        parts = fold_parts(table, folds=chosen.folds, validation=chosen.validation, seed=settings.seed)
+        return {f"fold {number}": fold for number, fold in enumerate(parts, 1)}
+    column = str(chosen.column)
+    left_out = left_out_parts(table, column=column, validation=chosen.validation, seed=settings.seed)
+    return {f"{column}={value}": parts for value, parts in left_out.items()}
+
+
+def number_of_folds(settings: TrainConfig, source: Source) -> int:
+    """How many runs a cross-validation has; 0 for another split, or for a single fold of one."""
+    chosen = settings.split
+    if chosen.method not in FOLDED or chosen.fold is not None:
+        return 0
+    return chosen.folds if chosen.method == "kfold" else len(values_left_out(source.table, str(chosen.column)))
+
+
 def split(settings: TrainConfig, dataset: Dataset) -> Dataset:
     """Put each image into training, validation or test."""
     chosen = settings.split
     if chosen.file is not None:
         return divided(dataset, read_split(chosen.file, dataset.table))
+    if chosen.method in FOLDED:
+        folds = list(folds_of(settings, dataset.table).values())
+        if chosen.fold is None or chosen.fold > len(folds):
+            raise ConfigError([f"split.fold must be from 1 to {len(folds)}. Received: split.fold={chosen.fold}"])
+        return divided(dataset, folds[chosen.fold - 1])
     parts = split_parts(
         dataset.table, method=chosen.method, validation=chosen.validation, test=chosen.test, seed=settings.seed
     )

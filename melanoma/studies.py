@@ -12,18 +12,18 @@ import numpy as np
 import pandas as pd
 
 from melanoma.audit.findings import Audit
+from melanoma.config.schema import TrainConfig
 from melanoma.data.dataset import Dataset, divided
-from melanoma.data.split import fold_parts, left_out_parts
 from melanoma.evaluation.evaluate import Evaluation, evaluate
 from melanoma.evaluation.summary import show_difference, show_result, show_spread
 from melanoma.pipeline import Experiment, Result, run_experiment
-from melanoma.stages import audited, balanced, cleaned, decoded, prepared
+from melanoma.stages import audited, balanced, cleaned, decoded, folds_of, prepared
 from melanoma.tracking import log as tracking_log
 from melanoma.tracking import log_evaluation
 from melanoma.tracking.log_config import log_config
 from melanoma.tracking.run import Run, tracked_run
 
-__all__ = ["compare_protocols", "cross_validate"]
+__all__ = ["compare_protocols", "cross_validate", "log_cross_validation"]
 
 log = logging.getLogger("melanoma")
 
@@ -37,7 +37,7 @@ def cross_validate(experiment: Experiment) -> Result:
     with _parent(experiment, experiment.tags) as run:
         audit = audited(experiment.source, settings.audit, settings.data.max_megapixels)
         dataset = cleaned(settings, decoded(settings.data, experiment.source), audit)
-        folds = _folds(experiment, dataset)
+        folds = folds_of(settings, dataset.table)
         tracking_log.log_audit(run, audit, dataset)
         log.info("%d runs: %s", len(folds), ", ".join(folds))
         results = {}
@@ -45,19 +45,49 @@ def cross_validate(experiment: Experiment) -> Result:
             fold = _prepared_fold(experiment, audit, dataset, parts)
             results[name] = run_experiment(experiment, fold, name=name, nested=True)
             _forget()
-        pooled = _pooled(experiment, dataset.classes, [result.evaluations[-1] for result in results.values()])
-        log_evaluation.log_folds(run, dataset, folds, {name: r.evaluations for name, r in results.items()}, pooled)
-        log_evaluation.log_evaluations(
-            run,
-            [pooled],
-            protocol=experiment.tags["melanoma.protocol"],
-            dataset=dataset,
-            settings=settings.evaluation,
-            seed=settings.seed,
-        )
+        pooled = log_cross_validation(
+            run, dataset, folds, {name: r.evaluations for name, r in results.items()}, settings,
+            experiment.tags["melanoma.protocol"],
+        )  # fmt: skip
     show_result([pooled], run.id, experiment.uri, None)
     show_spread([result.evaluations[-1] for result in results.values()])
     return Result(run.id, [pooled], None)
+
+
+def log_cross_validation(
+    run: Run,
+    dataset: Dataset,
+    folds: dict[str, pd.Series],
+    evaluations: dict[str, list[Evaluation]],
+    settings: TrainConfig,
+    protocol: str,
+) -> Evaluation:
+    """Log the folds' spread and their test predictions as one evaluation, which is returned.
+
+    Args:
+        run: the parent of the folds' runs.
+        dataset: all images.
+        folds: part of each image in each fold.
+        evaluations: of each fold, validation and test.
+        settings: the whole configuration.
+        protocol: `clean`, or the shortcuts taken.
+    """
+    tests = [parts[-1] for parts in evaluations.values()]
+    pooled = evaluate(
+        "test",
+        pd.concat([evaluation.rows for evaluation in tests], ignore_index=True),
+        np.concatenate([evaluation.probabilities for evaluation in tests]),
+        dataset.classes,
+        views=settings.data.views,
+        resamples=settings.evaluation.bootstrap,
+        confidence=settings.evaluation.confidence,
+        seed=settings.seed,
+    )
+    log_evaluation.log_folds(run, dataset, folds, evaluations, pooled)
+    log_evaluation.log_evaluations(
+        run, [pooled], protocol=protocol, dataset=dataset, settings=settings.evaluation, seed=settings.seed
+    )
+    return pooled
 
 
 def compare_protocols(experiment: Experiment) -> Result:
@@ -103,36 +133,10 @@ def _parent(experiment: Experiment, tags: dict[str, str]) -> Iterator[Run]:
             run.log_file(str(experiment.log_file), "logs")
 
 
-def _folds(experiment: Experiment, dataset: Dataset) -> dict[str, pd.Series]:
-    settings = experiment.settings
-    chosen, table = settings.split, dataset.table
-    if chosen.method == "kfold":
-        parts = fold_parts(table, folds=chosen.folds, validation=chosen.validation, seed=settings.seed)
-        return {f"fold {number}": fold for number, fold in enumerate(parts, 1)}
-    column = str(chosen.column)
-    left_out = left_out_parts(table, column=column, validation=chosen.validation, seed=settings.seed)
-    return {f"{column}={value}": parts for value, parts in left_out.items()}
-
-
 def _prepared_fold(
     experiment: Experiment, audit: Audit, dataset: Dataset, parts: pd.Series
 ) -> Callable[[], tuple[Audit, Dataset]]:
     return lambda: (audit, balanced(experiment.settings, divided(dataset, parts)))
-
-
-def _pooled(experiment: Experiment, classes: list[str], evaluations: list[Evaluation]) -> Evaluation:
-    """All test predictions as one evaluation."""
-    settings = experiment.settings
-    return evaluate(
-        "test",
-        pd.concat([evaluation.rows for evaluation in evaluations], ignore_index=True),
-        np.concatenate([evaluation.probabilities for evaluation in evaluations]),
-        classes,
-        views=settings.data.views,
-        resamples=settings.evaluation.bootstrap,
-        confidence=settings.evaluation.confidence,
-        seed=settings.seed,
-    )
 
 
 def _under(experiment: Experiment, protocol: Any) -> Experiment:

@@ -26,6 +26,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "audit.odd.sharpness": (lambda v: v >= 0, "at least 0"),
     "audit.odd.dark": (lambda v: 0 <= v <= 1, "from 0 to 1"),
     "audit.odd.bright": (lambda v: 0 <= v <= 1, "from 0 to 1"),
+    "split.fold": (lambda v: v >= 1, "at least 1, or null for all"),
     "split.folds": (lambda v: v >= 2, "at least 2"),
     "split.validation": (lambda v: 0 < v < 1, "a share between 0 and 1"),
     "split.test": (lambda v: 0 < v < 1, "a share between 0 and 1"),
@@ -108,6 +109,12 @@ def train_faults(config: DictConfig) -> list[str]:
     classes = get("data.classes")
     if isinstance(classes, ListConfig) and len(set(classes)) != len(classes):
         faults.append(f"data.classes must name each class once. Received: data.classes={list(classes)}")
+    if get("training.strategy") == "multi_worker":
+        faults.append(
+            "Keras 3 does not train one model over several machines (keras issue 20585); spread trials or folds over "
+            "them by launcher=ray or launcher=slurm, or use the GPUs of one machine by training.strategy=mirrored. "
+            "Received: training.strategy=multi_worker"
+        )
     answers = get("card.answers")
     if isinstance(answers, DictConfig):
         from melanoma.card.card import checklist_items

@@ -114,6 +114,7 @@ class SplitConfig:
     test: float = 0.2
     group: Literal["auto", "lesion", "patient", "none"] = "auto"
     folds: int = 5
+    fold: int | None = None
     column: str | None = None
     file: str | None = None
 
@@ -193,6 +194,7 @@ class TrainingConfig:
     label_smoothing: float = 0.0
     ema: float | None = None
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    strategy: Literal["single", "mirrored", "multi_worker"] = "single"
     deterministic: bool = True
     jit_compile: bool | None = None
 

@@ -13,8 +13,8 @@ __all__ = ["check_metrics", "logged_metrics"]
 
 _EPOCH = (
     "train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/balanced_accuracy", "val/auc", "learning_rate",
-    "seconds_per_epoch", "images_per_second", "fit/seconds", "fit/epochs", "fit/best_epoch", "model/latency_ms",
-    "model/megabytes",
+    "seconds_per_epoch", "images_per_second", "fit/seconds", "evaluation/seconds", "fit/epochs",
+    "fit/best_epoch", "model/latency_ms", "model/megabytes",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """From the command line of a sweep to its plan: what is varied, what is fixed, and how trials are run."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -27,7 +28,7 @@ class Plan:
     Attributes:
         sweep: how it searches and when it ends.
         launcher: where trials run.
-        space: what is varied.
+        space: what is varied; empty for the folds of a cross-validation.
         fixed: the overrides that all trials share, as typed.
         search_path: further folders of configs.
         config: of a trial with the first value of each key.
@@ -72,7 +73,7 @@ def read_plan(arguments: list[str]) -> Plan:
     known = {one.key for one in varied} | {word.partition("=")[0].lstrip("+") for word in fixed}
     space = [one for one in read_space(settings.sweep.space or {}) if one.key not in known]
     space = _grid(space + varied) if settings.sweep.sampler == "grid" else space + varied
-    if not space:
+    if not space and not any(re.fullmatch(r"split=(kfold|leave_one_out_by)", word) for word in fixed):
         raise ConfigError(
             ["Nothing is varied; give a key several values, as in model=m1,m2, or a space, as sweep=resnet_small. "
              f"Received: {' '.join(arguments) or 'nothing'}"]

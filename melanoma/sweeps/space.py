@@ -138,9 +138,9 @@ def suggested(trial: "Trial", dimensions: Sequence[Dimension]) -> dict[str, str]
             whole = trial.suggest_int(one.key, int(one.low), int(one.high), step=int(one.step or 1), log=one.log)
             chosen[one.key] = _written(whole, True)
         else:
-            chosen[one.key] = _written(
-                trial.suggest_float(one.key, one.low, one.high, step=one.step, log=one.log), False
-            )
+            number = trial.suggest_float(one.key, one.low, one.high, step=one.step, log=one.log)
+            # Four digits are enough, and can be read and typed again.
+            chosen[one.key] = _written(min(max(float(f"{number:.4g}"), one.low), one.high), False)
     return chosen
 
 

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
@@ -16,19 +16,31 @@ import optuna
 from omegaconf import OmegaConf
 from optuna.trial import Trial, TrialState
 
+from melanoma.audit.findings import Audit
 from melanoma.config.checks import as_list
 from melanoma.config.launch import typed
 from melanoma.config.schema import TrainConfig
+from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
 from melanoma.errors import TrialsFailed
 from melanoma.pipeline import check_experiment
-from melanoma.stages import audited, cleaned, decoded, prepared, read_source, shortcuts
+from melanoma.stages import (
+    FOLDED,
+    audited,
+    cleaned,
+    decoded,
+    folds_of,
+    number_of_folds,
+    prepared,
+    read_source,
+    shortcuts,
+)
 from melanoma.sweeps.launchers import Job, Outcome, launched
 from melanoma.sweeps.objectives import check_metrics, logged_metrics
 from melanoma.sweeps.plan import Plan, resolved_plan
 from melanoma.sweeps.pruning import PRUNING, pruning_order
 from melanoma.sweeps.report import best_trial, leaderboard, show_leaderboard, sweep_figures
-from melanoma.sweeps.space import combinations, suggested
+from melanoma.sweeps.space import Dimension, combinations, suggested
 from melanoma.sweeps.study import open_study, storage_address
 from melanoma.terminal import log_to, out
 from melanoma.tracking.log_config import log_config
@@ -55,6 +67,7 @@ class _Sweep:
     run: Run
     protocol: str
     total: int
+    of_folds: bool
 
 
 def run_sweep(plan: Plan, folder: Path) -> None:
@@ -73,15 +86,21 @@ def run_sweep(plan: Plan, folder: Path) -> None:
     source = read_source(settings.data)
     model: Any = OmegaConf.to_container(plan.config.model, resolve=True)
     check_experiment(settings, model, source)
-    folds = settings.split.method in ("kfold", "leave_one_out_by")
-    metrics = _metrics(plan, folds)
-    check_metrics(metrics, logged_metrics(source.classes, settings.data.views, folds=folds))
+    folds = number_of_folds(settings, source)
+    of_folds = not plan.space  # the folds are the trials
+    if of_folds:
+        numbers = tuple(str(number) for number in range(1, folds + 1))
+        plan = replace(plan, space=[Dimension("split.fold", choices=numbers)])
+    inside = folds > 0 and "split.fold" not in {one.key for one in plan.space}
+    metrics = _metrics(plan, inside)
+    check_metrics(metrics, logged_metrics(source.classes, settings.data.views, folds=inside))
     uri = tracking_uri(settings.tracking.uri)
     storage = storage_address(plan.sweep.storage, uri)
     name = plan.sweep.resume or plan.sweep.name or f"{settings.data.name}-{datetime.now():%Y%m%d-%H%M%S}"
     grid = combinations(plan.space) if plan.sweep.sampler == "grid" else []
     with launched(plan.launcher, folder) as run_trial:
-        about = _about(plan, metrics, _warmed_up(settings, source, folds))
+        audit, dataset = _warmed_up(settings, source, folds > 0)
+        about = _about(plan, metrics, dataset.fingerprint)
         study = open_study(plan.sweep, name, storage, about)
         taken = [*shortcuts(settings, source.table.columns), *(["selected_on_test"] if _on_test(metrics) else [])]
         protocol = ",".join(taken) or "clean"
@@ -95,7 +114,7 @@ def run_sweep(plan: Plan, folder: Path) -> None:
         ) as run:
             study.set_user_attr(_RUN, run.id)
             total = min(plan.sweep.n_trials or len(grid), len(grid)) if grid else int(plan.sweep.n_trials or 0)
-            sweep = _Sweep(plan, settings, study, metrics, uri, storage, run, protocol, total)
+            sweep = _Sweep(plan, settings, study, metrics, uri, storage, run, protocol, total, of_folds)
             log.info("Sweep %s: %d trials, MLflow run %s", name, total, run.id)
             try:
                 _log_plan(sweep)
@@ -103,6 +122,8 @@ def run_sweep(plan: Plan, folder: Path) -> None:
                     study.enqueue_trial(chosen, skip_if_exists=True)
                 _settle_interrupted(sweep)
                 failed = _run_trials(sweep, run_trial)
+                if of_folds and not failed:
+                    _pool_folds(sweep, audit, dataset)
             finally:
                 _report(sweep)
                 run.log_file(str(log_file), "logs")
@@ -240,6 +261,8 @@ def _report(sweep: _Sweep) -> None:
     sweep.run.log_text(table.to_csv(index=False), "sweep/leaderboard.csv")
     for name, figure in sweep_figures(sweep.study, sweep.metrics).items():
         sweep.run.log_figure(figure, name)
+    if sweep.of_folds:
+        return  # none is better than another
     columns = ["trial", "state", *sweep.metrics, "overrides"]
     rows = [[str(value).replace("|", "\\|") for value in row] for row in table[columns].head(20).to_numpy()]
     lines = [columns, ["---"] * len(columns), *rows]
@@ -259,9 +282,9 @@ def _conclude(sweep: _Sweep, name: str) -> None:
     show_leaderboard(leaderboard(sweep.study, sweep.metrics), sweep.metrics)
     console, best = out(), best_trial(sweep.study)
     lines = [f"Sweep    {name}, run {sweep.run.id}"]
-    if best is not None:
+    if best is not None and not sweep.of_folds:
         run_id = best.user_attrs[_RUN]
-        if sweep.settings.split.method not in ("kfold", "leave_one_out_by"):
+        if sweep.settings.split.method not in FOLDED:
             lines.append(f"Model    runs:/{run_id}/model   (melanoma predict model={run_id} input=IMAGE)")
         lines.append(f"Best     {_repeat(sweep, best)}")
     lines.append(f"Compare  {ui_command(sweep.uri)}")
@@ -291,12 +314,29 @@ def _log_progress(sweep: _Sweep, failed: int) -> None:
     )
 
 
-def _warmed_up(settings: TrainConfig, source: Source, folds: bool) -> str:
-    """Audit, decode and divide the images once, so that all trials find it in the cache; returns the fingerprint."""
+def _warmed_up(settings: TrainConfig, source: Source, folds: bool) -> tuple[Audit, Dataset]:
+    """Audit, decode and divide the images once, so that all trials find it in the cache."""
     audit = audited(source, settings.audit, settings.data.max_megapixels)
     if folds:
-        return cleaned(settings, decoded(settings.data, source), audit).fingerprint
-    return prepared(settings, source, audit).fingerprint
+        return audit, cleaned(settings, decoded(settings.data, source), audit)
+    return audit, prepared(settings, source, audit)
+
+
+def _pool_folds(sweep: _Sweep, audit: Audit, dataset: Dataset) -> None:
+    """The folds' predictions together, as a cross-validation without trials logs them."""
+    from melanoma.studies import log_cross_validation
+    from melanoma.tracking.log import log_audit
+    from melanoma.tracking.predictions import stored_evaluation
+
+    folds = folds_of(sweep.settings, dataset.table)
+    done = sorted(_trials(sweep, TrialState.COMPLETE), key=lambda trial: int(trial.params["split.fold"]))
+    views = sweep.settings.data.views
+    evaluations = {
+        name: [stored_evaluation(trial.user_attrs[_RUN], part, dataset, views) for part in ("validation", "test")]
+        for name, trial in zip(folds, done, strict=True)
+    }
+    log_audit(sweep.run, audit, dataset, announce=False)
+    log_cross_validation(sweep.run, dataset, folds, evaluations, sweep.settings, sweep.protocol)
 
 
 def _about(plan: Plan, metrics: Sequence[str], fingerprint: str) -> dict[str, Any]:

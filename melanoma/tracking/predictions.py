@@ -11,9 +11,11 @@ import pandas as pd
 import yaml
 from mlflow.exceptions import MlflowException
 
+from melanoma.data.dataset import Dataset
 from melanoma.errors import ModelError
+from melanoma.evaluation.evaluate import Evaluation, evaluate
 
-__all__ = ["ComparedRun", "figure_of", "find_runs", "load_run"]
+__all__ = ["ComparedRun", "figure_of", "find_runs", "load_run", "stored_evaluation"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,21 @@ def load_run(run_id: str, part: str) -> ComparedRun:
     views = (config.get("data") or {}).get("views") or {}
     name = f"{run.info.run_name} ({run_id[:6]})"
     return ComparedRun(run_id, name, dict(run.data.metrics), dict(run.data.tags), predictions, views)
+
+
+def stored_evaluation(run_id: str, part: str, dataset: Dataset, views: dict[str, list[str]]) -> Evaluation:
+    """What a run predicted for one part of a data set, measured again without intervals.
+
+    Raises:
+        ModelError: there are no such predictions, or they are of other images.
+    """
+    predictions = load_run(run_id, part).predictions
+    known = dataset.table.set_index("path")
+    if not predictions.path.isin(known.index).all():
+        raise ModelError(f"The predictions are of other images than the data set's. Received: {run_id}")
+    rows = known.loc[predictions.path].reset_index().assign(part=part)
+    probabilities = predictions[[f"probability/{label}" for label in dataset.classes]].to_numpy()
+    return evaluate(part, rows, probabilities, dataset.classes, views=views, resamples=0, confidence=0.95, seed=0)
 
 
 def figure_of(run_id: str, name: str) -> str:

@@ -33,7 +33,8 @@ def make_trial(parent: str, name: str, tags: Mapping[str, str]) -> str:
     """A run below the sweep's; returns its id, which the trial's process is given as MLFLOW_RUN_ID."""
     client = mlflow.MlflowClient()
     experiment = client.get_run(parent).info.experiment_id
-    run = client.create_run(experiment, tags={"mlflow.parentRunId": parent, **tags}, run_name=name[:_NAME])
+    shown = {"mlflow.parentRunId": parent, "mlflow.source.name": "melanoma sweep"}
+    run = client.create_run(experiment, tags={**shown, **tags}, run_name=name[:_NAME])
     return str(run.info.run_id)
 
 

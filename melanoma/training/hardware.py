@@ -7,7 +7,9 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-__all__ = ["device_name", "has_gpu", "prepare", "resolve_precision"]
+__all__ = ["device_name", "has_gpu", "prepare", "resolve_precision", "strategy_of"]
+
+log = logging.getLogger("melanoma")
 
 
 def prepare(seed: int, deterministic: bool) -> None:
@@ -27,6 +29,19 @@ def prepare(seed: int, deterministic: bool) -> None:
 def has_gpu() -> bool:
     """Whether TensorFlow sees a GPU."""
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def strategy_of(name: str) -> tf.distribute.Strategy:
+    """In whose scope a network is built and fitted, for `training.strategy`.
+
+    `mirrored` divides each batch over this machine's GPUs, or its logical CPU devices where it has none, and sums the
+    gradients: as if one device had seen the whole batch.
+    """
+    if name == "single":
+        return tf.distribute.get_strategy()
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    log.info("Each batch is divided over %d devices", len(devices))
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
 def device_name() -> str:

@@ -17,7 +17,7 @@ from melanoma.models.build import build_network, with_probabilities
 from melanoma.models.losses import training_loss
 from melanoma.training.batches import augmenter, encode, prediction_batches, training_batches
 from melanoma.training.fit import FitSettings, fit
-from melanoma.training.hardware import has_gpu, resolve_precision
+from melanoma.training.hardware import has_gpu, resolve_precision, strategy_of
 
 __all__ = ["Fitted", "fit_network"]
 
@@ -72,8 +72,10 @@ def fit_network(
     """
     classes, size = len(dataset.classes), settings.data.image_size
     policy = resolve_precision(settings.training.precision)
-    network = build_network(builder, image_size=size, classes=classes, policy=policy)
-    initialise(network)
+    strategy = strategy_of(settings.training.strategy)
+    with strategy.scope():
+        network = build_network(builder, image_size=size, classes=classes, policy=policy)
+        initialise(network)
     rows, targets, weights = _training_rows(dataset, settings)
     validation = dataset.part("validation")
     if settings.debug.overfit:
@@ -94,28 +96,29 @@ def fit_network(
         history.append(metrics)
         on_epoch(epoch, metrics)
 
-    epoch = fit(
-        network,
-        training_batches(
-            dataset.store, rows, encode(targets, classes), weights,
-            batch_size=batch_size, seed=settings.seed, augment=augment,
-        ),
-        prediction_batches(dataset.store, validation.row.to_numpy(), settings.evaluation.batch_size),
-        validation.target.to_numpy(),
-        classes=classes,
-        images=min(steps * batch_size, len(rows)),
-        loss=training_loss(
-            classes,
-            label_smoothing=settings.training.label_smoothing,
-            focal_gamma=settings.balance.gamma if settings.balance.name == "focal" else None,
-        ),
-        optimizer=optimizer,
-        learning_rate=settings.optimizer.learning_rate,
-        schedule=schedule,
-        settings=_fit_settings(settings, steps),
-        on_epoch=remember,
-        profile=profile,
-    )  # fmt: skip
+    with strategy.scope():
+        epoch = fit(
+            network,
+            training_batches(
+                dataset.store, rows, encode(targets, classes), weights,
+                batch_size=batch_size, seed=settings.seed, augment=augment,
+            ),
+            prediction_batches(dataset.store, validation.row.to_numpy(), settings.evaluation.batch_size),
+            validation.target.to_numpy(),
+            classes=classes,
+            images=min(steps * batch_size, len(rows)),
+            loss=training_loss(
+                classes,
+                label_smoothing=settings.training.label_smoothing,
+                focal_gamma=settings.balance.gamma if settings.balance.name == "focal" else None,
+            ),
+            optimizer=optimizer,
+            learning_rate=settings.optimizer.learning_rate,
+            schedule=schedule,
+            settings=_fit_settings(settings, steps),
+            on_epoch=remember,
+            profile=profile,
+        )  # fmt: skip
     plain = build_network(builder, image_size=size, classes=classes, policy="float32")
     plain.set_weights(network.get_weights())
     only_images = None if augment is None else lambda images: augment(images, None, None)[0]

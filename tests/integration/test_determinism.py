@@ -8,7 +8,7 @@ import pandas as pd
 from tests.conftest import run_melanoma
 from tests.integration.conftest import SMALL, all_runs, client
 
-UNTIMED = ("seconds_per_epoch", "images_per_second", "fit/seconds", "model/latency_ms")
+UNTIMED = ("seconds_per_epoch", "images_per_second", "fit/seconds", "evaluation/seconds", "model/latency_ms")
 
 
 def test_same_seed_same_numbers_other_seed_other_split(tmp_path: Path):

@@ -185,6 +185,21 @@ def test_folds_inside_a_sweep_are_ranked_by_their_mean(tmp_path: Path):
     assert len(runs) == 1 + 2 + 4
 
 
+def test_folds_run_at_once_and_are_pooled_as_one_after_the_other(tmp_path: Path):
+    arguments = [*TINY, "split=kfold", "split.folds=2"]
+    stores = {name: f"sqlite:///{tmp_path / name / 'mlflow.db'}" for name in ("at once", "in turn")}
+    done = run_melanoma("sweep", *arguments, "launcher.workers=2", f"tracking.uri={stores['at once']}")
+    assert done.returncode == 0, done.stderr
+    done = run_melanoma("train", *arguments, f"tracking.uri={stores['in turn']}")
+    assert done.returncode == 0, done.stderr
+    pooled = []
+    for uri in stores.values():
+        (parent,) = [run for run in all_runs(uri) if "mlflow.parentRunId" not in run.data.tags]
+        pooled.append({k: v for k, v in parent.data.metrics.items() if k.startswith(("test/", "folds"))})
+        assert len(all_runs(uri)) == 3
+    assert pooled[0] == pytest.approx(pooled[1])
+
+
 def test_the_run_of_mlflow_run_is_the_parent(tmp_path: Path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     store = client(uri)

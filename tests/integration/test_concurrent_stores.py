@@ -1,0 +1,155 @@
+"""Processes that log at once lose nothing: into one SQLite file, and through a server with PostgreSQL behind it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from tests.conftest import run_melanoma
+from tests.integration.conftest import all_runs, client
+from tests.integration.test_sweep import TINY, family
+
+PROCESSES, STEPS = 8, 60
+WRITER = """
+import sys
+from melanoma.tracking.run import tracked_run
+from melanoma.tracking.store import tracking_uri
+uri, number, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+with tracked_run(
+    uri=tracking_uri(uri), experiment="many", name=f"writer {number}", system_metrics=False,
+    tags={"number": str(number)},
+) as run:
+    run.log_params({f"parameter.{i}": i * number for i in range(40)})
+    for step in range(steps):
+        run.log_metrics({f"metric/{i}": number * 1000 + step for i in range(12)}, step=step)
+        run.set_tags({"step": str(step)})
+    run.log_text("whole", "note.txt")
+"""
+
+
+def write_at_once(uri: str) -> None:
+    """Start all writers, and find all they wrote."""
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, uri, str(number), str(STEPS)], stderr=subprocess.PIPE, text=True
+        )
+        for number in range(PROCESSES)
+    ]
+    for writer in writers:
+        _, said = writer.communicate(timeout=300)
+        assert writer.returncode == 0, said[-3000:]
+    store = client(uri)
+    runs = all_runs(uri, "many")
+    assert sorted(run.data.tags["number"] for run in runs) == [str(n) for n in range(PROCESSES)]
+    for run in runs:
+        number = int(run.data.tags["number"])
+        assert run.info.status == "FINISHED"
+        assert len(run.data.params) == 40
+        for i in (0, 11):
+            history = store.get_metric_history(run.info.run_id, f"metric/{i}")
+            assert sorted((m.step, m.value) for m in history) == [(s, number * 1000 + s) for s in range(STEPS)]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def postgresql_programs() -> Path | None:
+    """Debian keeps them off the PATH."""
+    on_path = shutil.which("initdb")
+    found = [Path(on_path).parent] if on_path else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return found[-1] if found and (found[-1] / "initdb").exists() else None
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a database of the tests' own."""
+    programs = postgresql_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    # It does not run as root, and its user must be able to enter the folders above.
+    folder = Path(f"/tmp/melanoma-postgresql-{os.getpid()}")
+    folder.mkdir()
+    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    if user:
+        shutil.chown(folder, "postgres")
+    port = free_port()
+
+    def call(name: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [*user, str(programs / name), *arguments], capture_output=True, text=True, cwd="/", check=False
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+
+    data, options = str(folder / "data"), f"-p {port} -c listen_addresses=127.0.0.1 -k {folder}"
+    call("initdb", "-D", data, "-U", "melanoma", "-A", "trust", "-E", "UTF8")
+    try:
+        call("pg_ctl", "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
+        call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "melanoma", "mlflow")
+        call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "melanoma", "sweeps")
+        yield f"postgresql://melanoma@127.0.0.1:{port}"
+    finally:
+        subprocess.run([*user, str(programs / "pg_ctl"), "-D", data, "-m", "immediate", "stop"], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def server(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an MLflow server with that database behind it."""
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    log = (folder / "log").open("w")
+    process = subprocess.Popen(
+        [
+            str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port),
+            "--backend-store-uri", f"{postgresql}/mlflow", "--artifacts-destination", str(folder / "artifacts"),
+            "--workers", "2",
+        ],
+        stdout=log, stderr=log, start_new_session=True,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            try:
+                if urlopen(f"{address}/health", timeout=2).status == 200:
+                    break
+            except OSError:
+                time.sleep(1)
+        else:
+            pytest.fail((folder / "log").read_text()[-3000:])
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(30)
+
+
+def test_eight_processes_write_into_one_sqlite_file(tmp_path: Path):
+    write_at_once(f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}")
+
+
+def test_eight_processes_write_through_a_server_with_postgresql(server: str):
+    write_at_once(server)
+
+
+def test_a_sweep_on_a_server_with_postgresql(server: str, postgresql: str):
+    done = run_melanoma(
+        "sweep", *TINY, "seed=0,1", "launcher.workers=2", f"tracking.uri={server}", "tracking.experiment=melanoma",
+        f"sweep.storage={postgresql}/sweeps", "sweep.name=shared",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    parent, trials = family(server)
+    assert [run.info.status for run in (parent, *trials)] == ["FINISHED"] * 3
+    again = run_melanoma(
+        "sweep", *TINY, "seed=0,1", f"tracking.uri={server}", f"sweep.storage={postgresql}/sweeps",
+        "sweep.resume=shared",
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert "begins" not in again.stderr

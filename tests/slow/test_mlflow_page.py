@@ -1,0 +1,71 @@
+"""What a sweep looks like in MLflow's own page, in a real browser."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from tests.conftest import run_melanoma
+from tests.integration.conftest import client
+from tests.integration.test_sweep import TINY
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"),
+]
+
+
+@pytest.fixture(scope="module")
+def page_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of MLflow's page for the experiment of a sweep with three trials, one of which failed."""
+    folder = tmp_path_factory.mktemp("page")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    done = run_melanoma(
+        "sweep", *TINY, "optimizer.learning_rate=1e-3,1e-4,1e30", "sweep.name=shown", f"tracking.uri={uri}"
+    )
+    assert done.returncode == 4, done.stderr
+    experiment = client(uri).get_experiment_by_name("melanoma").experiment_id
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(
+        [*command, "--backend-store-uri", uri, "--workers", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        for _ in range(120):
+            try:
+                urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
+                break
+            except OSError:
+                time.sleep(1)
+        yield f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs"
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(30)
+
+
+def test_trials_are_nested_and_can_be_compared_in_charts(page_of: str):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1800, "height": 1100})
+        page.goto(page_of)
+        page.get_by_role("link", name="shown", exact=True).wait_for(timeout=120_000)
+        assert page.get_by_role("link", name="optimizer.learning_rate=0.001", exact=True).count() == 0
+        page.locator("button[data-component-id*=runnamecellrenderer]").first.click()
+        for value in ("0.001", "0.0001", "1e+30"):
+            page.get_by_role("link", name=f"optimizer.learning_rate={value}", exact=True).wait_for(timeout=30_000)
+        page.goto(f"{page_of}?compareRunsMode=CHART")
+        page.get_by_text("val/auc", exact=True).first.wait_for(state="attached", timeout=60_000)
+        browser.close()
