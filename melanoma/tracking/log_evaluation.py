@@ -111,7 +111,8 @@ def log_folds(
         index=list(evaluations),
     )
     run.log_metrics({f"{name}_mean": value for name, value in values.mean().items()})
-    run.log_metrics({f"{name}_std": value for name, value in values.std(ddof=1).items()})
+    # Of a metric that one fold alone has there is no spread.
+    run.log_metrics({f"{name}_std": value for name, value in values.std(ddof=1).dropna().items()})
     run.log_text(values.to_csv(index_label="fold"), "evaluation/folds.csv")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
+import psycopg
 import pytest
 
 from tests.conftest import run_melanoma
@@ -94,8 +95,11 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     call("initdb", "-D", data, "-U", "melanoma", "-A", "trust", "-E", "UTF8")
     try:
         call("pg_ctl", "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
-        call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "melanoma", "mlflow")
-        call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "melanoma", "sweeps")
+        connection = psycopg.connect(host="127.0.0.1", port=port, user="melanoma", dbname="postgres")
+        connection.autocommit = True
+        for name in ("mlflow", "sweeps"):
+            connection.cursor().execute(f"CREATE DATABASE {name}")
+        connection.close()
         yield f"postgresql://melanoma@127.0.0.1:{port}"
     finally:
         subprocess.run([*user, str(programs / "pg_ctl"), "-D", data, "-m", "immediate", "stop"], check=False)
