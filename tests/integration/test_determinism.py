@@ -43,18 +43,6 @@ def test_augmentation_alone_on_a_warm_cache_is_seeded_too(tmp_path: Path):
     assert first == second
 
 
-def test_a_given_split_file_is_used(tmp_path: Path):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    first = run_melanoma("train", *SMALL, "seed=7", "debug=one_batch", f"tracking.uri={uri}")
-    assert first.returncode == 0, first.stderr
-    (run,) = all_runs(uri)
-    split = client(uri).download_artifacts(run.info.run_id, "data/split.csv", str(tmp_path))
-    again = run_melanoma("train", *SMALL, "seed=8", "debug=one_batch", f"split.file={split}", f"tracking.uri={uri}")
-    assert again.returncode == 0, again.stderr
-    hashes = {run.data.tags["melanoma.split.hash"] for run in all_runs(uri)}
-    assert len(hashes) == 1
-
-
 def _augmented(cache: Path) -> dict[str, str]:
     files = sorted((cache / "augmentor").rglob("*.jpg"))
     assert len(files) == 8

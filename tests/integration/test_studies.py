@@ -63,7 +63,7 @@ def test_a_split_is_used_again_and_one_with_an_overlap_is_refused(store: str, tm
     run = only_run(store)
     split = csv(store, run.info.run_id, "data/split.csv")
     split.to_csv(tmp_path / "same.csv", index=False)
-    train(store, f"split.file={tmp_path / 'same.csv'}", "tracking.experiment=again")
+    train(store, "seed=8", f"split.file={tmp_path / 'same.csv'}", "tracking.experiment=again")
     again = only_run(store, "again")
     assert again.data.tags["melanoma.split.hash"] == run.data.tags["melanoma.split.hash"]
     groups = split[split.part == "train"].groupby("group").path.count()

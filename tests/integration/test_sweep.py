@@ -173,6 +173,7 @@ def test_fail_fast_ends_the_sweep(tmp_path: Path):
     assert (parent.info.status, len(trials)) == ("FAILED", 1)
 
 
+@pytest.mark.slow
 def test_folds_inside_a_sweep_are_ranked_by_their_mean(tmp_path: Path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     done = run_melanoma(

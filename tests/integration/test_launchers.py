@@ -1,0 +1,118 @@
+"""Trials on engines made for many machines: a Ray cluster of two nodes, and SLURM's jobs run on this one."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import COMMAND, run_melanoma
+from tests.integration.test_sweep import TINY, family
+
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a cluster of two nodes with a core each, on loopback."""
+    pytest.importorskip("ray")
+    folder = tmp_path_factory.mktemp("ray")
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{one.getsockname()[1]}"
+    environment = {**os.environ, "RAY_TMPDIR": f"/tmp/ray-{os.getpid()}", "RAY_USAGE_STATS_ENABLED": "0"}
+    common = ["--num-cpus=1", "--node-ip-address=127.0.0.1"]
+    starts = (["--head", f"--port={address.split(':')[1]}", "--include-dashboard=false"], [f"--address={address}"])
+    nodes = []
+    try:
+        for arguments in starts:
+            log = (folder / f"node{len(nodes)}").open("w")
+            nodes.append(
+                subprocess.Popen(
+                    [RAY, "start", *arguments, *common, "--block"], env=environment, stdout=log, stderr=log,
+                    start_new_session=True,
+                )
+            )  # fmt: skip
+            time.sleep(6)
+        yield address
+    finally:
+        for node in reversed(nodes):
+            os.killpg(node.pid, signal.SIGTERM)
+            try:
+                node.wait(4)
+            except subprocess.TimeoutExpired:
+                os.killpg(node.pid, signal.SIGKILL)
+
+
+def processes(word: str) -> list[int]:
+    """Of all running processes those whose command line has a word in it."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if word.encode() in file.read_bytes():
+                found.append(int(file.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_a_ray_worker_that_is_killed_loses_nothing(ray_cluster: str, tmp_path: Path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    sweep = subprocess.Popen(
+        [COMMAND, "sweep", *TINY, "seed=0,1", "launcher=ray", f"launcher.address={ray_cluster}", f"tracking.uri={uri}"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    workers: list[int] = []
+    for _ in range(240):
+        # Both at once: each of the two nodes has one core.
+        workers, trials = processes("ray::run_process"), [p for p in processes(str(tmp_path)) if p != sweep.pid]
+        if len(workers) == 2 and len(trials) >= 2:
+            break
+        time.sleep(0.5)
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    assert sweep.stderr is not None
+    said = sweep.stderr.read()
+    assert sweep.wait(300) == 0, said
+    assert "is begun again once" in said
+    _, runs = family(uri)
+    ended = [(run.data.tags["melanoma.overrides"], run.info.status) for run in runs]
+    assert {seed for seed, status in ended if status == "FINISHED"} == {"seed=0", "seed=1"}
+    assert len(ended) == 3
+
+
+def test_slurm_jobs_are_submitted(tmp_path: Path):
+    """By submitit's own executor for one machine, which takes the place of SLURM."""
+    pytest.importorskip("submitit")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    done = run_melanoma(
+        "sweep", *TINY, "optimizer.learning_rate=1e-3,1e30", "launcher=slurm", "launcher.cluster=local",
+        "launcher.workers=2", "launcher.cpus=1", f"tracking.uri={uri}",
+    )  # fmt: skip
+    assert done.returncode == 4, done.stderr
+    _, runs = family(uri)
+    assert [run.info.status for run in runs] == ["FINISHED", "FAILED"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["launcher=ray", "launcher.address=127.0.0.1:1"], "The Ray cluster cannot be reached"),
+        (["launcher=slurm"], "SLURM is not on this machine"),
+    ],
+)
+def test_a_launcher_that_is_not_there_is_said_before_anything_trains(arguments: list[str], said: str, tmp_path: Path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    done = run_melanoma("sweep", *TINY, "seed=0,1", *arguments, f"tracking.uri={uri}", PATH="/usr/bin:/bin")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "mlflow.db").exists()
