@@ -67,5 +67,7 @@ def test_trials_are_nested_and_can_be_compared_in_charts(page_of: str):
         for value in ("0.001", "0.0001", "1e+30"):
             page.get_by_role("link", name=f"optimizer.learning_rate={value}", exact=True).wait_for(timeout=30_000)
         page.goto(f"{page_of}?compareRunsMode=CHART")
-        page.get_by_text("val/auc", exact=True).first.wait_for(state="attached", timeout=60_000)
+        page.get_by_placeholder("Search metric charts").fill("balanced_accuracy")
+        page.get_by_text("test/balanced_accuracy", exact=True).first.wait_for(timeout=60_000)
+        page.get_by_text("optimizer.learning_rate=0.0001").first.wait_for()
         browser.close()
