@@ -7,7 +7,7 @@ from pathlib import Path
 
 from melanoma.errors import ConfigError
 
-__all__ = ["normalise", "overrides_in", "search_path_in"]
+__all__ = ["normalise", "overrides_in", "quoted", "search_path_in"]
 
 _HYDRA_SWITCHES = {
     "--help", "-h", "--hydra-help", "--version", "--run", "-r", "--multirun", "-m", "--resolve",
@@ -78,6 +78,12 @@ def search_path_in(arguments: list[str]) -> list[str]:
     return [str(Path(folder).expanduser().resolve()) for folder in found]
 
 
+def quoted(value: str) -> str:
+    """A text as Hydra's grammar reads it back, whatever is in it."""
+    # In Hydra's quoted strings a backslash stands for itself, but before a quote.
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), value) + "'"
+
+
 def _split(line: str) -> list[str]:
     try:
         return shlex.split(line)
@@ -95,16 +101,14 @@ def _readable(override: str, texts: Collection[str]) -> str:
     if not separator:
         return override
     parser = OverridesParser.create()
-    # In Hydra's quoted strings a backslash stands for itself, but before a quote.
-    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), value)
-    quoted = f"{key}='{escaped}'"
+    as_text = f"{key}={quoted(value)}"
     try:
         read = parser.parse_override(override)
     except HydraException:
         try:
-            parser.parse_override(quoted)
+            parser.parse_override(as_text)
         except HydraException:
             return override
-        return quoted
+        return as_text
     as_typed = isinstance(read._value, QuotedString) or read._value is None or read._value == value
-    return override if as_typed or key.lstrip("+") not in texts else quoted
+    return override if as_typed or key.lstrip("+") not in texts else as_text

@@ -1,5 +1,6 @@
 """What a sweep varies: from YAML and from Hydra's command line to dimensions, and from those to overrides."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 
+from melanoma.config.arguments import quoted
 from melanoma.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -190,7 +192,9 @@ def _text(value: Any) -> str:
     """A value as written in an override."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    if not isinstance(value, str) or re.fullmatch(r"[\w.\-+/:@]+", value):
+        return str(value)
+    return quoted(value)
 
 
 def _written(number: float, whole: bool) -> str:

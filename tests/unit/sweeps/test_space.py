@@ -30,7 +30,7 @@ def test_lists_ranges_and_conditions_are_read_and_put_in_order():
 
 def test_values_are_written_as_an_override_reads_them():
     (one,) = read_space({"model.weights": [None, True, 3, 0.5, "a b"]})
-    assert one.choices == ("null", "true", "3", "0.5", "a b")
+    assert one.choices == ("null", "true", "3", "0.5", "'a b'")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,202 @@
+"""The loop of a sweep: trials are asked for, run, and written down as they end."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from melanoma.config.schema import TrainConfig
+from melanoma.errors import TrialsFailed
+from melanoma.sweeps.launchers import Job, Outcome
+from melanoma.sweeps.plan import Plan
+from melanoma.sweeps.pruning import PRUNING, pruning_order
+from melanoma.sweeps.report import best_trial
+from melanoma.sweeps.space import suggested
+from melanoma.tracking.run import Run
+from melanoma.tracking.trials import close_trial, make_trial, read_trial
+
+__all__ = ["CHOSEN", "ON_TEST", "OVERRIDES", "RUN", "Sweep", "run_trials", "settle_interrupted", "trials_that"]
+
+log = logging.getLogger("melanoma")
+# What the study remembers of a trial: its run, its overrides as text and as a list, why it failed, what it repeats.
+RUN, OVERRIDES, CHOSEN, ERROR, RETRY = "run", "overrides", "chosen", "error", "retry_of"
+ON_TEST = "selected_on_test"
+
+
+@dataclass
+class Sweep:
+    """What the steps of a sweep share."""
+
+    plan: Plan
+    settings: TrainConfig
+    study: optuna.Study
+    metrics: list[str]
+    uri: str
+    storage: str
+    run: Run
+    protocol: str
+    total: int
+    of_folds: bool
+
+
+def run_trials(sweep: Sweep, run_trial: Callable[[Job], Outcome]) -> list[str]:
+    """Keep the workers busy until all trials have ended; returns why some failed."""
+    limits = sweep.plan.sweep
+    most = 1 if limits.fail_fast else limits.max_failures
+    failed = _failures(sweep)
+    before = len(failed)
+    pending: dict[Future[Outcome], Trial] = {}
+    pool = ThreadPoolExecutor(sweep.plan.launcher.workers)
+    try:
+        while True:
+            enough = most is not None and len(failed) - before >= most
+            while not enough and len(pending) < sweep.plan.launcher.workers and _is_more(sweep):
+                trial, job = _next_trial(sweep)
+                pending[pool.submit(run_trial, job)] = trial
+            if not pending:
+                break
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                error = _ended(sweep, pending.pop(future), future.result())
+                failed += [error] if error else []
+                _log_progress(sweep, len(failed))
+    finally:
+        # Without waiting: the launcher ends the trials that are under way when this was interrupted.
+        pool.shutdown(wait=False, cancel_futures=True)
+    if most is not None and len(failed) - before >= most:
+        raise TrialsFailed(
+            f"The sweep was ended after {len(failed) - before} failed trials, as it was told to; go on with "
+            f"sweep.resume={sweep.study.study_name}. Received: {failed[-1]}"
+        )
+    return failed
+
+
+def _next_trial(sweep: Sweep) -> tuple[Trial, Job]:
+    """A trial of the study, with a run of its own in MLflow, as a job."""
+    trial, settings = sweep.study.ask(), sweep.plan.sweep
+    chosen = [f"{key}={value}" for key, value in suggested(trial, sweep.plan.space).items()]
+    text = " ".join(chosen)
+    run_id = make_trial(
+        sweep.run.id,
+        text,
+        {"melanoma.sweep": sweep.study.study_name, "melanoma.trial": str(trial.number), "melanoma.overrides": text},
+    )
+    trial.set_user_attr(RUN, run_id)
+    trial.set_user_attr(OVERRIDES, text)
+    trial.set_user_attr(CHOSEN, chosen)
+    environment = {"MLFLOW_RUN_ID": run_id, "MLFLOW_TRACKING_URI": sweep.uri}
+    if settings.pruner != "none":
+        maximised = settings.direction == "maximize"
+        environment[PRUNING] = pruning_order(
+            storage=sweep.storage,
+            study=sweep.study.study_name,
+            trial_id=trial._trial_id,
+            pruner=settings.pruner,
+            startup_trials=settings.startup_trials,
+            metric=settings.pruning_metric,
+            sign=1 if maximised == (settings.pruning_metric != "val/loss") else -1,
+        )
+    command = [sys.executable, "-m", "melanoma", "train", *sweep.plan.trial_arguments(chosen)]
+    log.info("Trial %d begins: %s", trial.number, text)
+    return trial, Job(command, str(Path.cwd()), environment)
+
+
+def _ended(sweep: Sweep, trial: Trial, outcome: Outcome) -> str | None:
+    """Write down how a trial ended, in the study and on its run; returns why, if it failed."""
+    run = read_trial(str(trial.user_attrs[RUN]))
+    text = trial.user_attrs[OVERRIDES]
+    if "melanoma.pruned" in run.tags:
+        sweep.study.tell(trial, state=TrialState.PRUNED)
+        log.info("Trial %d was pruned (%s): %s", trial.number, text, run.tags["melanoma.pruned"])
+        return None
+    values = [run.metrics.get(name, float("nan")) for name in sweep.metrics]
+    if outcome.code == 0 and run.status == "FINISHED" and all(map(isfinite, values)):
+        sweep.study.tell(trial, values)
+        own = run.tags.get("melanoma.protocol", "clean")
+        if ON_TEST in sweep.protocol and ON_TEST not in own:
+            close_trial(run.id, tags={"melanoma.protocol": ON_TEST if own == "clean" else f"{own},{ON_TEST}"})
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in zip(sweep.metrics, values, strict=True))
+        log.info("Trial %d done (%s): %s", trial.number, text, shown)
+        return None
+    error = _why(outcome, sweep.metrics)
+    return _failed(sweep, trial.number, run.id, text, error, again=outcome.lost)
+
+
+def _failed(sweep: Sweep, number: int, run_id: str, text: str, error: str, *, again: bool) -> str | None:
+    trial = sweep.study.get_trials(deepcopy=False)[number]
+    sweep.study._storage.set_trial_user_attr(trial._trial_id, ERROR, error.strip().splitlines()[-1])
+    sweep.study.tell(number, state=TrialState.FAIL)
+    close_trial(run_id, error=error)
+    log.warning("Trial %d failed (%s): %s", number, text, error.strip().splitlines()[-1])
+    if again and RETRY not in trial.user_attrs:
+        sweep.study.enqueue_trial(trial.params, user_attrs={RETRY: number})
+        log.info("Trial %d is begun again once: it did not fail by itself", number)
+        return None
+    return f"{text}: {error.strip().splitlines()[-1]}"
+
+
+def settle_interrupted(sweep: Sweep) -> None:
+    """Trials that were under way when the sweep was killed: take what they finished, begin the others again once."""
+    for trial in trials_that(sweep, TrialState.RUNNING):
+        run_id = trial.user_attrs.get(RUN)
+        text = str(trial.user_attrs.get(OVERRIDES, ""))
+        if run_id is None:  # killed between its number and its run
+            sweep.study.tell(trial.number, state=TrialState.FAIL)
+            sweep.study.enqueue_trial(trial.params, user_attrs={RETRY: trial.number})
+            continue
+        run = read_trial(str(run_id))
+        values = [run.metrics.get(name, float("nan")) for name in sweep.metrics]
+        if run.status == "FINISHED" and all(map(isfinite, values)):
+            sweep.study.tell(trial.number, values)
+            log.info("Trial %d had been finished (%s)", trial.number, text)
+        else:
+            _failed(sweep, trial.number, run.id, text, "The sweep died while this trial was under way.", again=True)
+
+
+def _is_more(sweep: Sweep) -> bool:
+    """Whether a trial is waiting, or fewer were begun than there shall be; one that was begun again counts once."""
+    trials = sweep.study.get_trials(deepcopy=False)
+    if any(trial.state == TrialState.WAITING for trial in trials):
+        return True
+    begun = sum(RETRY not in trial.user_attrs for trial in trials)
+    return sweep.plan.sweep.sampler != "grid" and begun < sweep.total
+
+
+def _log_progress(sweep: Sweep, failed: int) -> None:
+    done, pruned = (len(trials_that(sweep, state)) for state in (TrialState.COMPLETE, TrialState.PRUNED))
+    progress: dict[str, float] = {"sweep/finished": done, "sweep/pruned": pruned, "sweep/failed": failed}
+    best = best_trial(sweep.study)
+    if best is not None:
+        progress |= {f"sweep/best_{name}": v for name, v in zip(sweep.metrics, best.values, strict=True)}
+    sweep.run.log_metrics(progress, step=done + pruned + failed)
+    log.info(
+        "%d of %d trials: %d done, %d pruned, %d failed", done + pruned + failed, sweep.total, done, pruned, failed
+    )
+
+
+def trials_that(sweep: Sweep, state: TrialState) -> list[FrozenTrial]:
+    """The trials that ended, or wait, in a state."""
+    return sweep.study.get_trials(deepcopy=False, states=(state,))
+
+
+def _failures(sweep: Sweep) -> list[str]:
+    """Why trials failed that were not begun again."""
+    retried = {trial.user_attrs.get(RETRY) for trial in sweep.study.get_trials(deepcopy=False)}
+    return [str(t.user_attrs.get(ERROR)) for t in trials_that(sweep, TrialState.FAIL) if t.number not in retried]
+
+
+def _why(outcome: Outcome, metrics: Sequence[str]) -> str:
+    """What to write on a failed trial."""
+    if outcome.code < 0:
+        hint = "; was the memory full?" if outcome.code == -9 else ""
+        return f"{outcome.said}\nThe trial's process was killed by signal {-outcome.code}{hint}"
+    if outcome.code == 0:
+        return f"{outcome.said}\nThe trial ended without a finite {' and '.join(metrics)}"
+    said = outcome.said.strip().replace("melanoma: ", "")
+    return said or f"The trial's process ended with exit code {outcome.code}"
