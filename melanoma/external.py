@@ -63,7 +63,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
             model_address,
             split_of,
         )
-        from melanoma.tracking.run import tracked_run
+        from melanoma.tracking.run import by_own_names, tracked_run
 
     uri = tracking_uri(settings.tracking.uri)
     mlflow.set_tracking_uri(uri)
@@ -118,8 +118,9 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
                 confidence=settings.evaluation.confidence,
                 seed=settings.seed,
             )
-            shared = [name for name in evaluation.named_metrics() if name in internal]
-            run.log_metrics({f"internal/{name.removeprefix('test/')}": internal[name] for name in shared})
+            beside = by_own_names(internal, [f"test/{name}" for name in evaluation.metrics])
+            run.log_metrics({f"internal/{name.removeprefix('test/')}": value for name, value in beside.items()})
+            internal = {**internal, **beside}
             log_evaluations(
                 run,
                 [evaluation],

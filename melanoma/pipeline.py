@@ -218,13 +218,14 @@ def _measured(
     from melanoma.tracking.log_decisions import log_calibration
 
     chosen = settings.evaluation
-    raw = calibrated = predict_parts(model, dataset, chosen.batch_size)
+    raw = probabilities = predict_parts(model, dataset, chosen.batch_size)
     if chosen.calibration != "none":
         targets = dataset.part("validation").target.to_numpy()
         calibration = fitted_calibration(chosen.calibration, targets, raw["validation"])
         model = with_calibration(model, calibration)
-        calibrated = {part: calibration.applied(probabilities) for part, probabilities in raw.items()}
-    evaluations = evaluate_parts(dataset, calibrated, chosen, settings.data.views, settings.seed)
+        # By the model that is saved: where classes are level, another way to compute would take another one.
+        probabilities = predict_parts(model, dataset, chosen.batch_size)
+    evaluations = evaluate_parts(dataset, probabilities, chosen, settings.data.views, settings.seed)
     if chosen.calibration != "none":
         log_calibration(run, calibration, [e.with_probabilities(raw[e.part]) for e in evaluations])
     return model, evaluations, fitted_decisions(evaluations[0], chosen)

@@ -1,6 +1,7 @@
 """The stages of an experiment that come before the network: each from the configuration and what the last one gave."""
 
 import logging
+import os
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS, instantiate
 from melanoma.audit.audit import audit_source
 from melanoma.audit.findings import Audit
 from melanoma.audit.policy import apply_policy
-from melanoma.config.schema import AuditConfig, DataConfig, TrainConfig
+from melanoma.config.schema import FOLDED, AuditConfig, DataConfig, TrainConfig
 from melanoma.data.dataset import Dataset, add_augmented, divided, load_images, open_source, with_groups, without
 from melanoma.data.groups import group_columns
 from melanoma.data.progress import TerminalProgress
@@ -31,7 +32,7 @@ from melanoma.errors import ConfigError, MelanomaError
 from melanoma.paths import cache_dir
 
 __all__ = [
-    "FOLDED",
+    "SHORTCUTS",
     "audited",
     "balanced",
     "build",
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 log = logging.getLogger("melanoma")
-FOLDED = ("kfold", "leave_one_out_by")
+SHORTCUTS = "MELANOMA_SHORTCUTS"  # environment of a trial: further shortcuts
 
 
 def read_source(settings: DataConfig) -> Source:
@@ -232,7 +233,9 @@ def shortcuts(settings: TrainConfig, columns: pd.Index) -> list[str]:
         "debug_one_batch": debug.train_batches == 1 and not debug.overfit,
         "debug_few_batches": (debug.train_batches or 0) > 1 and not debug.overfit,
     }
-    return [name for name, is_taken in taken.items() if is_taken]
+    # What a sweep knows of its trials, and a trial cannot know of itself.
+    told = [name for name in os.environ.get(SHORTCUTS, "").split(",") if name]
+    return [name for name, is_taken in taken.items() if is_taken] + told
 
 
 def build(key: str, node: dict[str, Any], **arguments: Any) -> Any:

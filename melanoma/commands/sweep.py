@@ -12,11 +12,13 @@ __all__ = ["main"]
 
 def main(arguments: list[str]) -> None:
     """Check the whole sweep, then run its trials."""
-    if {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"} & set(arguments):
-        launch("sweep", SweepCommandConfig, sweep_faults, lambda *_: None, arguments)
-        return
-    from melanoma.sweeps.plan import read_plan
+    from melanoma.sweeps.plan import is_ours, read_plan
 
+    if {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"} & {word.partition("=")[0] for word in arguments}:
+        own = [word for word in arguments if "=" not in word or word.startswith("--") or is_ours(word)]
+        shown = [word for word in own if word not in ("-m", "--multirun")]
+        launch("sweep", SweepCommandConfig, sweep_faults, lambda *_: None, shown)
+        return
     plan = read_plan(arguments)
     from melanoma.sweeps.sweep import run_sweep
 

@@ -161,7 +161,7 @@ def sweep_faults(config: DictConfig) -> list[str]:
     """Contradictions in what `melanoma sweep` adds to the configuration."""
     faults, sweep = _range_faults(config), config.sweep
     metrics, directions = as_list(sweep.metric), as_list(sweep.direction)
-    if not metrics or len(metrics) > 2 or len(set(metrics)) < len(metrics):
+    if not 0 < len(metrics) <= 2 or len(set(metrics)) < len(metrics) or not all(isinstance(m, str) for m in metrics):
         faults.append(f"sweep.metric is the name of a metric, or a list of two. Received: sweep.metric={sweep.metric}")
     if len(directions) != len(metrics) or not set(directions) <= {"maximize", "minimize"}:
         faults.append(
@@ -184,7 +184,7 @@ def sweep_faults(config: DictConfig) -> list[str]:
 
 def as_list(value: Any) -> list[Any]:
     """What is given as one or as a list."""
-    return [value] if isinstance(value, str) else list(value or [])
+    return list(value) if isinstance(value, list | tuple | ListConfig) else [value]
 
 
 def class_count(classes: Any) -> int | None:

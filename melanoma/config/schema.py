@@ -10,6 +10,7 @@ from typing import Any, Literal
 from omegaconf import MISSING
 
 __all__ = [
+    "FOLDED",
     "AuditCommandConfig",
     "AuditConfig",
     "AuditReportConfig",
@@ -103,6 +104,9 @@ class AuditReportConfig(AuditConfig):
 
     output: str | None = None
     fail_on: str | None = None
+
+
+FOLDED = ("kfold", "leave_one_out_by")  # methods of several runs
 
 
 @dataclass

@@ -26,6 +26,8 @@ def grad_cam(model: keras.Model, images: NDArray, classes: NDArray[np.integer]) 
         does not hang on them alone.
     """
     names = [layer.name for layer in model.layers]
+    if HEAD not in names:  # a network from elsewhere
+        return None
     maps = [layer for layer in model.layers[1 : names.index(HEAD)] if len(getattr(layer.output, "shape", ())) == 4]
     if len(maps) == 0:
         return None

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,17 +71,20 @@ def launched(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job],
 
 def run_process(job: Job, started: Callable[[subprocess.Popen], None] | None = None) -> Outcome:
     """Run a trial as a process of its own that dies with this one."""
-    process = subprocess.Popen(
-        job.command,
-        cwd=job.folder,
-        env={**os.environ, **job.environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-    )
+    try:
+        process = subprocess.Popen(
+            job.command,
+            cwd=job.folder,
+            env={**os.environ, **job.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            preexec_fn=partial(_die_with, os.getpid()) if sys.platform == "linux" else None,
+        )
+    except (OSError, subprocess.SubprocessError) as error:  # no memory for another process, and the like
+        return Outcome(1, f"The trial's process could not be started: {error}", lost=True)
     if started is not None:
         started(process)
     try:
@@ -132,6 +136,7 @@ def _ray(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Out
         raise ConfigError(
             [f"The Ray cluster cannot be reached ({reason}). Received: launcher.address={settings.address}"]
         ) from error
+    _refuse_too_much(settings, ray.nodes())
     asked: dict[str, Any] = {"num_cpus": settings.cpus or 1, "num_gpus": settings.gpus or 0, "max_retries": 0}
     if settings.memory_gb:
         asked["memory"] = int(settings.memory_gb * 1e9)
@@ -163,6 +168,19 @@ def _refuse_unreachable(address: str | None) -> None:
             [f"The Ray cluster cannot be reached; start it, or give launcher.address=null for one on this machine "
              f"({error}). Received: launcher.address={address}"]
         ) from error  # fmt: skip
+
+
+def _refuse_too_much(settings: LauncherConfig, nodes: list[dict[str, Any]]) -> None:
+    """A trial that asks for more than any node has would wait for ever."""
+    wanted = {"CPU": settings.cpus or 1, "GPU": settings.gpus or 0, "memory": (settings.memory_gb or 0) * 1e9}
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    if not any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in alive):
+        largest = {name: max((node.get(name, 0) for node in alive), default=0) for name in wanted}
+        raise ConfigError(
+            [f"No node of the Ray cluster has what a trial asks for; the most of each is {largest['CPU']:g} cpus, "
+             f"{largest['GPU']:g} gpus and {largest['memory'] / 1e9:.1f} GB. Received: launcher.cpus={wanted['CPU']} "
+             f"launcher.gpus={wanted['GPU']} launcher.memory_gb={settings.memory_gb or 0}"]
+        )  # fmt: skip
 
 
 @contextmanager
@@ -209,6 +227,8 @@ def _slurm(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], O
                 job.cancel()
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """A sweep that is killed takes its trials along; on resume they are begun again."""
     _LIBC.prctl(_PARENT_DIED, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before it could be watched
+        os._exit(1)

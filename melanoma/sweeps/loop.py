@@ -9,17 +9,22 @@ from math import isfinite
 from pathlib import Path
 
 import optuna
+from mlflow.exceptions import MlflowException
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
+from melanoma.config.checks import as_list
 from melanoma.config.schema import TrainConfig
-from melanoma.errors import TrialsFailed
+from melanoma.errors import TrainingError, TrialsFailed
+from melanoma.stages import SHORTCUTS
 from melanoma.sweeps.launchers import Job, Outcome
 from melanoma.sweeps.plan import Plan
 from melanoma.sweeps.pruning import PRUNING, pruning_order
 from melanoma.sweeps.report import best_trial
 from melanoma.sweeps.space import suggested
-from melanoma.tracking.run import Run
-from melanoma.tracking.trials import close_trial, make_trial, read_trial
+from melanoma.tracking.run import Run, stored_name
+from melanoma.tracking.trials import TrialRun, close_trial, make_trial, read_trial
 
 __all__ = ["CHOSEN", "ON_TEST", "OVERRIDES", "RUN", "Sweep", "run_trials", "settle_interrupted", "trials_that"]
 
@@ -46,7 +51,12 @@ class Sweep:
 
 
 def run_trials(sweep: Sweep, run_trial: Callable[[Job], Outcome]) -> list[str]:
-    """Keep the workers busy until all trials have ended; returns why some failed."""
+    """Keep the workers busy until all trials have ended; returns why some failed.
+
+    Raises:
+        TrialsFailed: as many failed as the sweep was told to stand.
+        TrainingError: a store cannot be used any more.
+    """
     limits = sweep.plan.sweep
     most = 1 if limits.fail_fast else limits.max_failures
     failed = _failures(sweep)
@@ -55,26 +65,40 @@ def run_trials(sweep: Sweep, run_trial: Callable[[Job], Outcome]) -> list[str]:
     pool = ThreadPoolExecutor(sweep.plan.launcher.workers)
     try:
         while True:
-            enough = most is not None and len(failed) - before >= most
-            while not enough and len(pending) < sweep.plan.launcher.workers and _is_more(sweep):
+            while len(pending) < sweep.plan.launcher.workers and _is_more(sweep):
                 trial, job = _next_trial(sweep)
                 pending[pool.submit(run_trial, job)] = trial
             if not pending:
-                break
+                return failed
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 error = _ended(sweep, pending.pop(future), future.result())
                 failed += [error] if error else []
                 _log_progress(sweep, len(failed))
+            if most is not None and len(failed) - before >= most:
+                raise TrialsFailed(
+                    f"The sweep was ended after {len(failed) - before} failed trials, as it was told to; go on with "
+                    f"sweep.resume={sweep.study.study_name}. Received: {failed[-1]}"
+                )
+    except (MlflowException, StorageInternalError, SQLAlchemyError) as error:
+        raise TrainingError(
+            "The sweep cannot go on, as a store does not answer; mend it, and go on with "
+            f"sweep.resume={sweep.study.study_name}. Received: {str(error).splitlines()[0]}"
+        ) from error
     finally:
-        # Without waiting: the launcher ends the trials that are under way when this was interrupted.
+        # Without waiting: the launcher ends the trials that are still under way.
         pool.shutdown(wait=False, cancel_futures=True)
-    if most is not None and len(failed) - before >= most:
-        raise TrialsFailed(
-            f"The sweep was ended after {len(failed) - before} failed trials, as it was told to; go on with "
-            f"sweep.resume={sweep.study.study_name}. Received: {failed[-1]}"
-        )
-    return failed
+
+
+def settle_interrupted(sweep: Sweep) -> None:
+    """Trials that were under way when the sweep was killed: take what they finished, begin the others again once."""
+    for trial in trials_that(sweep, TrialState.RUNNING):
+        run_id = trial.user_attrs.get(RUN)
+        if run_id is None:  # killed between its number and its run
+            _begin_again(sweep, trial)
+            sweep.study.tell(trial.number, state=TrialState.FAIL)
+        elif not _settled(sweep, trial, read_trial(str(run_id))):
+            _failed(sweep, trial, "The sweep died while this trial was under way.", again=True)
 
 
 def _next_trial(sweep: Sweep) -> tuple[Trial, Job]:
@@ -87,12 +111,14 @@ def _next_trial(sweep: Sweep) -> tuple[Trial, Job]:
         text,
         {"melanoma.sweep": sweep.study.study_name, "melanoma.trial": str(trial.number), "melanoma.overrides": text},
     )
-    trial.set_user_attr(RUN, run_id)
     trial.set_user_attr(OVERRIDES, text)
     trial.set_user_attr(CHOSEN, chosen)
+    trial.set_user_attr(RUN, run_id)
     environment = {"MLFLOW_RUN_ID": run_id, "MLFLOW_TRACKING_URI": sweep.uri}
+    if ON_TEST in sweep.protocol:
+        environment[SHORTCUTS] = ON_TEST
     if settings.pruner != "none":
-        maximised = settings.direction == "maximize"
+        maximised = as_list(settings.direction)[0] == "maximize"
         environment[PRUNING] = pruning_order(
             storage=sweep.storage,
             study=sweep.study.study_name,
@@ -107,65 +133,61 @@ def _next_trial(sweep: Sweep) -> tuple[Trial, Job]:
     return trial, Job(command, str(Path.cwd()), environment)
 
 
-def _ended(sweep: Sweep, trial: Trial, outcome: Outcome) -> str | None:
+def _ended(sweep: Sweep, asked: Trial, outcome: Outcome) -> str | None:
     """Write down how a trial ended, in the study and on its run; returns why, if it failed."""
-    run = read_trial(str(trial.user_attrs[RUN]))
+    trial = sweep.study.get_trials(deepcopy=False)[asked.number]
+    if _settled(sweep, trial, read_trial(str(trial.user_attrs[RUN]))):
+        return None
+    return _failed(sweep, trial, _why(outcome, sweep.metrics), again=outcome.lost)
+
+
+def _settled(sweep: Sweep, trial: FrozenTrial, run: TrialRun) -> bool:
+    """Whether the trial's run says that it came to an end of its own: its values, or that it was pruned, are told."""
     text = trial.user_attrs[OVERRIDES]
     if "melanoma.pruned" in run.tags:
-        sweep.study.tell(trial, state=TrialState.PRUNED)
+        sweep.study.tell(trial.number, state=TrialState.PRUNED)
         log.info("Trial %d was pruned (%s): %s", trial.number, text, run.tags["melanoma.pruned"])
-        return None
-    values = [run.metrics.get(name, float("nan")) for name in sweep.metrics]
-    if outcome.code == 0 and run.status == "FINISHED" and all(map(isfinite, values)):
-        sweep.study.tell(trial, values)
-        own = run.tags.get("melanoma.protocol", "clean")
-        if ON_TEST in sweep.protocol and ON_TEST not in own:
-            close_trial(run.id, tags={"melanoma.protocol": ON_TEST if own == "clean" else f"{own},{ON_TEST}"})
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in zip(sweep.metrics, values, strict=True))
-        log.info("Trial %d done (%s): %s", trial.number, text, shown)
-        return None
-    error = _why(outcome, sweep.metrics)
-    return _failed(sweep, trial.number, run.id, text, error, again=outcome.lost)
+        return True
+    values = [run.metrics.get(stored_name(name), float("nan")) for name in sweep.metrics]
+    if run.status != "FINISHED" or not all(map(isfinite, values)):
+        return False
+    sweep.study.tell(trial.number, values)
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in zip(sweep.metrics, values, strict=True))
+    log.info("Trial %d done (%s): %s", trial.number, text, shown)
+    return True
 
 
-def _failed(sweep: Sweep, number: int, run_id: str, text: str, error: str, *, again: bool) -> str | None:
-    trial = sweep.study.get_trials(deepcopy=False)[number]
-    sweep.study._storage.set_trial_user_attr(trial._trial_id, ERROR, error.strip().splitlines()[-1])
-    sweep.study.tell(number, state=TrialState.FAIL)
-    close_trial(run_id, error=error)
-    log.warning("Trial %d failed (%s): %s", number, text, error.strip().splitlines()[-1])
-    if again and RETRY not in trial.user_attrs:
-        sweep.study.enqueue_trial(trial.params, user_attrs={RETRY: number})
-        log.info("Trial %d is begun again once: it did not fail by itself", number)
-        return None
-    return f"{text}: {error.strip().splitlines()[-1]}"
+def _failed(sweep: Sweep, trial: FrozenTrial, error: str, *, again: bool) -> str | None:
+    """Told to the study last: a sweep that dies before finds the trial under way, and comes here again."""
+    reason, text = error.strip().splitlines()[-1], str(trial.user_attrs[OVERRIDES])
+    close_trial(str(trial.user_attrs[RUN]), error=error)
+    log.warning("Trial %d failed (%s): %s", trial.number, text, reason)
+    sweep.study._storage.set_trial_user_attr(trial._trial_id, ERROR, f"{text}: {reason}")
+    begun = again and _begin_again(sweep, trial)
+    sweep.study.tell(trial.number, state=TrialState.FAIL)
+    return None if begun else f"{text}: {reason}"
 
 
-def settle_interrupted(sweep: Sweep) -> None:
-    """Trials that were under way when the sweep was killed: take what they finished, begin the others again once."""
-    for trial in trials_that(sweep, TrialState.RUNNING):
-        run_id = trial.user_attrs.get(RUN)
-        text = str(trial.user_attrs.get(OVERRIDES, ""))
-        if run_id is None:  # killed between its number and its run
-            sweep.study.tell(trial.number, state=TrialState.FAIL)
-            sweep.study.enqueue_trial(trial.params, user_attrs={RETRY: trial.number})
-            continue
-        run = read_trial(str(run_id))
-        values = [run.metrics.get(name, float("nan")) for name in sweep.metrics]
-        if run.status == "FINISHED" and all(map(isfinite, values)):
-            sweep.study.tell(trial.number, values)
-            log.info("Trial %d had been finished (%s)", trial.number, text)
-        else:
-            _failed(sweep, trial.number, run.id, text, "The sweep died while this trial was under way.", again=True)
+def _begin_again(sweep: Sweep, trial: FrozenTrial) -> bool:
+    """Put a trial that did not fail by itself in the queue once more, unless it is a second attempt itself."""
+    if RETRY in trial.user_attrs:
+        return False
+    if trial.number not in _retried(sweep):
+        # What a grid fixed is there before anything was suggested.
+        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        sweep.study.enqueue_trial(params, user_attrs={RETRY: trial.number})
+        log.info("Trial %d is begun again once: it did not fail by itself", trial.number)
+    return True
 
 
 def _is_more(sweep: Sweep) -> bool:
-    """Whether a trial is waiting, or fewer were begun than there shall be; one that was begun again counts once."""
+    """Whether fewer trials were begun than there shall be, or one waits that is begun again, which counts once."""
     trials = sweep.study.get_trials(deepcopy=False)
-    if any(trial.state == TrialState.WAITING for trial in trials):
+    waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
+    begun = sum(RETRY not in trial.user_attrs and trial.state != TrialState.WAITING for trial in trials)
+    if any(RETRY in trial.user_attrs for trial in waiting):
         return True
-    begun = sum(RETRY not in trial.user_attrs for trial in trials)
-    return sweep.plan.sweep.sampler != "grid" and begun < sweep.total
+    return begun < sweep.total and (bool(waiting) or sweep.plan.sweep.sampler != "grid")
 
 
 def _log_progress(sweep: Sweep, failed: int) -> None:
@@ -187,8 +209,12 @@ def trials_that(sweep: Sweep, state: TrialState) -> list[FrozenTrial]:
 
 def _failures(sweep: Sweep) -> list[str]:
     """Why trials failed that were not begun again."""
-    retried = {trial.user_attrs.get(RETRY) for trial in sweep.study.get_trials(deepcopy=False)}
-    return [str(t.user_attrs.get(ERROR)) for t in trials_that(sweep, TrialState.FAIL) if t.number not in retried]
+    again = _retried(sweep)
+    return [str(t.user_attrs.get(ERROR)) for t in trials_that(sweep, TrialState.FAIL) if t.number not in again]
+
+
+def _retried(sweep: Sweep) -> set[int]:
+    return {t.user_attrs[RETRY] for t in sweep.study.get_trials(deepcopy=False) if RETRY in t.user_attrs}
 
 
 def _why(outcome: Outcome, metrics: Sequence[str]) -> str:

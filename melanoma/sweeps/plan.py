@@ -1,7 +1,6 @@
 """From the command line of a sweep to its plan: what is varied, what is fixed, and how trials are run."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,11 +10,11 @@ from melanoma.config.arguments import normalise, overrides_in, search_path_in
 from melanoma.config.checks import sweep_faults, train_faults
 from melanoma.config.diagnose import diagnose
 from melanoma.config.launch import register_resolvers, typed
-from melanoma.config.schema import LauncherConfig, SweepCommandConfig, SweepConfig, TrainConfig
+from melanoma.config.schema import FOLDED, LauncherConfig, SweepCommandConfig, SweepConfig, TrainConfig
 from melanoma.errors import ConfigError
-from melanoma.sweeps.space import Dimension, dimension_of, read_space
+from melanoma.sweeps.space import Dimension, dimension_of, ordered, read_space
 
-__all__ = ["Plan", "is_sweep", "read_plan", "resolved_plan"]
+__all__ = ["Plan", "is_ours", "is_sweep", "read_plan", "resolved_plan"]
 
 _SWITCHES = {"-m", "--multirun"}
 _OURS = ("sweep", "launcher")
@@ -51,7 +50,7 @@ def is_sweep(arguments: list[str]) -> bool:
     """Whether the arguments of `melanoma train` ask for several runs."""
     words = normalise(arguments)
     asked = not {*_SWITCHES, "hydra.mode=MULTIRUN"}.isdisjoint(words)
-    return asked or any(_is_ours(word) for word in overrides_in(words))
+    return asked or any(is_ours(word) for word in overrides_in(words))
 
 
 def read_plan(arguments: list[str]) -> Plan:
@@ -63,17 +62,19 @@ def read_plan(arguments: list[str]) -> Plan:
     register_resolvers()
     words = [word for word in normalise(arguments) if word not in _SWITCHES and word != "hydra.mode=MULTIRUN"]
     search_path, overrides = search_path_in(words), overrides_in(words)
-    config, faults = diagnose("sweep", SweepCommandConfig, [word for word in overrides if _is_ours(word)], search_path)
+    config, faults = diagnose("sweep", SweepCommandConfig, [word for word in overrides if is_ours(word)], search_path)
     if config is not None:
         faults += sweep_faults(config)
     if config is None or faults:
         raise ConfigError(faults)
     settings: SweepCommandConfig = typed(SweepCommandConfig, config)
-    fixed, varied = _sorted_out([word for word in overrides if not _is_ours(word)])
-    known = {one.key for one in varied} | {word.partition("=")[0].lstrip("+") for word in fixed}
-    space = [one for one in read_space(settings.sweep.space or {}) if one.key not in known]
-    space = _grid(space + varied) if settings.sweep.sampler == "grid" else space + varied
-    if not space and not any(re.fullmatch(r"split=(kfold|leave_one_out_by)", word) for word in fixed):
+    fixed, varied = _sorted_out([word for word in overrides if not is_ours(word)])
+    given = dict(word.lstrip("+").split("=", 1) for word in fixed if "=" in word)
+    space = ordered([*_left(read_space(settings.sweep.space or {}), varied, given), *varied])
+    space = _grid(space) if settings.sweep.sampler == "grid" else space
+    if not space and given.get("split") in FOLDED:
+        _refuse_search_of_folds(settings.sweep)
+    elif not space:
         raise ConfigError(
             ["Nothing is varied; give a key several values, as in model=m1,m2, or a space, as sweep=resnet_small. "
              f"Received: {' '.join(arguments) or 'nothing'}"]
@@ -99,6 +100,26 @@ def _sorted_out(overrides: Sequence[str]) -> tuple[list[str], list[Dimension]]:
     return fixed, varied
 
 
+def _left(space: Sequence[Dimension], varied: Sequence[Dimension], given: Mapping[str, str]) -> list[Dimension]:
+    """What of a space the command line leaves to vary: not what it fixes or varies, nor what does not apply then."""
+    left = []
+    for one in space:
+        fixed = {key: values for key, values in one.when.items() if key in given}
+        taken = one.key in given or one.key in {other.key for other in varied}
+        if not taken and all(given[key] in values for key, values in fixed.items()):
+            left.append(replace(one, when={key: values for key, values in one.when.items() if key not in fixed}))
+    return left
+
+
+def _refuse_search_of_folds(sweep: SweepConfig) -> None:
+    """Every fold is trained once, to its end."""
+    if sweep.sampler != "grid" or sweep.n_trials is not None or sweep.pruner != "none":
+        raise ConfigError(
+            ["Where the folds are the trials, all are trained: sweep.sampler=grid, sweep.pruner=none, no "
+             f"sweep.n_trials. Received: {sweep.sampler}, {sweep.pruner}, {sweep.n_trials}"]
+        )  # fmt: skip
+
+
 def _grid(space: Sequence[Dimension]) -> list[Dimension]:
     """Ranges with steps as lists of their values."""
     return [replace(one, choices=tuple(one.values() or ())) for one in space]
@@ -108,7 +129,8 @@ def _first(dimension: Dimension) -> str:
     return str(round(dimension.low)) if dimension.whole else repr(dimension.low)
 
 
-def _is_ours(word: str) -> bool:
+def is_ours(word: str) -> bool:
+    """Whether an override is of the sweep itself, not of its trials."""
     key = word.partition("=")[0].lstrip("+~")
     return key.partition(".")[0] in _OURS
 

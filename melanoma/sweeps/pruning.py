@@ -29,11 +29,11 @@ def pruning_check() -> Callable[[int, dict[str, float]], None] | None:
         return None
     import optuna
 
-    from melanoma.sweeps.study import pruner_of
+    from melanoma.sweeps.study import pruner_of, storage_at
 
     order = json.loads(text)
     pruner = pruner_of(order["pruner"], order["startup_trials"])
-    study = optuna.load_study(study_name=order["study"], storage=order["storage"], pruner=pruner)
+    study = optuna.load_study(study_name=order["study"], storage=storage_at(order["storage"]), pruner=pruner)
     trial = optuna.trial.Trial(study, order["trial_id"])
 
     def check(epoch: int, metrics: dict[str, float]) -> None:

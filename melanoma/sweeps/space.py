@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -14,7 +13,7 @@ from melanoma.errors import ConfigError
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-__all__ = ["Dimension", "combinations", "dimension_of", "read_space", "suggested"]
+__all__ = ["Dimension", "combinations", "dimension_of", "ordered", "read_space", "suggested"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def read_space(space: Mapping[str, Any]) -> list[Dimension]:
                 )
     if faults:
         raise ConfigError(faults)
-    return _ordered(found)
+    return ordered(found)
 
 
 def dimension_of(override: Override) -> Dimension:
@@ -91,11 +90,11 @@ def dimension_of(override: Override) -> Dimension:
     key, value = str(override.get_key_element()), override.value()
     tags = set(getattr(value, "tags", ()) or ())
     if isinstance(value, IntervalSweep):
-        low, high = float(value.start or 0), float(value.end or 0)
-        if not -inf < low < high < inf:
-            raise ConfigError([f"An interval needs a lower and a higher end. Received: {override.input_line}"])
-        whole = "int" in tags or (isinstance(value.start, int) and isinstance(value.end, int))
-        return Dimension(key, low=low, high=high, whole=whole, log="log" in tags)
+        given = {"low": value.start, "high": value.end, "log": "log" in tags, "int": "int" in tags}
+        try:
+            return _dimension(key, given)
+        except ValueError as error:
+            raise ConfigError([f"{key} {error}. Received: {override.input_line}"]) from error
     if not isinstance(value, ChoiceSweep | RangeSweep):
         raise ConfigError([f"A sweep takes a,b or choice(), range() and interval(). Received: {override.input_line}"])
     choices = tuple(dict.fromkeys(override.sweep_string_iterator()))
@@ -141,8 +140,9 @@ def suggested(trial: "Trial", dimensions: Sequence[Dimension]) -> dict[str, str]
             chosen[one.key] = _written(whole, True)
         else:
             number = trial.suggest_float(one.key, one.low, one.high, step=one.step, log=one.log)
-            # Four digits are enough, and can be read and typed again.
-            chosen[one.key] = _written(min(max(float(f"{number:.4g}"), one.low), one.high), False)
+            if one.step is None:  # four digits are enough, and can be read and typed again
+                number = min(max(float(f"{number:.4g}"), one.low), one.high)
+            chosen[one.key] = _written(number, False)
     return chosen
 
 
@@ -172,10 +172,12 @@ def _dimension(key: str, given: Any) -> Dimension:
     if step is not None and not 0 < step <= high - low:
         raise ValueError("must have a step above 0 that fits into its range")
     whole = bool(given.get("int")) or all(isinstance(x, int) for x in (low, high, step or 0))
+    if whole and not all(float(x).is_integer() for x in (low, high, step or 1)):
+        raise ValueError("with int must have whole ends and steps")
     return Dimension(key, low=float(low), high=float(high), step=step, whole=whole, log=log, when=when)
 
 
-def _ordered(dimensions: Sequence[Dimension]) -> list[Dimension]:
+def ordered(dimensions: Sequence[Dimension]) -> list[Dimension]:
     """Each after those that its `when` names."""
     placed: list[Dimension] = []
     rest = list(dimensions)

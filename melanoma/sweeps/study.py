@@ -2,12 +2,13 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, OptunaError, StorageInternalError
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -16,13 +17,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from melanoma.config.checks import as_list
 from melanoma.config.schema import SweepConfig
+from melanoma.data.cache import content_key
 from melanoma.errors import ConfigError
 from melanoma.paths import project_root
 from melanoma.tracking.store import without_password
 
-__all__ = ["open_study", "pruner_of", "storage_address"]
+__all__ = ["check_name", "open_study", "pruner_of", "storage_address", "storage_at"]
 
 _ABOUT = "melanoma"
+_TAKEN = (
+    "A study has this name already; go on with it by sweep.resume={name}, or give another. Received: sweep.name={name}"
+)
 
 
 def storage_address(configured: str | None, tracking: str) -> str:
@@ -33,8 +38,27 @@ def storage_address(configured: str | None, tracking: str) -> str:
     return f"sqlite:///{beside.absolute() / 'sweeps.db'}"
 
 
-def open_study(settings: SweepConfig, name: str, address: str, about: Mapping[str, Any]) -> optuna.Study:
-    """A new study, or with `sweep.resume` the one of that name.
+def check_name(settings: SweepConfig, name: str, address: str) -> None:
+    """Make sure that a new study's name is free, or that the one to resume is there.
+
+    Raises:
+        ConfigError: it is not, or the store cannot be used.
+    """
+    with _explained(address):
+        known = {
+            one.study_name for one in optuna.get_all_study_summaries(storage_at(address), include_best_trial=False)
+        }
+    if settings.resume is not None and name not in known:
+        raise ConfigError(
+            [f"There is no such study. Known: {', '.join(sorted(known)) or 'none'}. Received: sweep.resume={name}"]
+        )
+    if settings.resume is None and name in known:
+        raise ConfigError([_TAKEN.format(name=name)])
+
+
+@contextmanager
+def open_study(settings: SweepConfig, name: str, address: str, about: Mapping[str, Any]) -> Iterator[optuna.Study]:
+    """A new study, or with `sweep.resume` the one of that name; on a SQLite store for one process alone.
 
     Args:
         settings: of the sweep.
@@ -43,42 +67,68 @@ def open_study(settings: SweepConfig, name: str, address: str, about: Mapping[st
         about: what must be the same when the study is resumed: the space, the data, the other overrides.
 
     Raises:
-        ConfigError: the store cannot be used, the name is taken, or there is no such study, or it is about something
-            else.
+        ConfigError: the store cannot be used, the name was taken meanwhile, the study is about something else, or its
+            sweep is under way.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if urlsplit(address).scheme == "sqlite":
-        Path(address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    with _alone(name, address):
+        try:
+            with _explained(address):
+                study = optuna.create_study(
+                    study_name=name,
+                    storage=storage_at(address),
+                    pruner=pruner_of(settings.pruner, settings.startup_trials),
+                    directions=as_list(settings.direction),
+                    load_if_exists=settings.resume is not None,
+                )
+        except DuplicatedStudyError as error:
+            raise ConfigError([_TAKEN.format(name=name)]) from error
+        if settings.resume is None:
+            study.set_user_attr(_ABOUT, json.dumps(about))
+        else:
+            _refuse_changes(json.loads(study.user_attrs.get(_ABOUT, "{}")), about, name)
+        # One that goes on must not draw again what it drew before.
+        study.sampler = _sampler(settings, len(study.get_trials(deepcopy=False)))
+        yield study
+
+
+def storage_at(address: str) -> RDBStorage:
+    """Optuna's store; of SQLite one that waits while other processes write."""
+    if not address.startswith("sqlite:///"):
+        return RDBStorage(address)
+    Path(address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return RDBStorage(address, engine_kwargs={"connect_args": {"timeout": 60}})
+
+
+@contextmanager
+def _explained(address: str) -> Iterator[None]:
     try:
-        storage = RDBStorage(address, engine_kwargs=_patient(address))
-        known = {study.study_name for study in optuna.get_all_study_summaries(storage, include_best_trial=False)}
-        if settings.resume is not None and name not in known:
-            raise ConfigError(
-                [f"There is no such study. Known: {', '.join(sorted(known)) or 'none'}. Received: sweep.resume={name}"]
-            )
-        study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            sampler=_sampler(settings),
-            pruner=pruner_of(settings.pruner, settings.startup_trials),
-            directions=as_list(settings.direction),
-            load_if_exists=settings.resume is not None,
-        )
-    except DuplicatedStudyError as error:
-        raise ConfigError(
-            [f"A study has this name already; go on with it by sweep.resume={name}, or give another. "
-             f"Received: sweep.name={name}"]
-        ) from error  # fmt: skip
+        yield
+    except DuplicatedStudyError:
+        raise
     except (SQLAlchemyError, StorageInternalError, OptunaError, ImportError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
             [f"Optuna's store cannot be used ({reason}). Received: {without_password(address)}"]
         ) from error
-    if settings.resume is None:
-        study.set_user_attr(_ABOUT, json.dumps(about))
-    else:
-        _refuse_changes(json.loads(study.user_attrs.get(_ABOUT, "{}")), about, name)
-    return study
+
+
+@contextmanager
+def _alone(name: str, address: str) -> Iterator[None]:
+    """A second process would take the trials of the first for dead. The lock of one that was killed is free."""
+    if not address.startswith("sqlite:///"):
+        yield
+        return
+    file = Path(address.removeprefix("sqlite:///"))
+    lock = FileLock(file.with_name(f".{file.name}.{content_key(name)}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError([f"This sweep is under way in another process. Received: {name}"]) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def pruner_of(name: str, startup_trials: int) -> BasePruner:
@@ -88,14 +138,12 @@ def pruner_of(name: str, startup_trials: int) -> BasePruner:
     return HyperbandPruner() if name == "hyperband" else NopPruner()
 
 
-def _sampler(settings: SweepConfig) -> BaseSampler:
-    seed, startup = settings.seed, settings.startup_trials
+def _sampler(settings: SweepConfig, drawn: int) -> BaseSampler:
+    seed, startup = (settings.seed + drawn) % 2**32, settings.startup_trials
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         if settings.sampler == "tpe":
-            return TPESampler(
-                seed=settings.seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
-            )
+            return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True)
         if settings.sampler == "cmaes":
             return CmaEsSampler(seed=seed, n_startup_trials=max(startup, 1))
         return NSGAIISampler(seed=seed) if settings.sampler == "nsga2" else RandomSampler(seed=seed)
@@ -114,8 +162,3 @@ def _refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], name: str
                 f"Received: sweep.resume={name} with {'; '.join(changed)}"
             ]
         )
-
-
-def _patient(address: str) -> dict[str, Any]:
-    """Several processes write into one SQLite file."""
-    return {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {}

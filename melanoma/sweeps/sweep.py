@@ -17,13 +17,12 @@ from optuna.trial import TrialState
 from melanoma.audit.findings import Audit
 from melanoma.config.checks import as_list
 from melanoma.config.launch import typed
-from melanoma.config.schema import TrainConfig
+from melanoma.config.schema import FOLDED, TrainConfig
 from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
 from melanoma.errors import ConfigError, TrialsFailed
 from melanoma.pipeline import check_experiment
 from melanoma.stages import (
-    FOLDED,
     audited,
     cleaned,
     decoded,
@@ -39,7 +38,7 @@ from melanoma.sweeps.objectives import check_metrics, logged_metrics
 from melanoma.sweeps.plan import Plan, resolved_plan
 from melanoma.sweeps.report import best_trial, leaderboard, show_leaderboard, sweep_figures
 from melanoma.sweeps.space import Dimension, combinations
-from melanoma.sweeps.study import open_study, storage_address
+from melanoma.sweeps.study import check_name, open_study, storage_address
 from melanoma.terminal import log_to, out
 from melanoma.tracking.log_config import log_config
 from melanoma.tracking.run import tracked_run
@@ -72,48 +71,54 @@ def run_sweep(plan: Plan, folder: Path) -> None:
     source = read_source(settings.data)
     model: Any = OmegaConf.to_container(plan.config.model, resolve=True)
     check_experiment(settings, model, source)
-    folds = number_of_folds(settings, source)
+    several = number_of_folds(settings, source) > 0
     of_folds = not plan.space  # the folds are the trials
-    if of_folds:
-        numbers = tuple(str(number) for number in range(1, folds + 1))
-        plan = replace(plan, space=[Dimension("split.fold", choices=numbers)])
-    inside = folds > 0 and "split.fold" not in {one.key for one in plan.space}
+    inside = several and not of_folds and "split.fold" not in {one.key for one in plan.space}
     metrics = _metrics(plan, inside)
     check_metrics(metrics, logged_metrics(source.classes, settings.data.views, folds=inside))
     uri = tracking_uri(settings.tracking.uri)
     storage = storage_address(plan.sweep.storage, uri)
-    name = plan.sweep.resume or plan.sweep.name or f"{settings.data.name}-{datetime.now():%Y%m%d-%H%M%S}"
-    grid = combinations(plan.space) if plan.sweep.sampler == "grid" else []
+    name = plan.sweep.resume or plan.sweep.name or f"{settings.data.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    check_name(plan.sweep, name, storage)
     with launched(plan.launcher, folder) as run_trial:
-        audit, dataset = _warmed_up(settings, source, folds > 0)
-        about = _about(plan, metrics, dataset.fingerprint)
-        study = open_study(plan.sweep, name, storage, about)
+        audit, dataset = _warmed_up(settings, source, several)
+        if of_folds:
+            numbers = range(1, len(folds_of(settings, dataset.table)) + 1)
+            plan = replace(plan, space=[Dimension("split.fold", choices=tuple(map(str, numbers)))])
+        grid = combinations(plan.space) if plan.sweep.sampler == "grid" else []
+        total = min(plan.sweep.n_trials or len(grid), len(grid)) if grid else int(plan.sweep.n_trials or 0)
         taken = [*shortcuts(settings, source.table.columns), *([ON_TEST] if _on_test(metrics) else [])]
         protocol = ",".join(taken) or "clean"
-        with tracked_run(
-            uri=uri,
-            experiment=settings.tracking.experiment,
-            name=settings.tracking.run_name or name,
-            system_metrics=False,  # the trials have them
-            tags={"melanoma.task": settings.data.name, "melanoma.protocol": protocol, "melanoma.sweep": name},
-            again=None if os.environ.get("MLFLOW_RUN_ID") else study.user_attrs.get(RUN),
-        ) as run:
+        with (
+            open_study(plan.sweep, name, storage, _about(plan, metrics, dataset.fingerprint)) as study,
+            tracked_run(
+                uri=uri,
+                experiment=settings.tracking.experiment,
+                name=settings.tracking.run_name or name,
+                system_metrics=False,  # the trials have them
+                tags={"melanoma.task": settings.data.name, "melanoma.protocol": protocol, "melanoma.sweep": name},
+                again=None if os.environ.get("MLFLOW_RUN_ID") else study.user_attrs.get(RUN),
+            ) as run,
+        ):
             study.set_user_attr(RUN, run.id)
-            total = min(plan.sweep.n_trials or len(grid), len(grid)) if grid else int(plan.sweep.n_trials or 0)
             sweep = Sweep(plan, settings, study, metrics, uri, storage, run, protocol, total, of_folds)
             log.info("Sweep %s: %d trials, MLflow run %s", name, total, run.id)
+            _log_plan(sweep)
+            for chosen in grid[:total]:
+                study.enqueue_trial(chosen, skip_if_exists=True)
             try:
-                _log_plan(sweep)
-                for chosen in grid[:total]:
-                    study.enqueue_trial(chosen, skip_if_exists=True)
                 settle_interrupted(sweep)
                 failed = run_trials(sweep, run_trial)
                 if of_folds and not failed:
                     _pool_folds(sweep, audit, dataset)
-            finally:
+            except TrialsFailed:
                 _report(sweep)
+                _conclude(sweep, name)
+                raise
+            finally:
                 run.log_file(str(log_file), "logs")
-    _conclude(sweep, name)
+            _report(sweep)
+            _conclude(sweep, name)
     if failed:
         raise TrialsFailed(
             f"{len(failed)} of {total} trials failed; the others are done. Look at the children of run {run.id}. "

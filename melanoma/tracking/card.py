@@ -1,6 +1,7 @@
 """The model card of a run, from what the run has recorded."""
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from io import StringIO
@@ -16,9 +17,11 @@ from melanoma.card.card import model_card, model_card_page
 from melanoma.data.split import PARTS
 from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.skin_tone import ESTIMATED_TONE
-from melanoma.tracking.run import Run
+from melanoma.tracking.run import Run, by_own_names, stored_name
 
 __all__ = ["log_card"]
+
+log = logging.getLogger("melanoma")
 
 _OVERALL = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "auc", "average_precision", "log_loss", "brier", "ece")
 _OF_QUESTIONS = ("auc", "partial_auc", "sensitivity_at_specificity_95", "specificity_at_sensitivity_95")
@@ -33,9 +36,15 @@ def log_card(run: Run, *, trained_by: str | None = None) -> None:
         run: that is under way, with its evaluation logged.
         trained_by: id of the run that trained the model, where `run` evaluates it on other images.
     """
-    trained = mlflow.get_run(trained_by or run.id)
     evaluated = mlflow.get_run(run.id)
-    config = yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{trained.info.run_id}/config/resolved.yaml"))
+    try:
+        trained = mlflow.get_run(trained_by or run.id)
+        config = yaml.safe_load(_artifact(trained.info.run_id, "config/resolved.yaml"))
+    except MlflowException:
+        config = None
+    if config is None or not _artifact(trained.info.run_id, "data/split.csv"):
+        log.warning("No model card: the run that trained the model, or what it recorded, is not there. %s", trained_by)
+        return
     facts = _facts(trained, evaluated, config)
     card = model_card(facts, (config.get("card") or {}).get("answers") or {})
     run.log_text(card, "model_card.md")
@@ -51,10 +60,11 @@ def _facts(trained: Any, evaluated: Any, config: Mapping[str, Any]) -> dict[str,
     counts = pd.crosstab(delivered.label, delivered.part).reindex(index=classes, columns=list(PARTS), fill_value=0)
     totals = {part: int(counts[part].sum()) for part in PARTS}
     subgroups, subgroup_metric = _subgroups(evaluated)
-    shown = {"trained": (metrics, "validation/"), "tested": (metrics, "test/")}
+    names = _metric_names(metrics, classes, config["data"].get("views") or {})
+    shown = {part: (by_own_names(metrics, [f"{part}/{name}" for name in names]), part) for part in PARTS[1:]}
     if external:
-        shown["other"] = (evaluated.data.metrics, "test/")
-    names = _metric_names(metrics, classes)
+        others = by_own_names(evaluated.data.metrics, [f"test/{name}" for name in names])
+        shown["other"] = (others, "test")
     columns = [
         {"title": "validation", "images": totals["validation"]},
         {"title": "test", "images": totals["test"]},
@@ -62,6 +72,7 @@ def _facts(trained: Any, evaluated: Any, config: Mapping[str, Any]) -> dict[str,
     if external:
         columns.append({"title": "other images", "images": int(evaluated.data.metrics.get("data/images/test", 0))})
     protocol = tags.get("melanoma.protocol", "unknown")
+    other_protocol = evaluated.data.tags.get("melanoma.protocol", "unknown")
     leaks = tags.get("melanoma.known_leaks")
     grouped = bool((delivered[delivered.part == "test"].groupby("group").size() > 1).any())
     metadata = [column for column in _METADATA if column in _known_columns(split, evaluated)]
@@ -103,17 +114,17 @@ def _facts(trained: Any, evaluated: Any, config: Mapping[str, Any]) -> dict[str,
         "pretrained": config["model"].get("weights") if config["model"].get("weights") not in (None, "none") else None,
         "confidence": f"{evaluation['confidence']:.0%}",
         "resamples": evaluation["bootstrap"],
-        "calibration": evaluation["calibration"],
+        "calibration": evaluation.get("calibration", "none"),
         "grouped": grouped,
         "columns": columns,
-        "results": [(name, [stored_text(m, f"{prefix}{name}") for m, prefix in shown.values()]) for name in names],
+        "results": [(name, [stored_text(m, f"{part}/{name}") for m, part in shown.values()]) for name in names],
         "remarks": evaluated.data.tags.get("melanoma.remarks", ""),
         "points": _points(evaluated),
         "sets": _numbers(evaluated.data.metrics, "test/prediction_set/", {"coverage": "{:.1%}", "size": "{:.2f}"})
-        | {"wanted": f"{evaluation['coverage']:.0%}"},
+        | {"wanted": _text(evaluation.get("coverage"), "{:.0%}")},
         "abstention": _numbers(evaluated.data.metrics, "test/abstention/", {"share": "{:.1%}", "accuracy": "{:.1%}"})
         | _numbers(metrics, "abstention/", {"threshold": "{:.3f}"})
-        | {"wanted": f"{evaluation['abstain']:.0%}"},
+        | {"wanted": _text(evaluation.get("abstain"), "{:.0%}")},
         "subgroups": subgroups,
         "subgroup_metric": subgroup_metric,
         "assessed": sum(one["assessed"] for one in subgroups),
@@ -121,6 +132,8 @@ def _facts(trained: Any, evaluated: Any, config: Mapping[str, Any]) -> dict[str,
         "metadata_columns": metadata,
         "tone_estimated": any(one["name"].startswith(ESTIMATED_TONE) for one in subgroups),
         "external": external,
+        "seen": external and other_protocol != "clean",
+        "test_unused": "selected_on_test" not in protocol,
         "external_data": (evaluated.data.params.get("data.name"), evaluated.data.params.get("data.path")),
         "limits": _limits(protocol, leaks, counts, external, metadata),
         "fit_time": _fit_time(metrics, trained.data.params, tags),
@@ -146,18 +159,15 @@ def _limits(
     return [text for text, applies in found.items() if applies]
 
 
-def _metric_names(metrics: Mapping[str, float], classes: Iterable[str]) -> list[str]:
-    questions = {
-        name.split("/")[1] for name in metrics if name.startswith("validation/") and name.endswith("/partial_auc")
-    }
+def _metric_names(metrics: Mapping[str, float], classes: Iterable[str], views: Iterable[str]) -> list[str]:
     ours = [
         *_OVERALL,
         *(_OF_QUESTIONS[1:] if f"test/{_OF_QUESTIONS[1]}" in metrics else ()),
-        *(f"{question}/{name}" for question in sorted(questions) for name in _OF_QUESTIONS),
+        *(f"{question}/{name}" for question in sorted(views) for name in _OF_QUESTIONS),
         *(f"sensitivity/{label}" for label in classes),
         *(f"specificity/{label}" for label in classes),
     ]
-    return [name for name in ours if f"test/{name}" in metrics or f"validation/{name}" in metrics]
+    return [name for name in ours if any(stored_name(f"{part}/{name}") in metrics for part in PARTS[1:])]
 
 
 def _points(run: Any) -> list[dict[str, str]]:

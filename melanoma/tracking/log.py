@@ -94,7 +94,7 @@ def log_dataset(run: Run, dataset: Dataset, source: str, balance: str = "none") 
         rows = dataset.part(part)
         if len(rows):
             digest = content_key(sorted(zip(rows.sha256, rows.label, strict=True)))
-            mlflow.log_input(
+            run.log_input(
                 mlflow.data.from_pandas(
                     rows[["path", "label"]].reset_index(drop=True),
                     source=LocalArtifactDatasetSource(source),
@@ -102,7 +102,7 @@ def log_dataset(run: Run, dataset: Dataset, source: str, balance: str = "none") 
                     name=f"{dataset.name}-{part}",
                     digest=digest,
                 ),
-                context=context,
+                context,
             )
     figure = plots.class_distribution(table, dataset.classes, removed=list(dataset.removed.label), balance=balance)
     run.log_figure(figure, "class_distribution", vector=True)

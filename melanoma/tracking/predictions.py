@@ -71,7 +71,10 @@ def load_run(run_id: str, part: str) -> ComparedRun:
     """
     try:
         run = mlflow.get_run(run_id)
-        table = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/evaluation/predictions.csv"))
+        file = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/evaluation/predictions.csv")
+        # A class may be called 0, NA or None.
+        texts = dict.fromkeys(("path", "part", "label", "sha256", "group", "predicted"), str)
+        table = pd.read_csv(file, keep_default_na=False, dtype=texts)
         config = yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run_id}/config/resolved.yaml"))
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]

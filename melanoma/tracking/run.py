@@ -3,14 +3,17 @@
 import hashlib
 import logging
 import os
+import random
 import re
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import mlflow
 from matplotlib.figure import Figure
+from mlflow.data.dataset import Dataset
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
@@ -19,12 +22,13 @@ from melanoma.errors import ConfigError, RunKilled, RunPruned
 from melanoma.tracking.source import git_commit
 from melanoma.tracking.store import prepare_experiment
 
-__all__ = ["Run", "flattened", "tracked_run"]
+__all__ = ["Run", "by_own_names", "flattened", "stored_name", "tracked_run"]
 
 _MAX_PARAM = 6000
 _MAX_TAG = 5000
 _MAX_NAME = 200
 _BATCH = 100
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds
 
 
 class Run:
@@ -37,21 +41,27 @@ class Run:
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters, cut to MLflow's limit, but for those that `mlflow run` has logged as they were given."""
         known = self._client.get_run(self.id).data.params
-        given = {_name(key): str(value)[:_MAX_PARAM] for key, value in params.items()}
+        given = {stored_name(key): str(value)[:_MAX_PARAM] for key, value in params.items()}
         new = [Param(key, value) for key, value in given.items() if key not in known]
         for start in range(0, len(new), _BATCH):
-            self._client.log_batch(self.id, params=new[start : start + _BATCH])
+            _patiently(self._client.log_batch, self.id, params=new[start : start + _BATCH])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics; see `_name` for names that MLflow does not take."""
+        """Log metrics; see `stored_name` for names that MLflow does not take."""
         now = get_current_time_millis()
-        items = [Metric(_name(key), float(value), now, step) for key, value in metrics.items()]
+        items = [Metric(stored_name(key), float(value), now, step) for key, value in metrics.items()]
         for start in range(0, len(items), _BATCH):
-            self._client.log_batch(self.id, metrics=items[start : start + _BATCH])
+            _patiently(self._client.log_batch, self.id, metrics=items[start : start + _BATCH])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags, cut to MLflow's limit."""
-        self._client.log_batch(self.id, tags=[RunTag(key, str(value)[:_MAX_TAG]) for key, value in tags.items()])
+        _patiently(
+            self._client.log_batch, self.id, tags=[RunTag(key, str(value)[:_MAX_TAG]) for key, value in tags.items()]
+        )
+
+    def log_input(self, dataset: Dataset, context: str) -> None:
+        """Log a data set as an input of this run, the open one; of two runs that are the first with it both get it."""
+        _patiently(mlflow.log_input, dataset, context=context)
 
     def log_text(self, text: str, path: str) -> None:
         """Log a text as the artifact `path`."""
@@ -149,8 +159,28 @@ def flattened(config: Any, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _name(key: str) -> str:
+def stored_name(key: str) -> str:
     """A name that MLflow takes. One that had to be changed ends in a hash, so that two never become one."""
     parts = [re.sub(r"[^\w.\- :]", "_", part) for part in key.split("/")]
     name = "/".join("_" if part in ("", ".", "..") else part for part in parts)[:_MAX_NAME]
     return name if name == key else f"{name}_{hashlib.sha256(key.encode()).hexdigest()[:6]}"
+
+
+def _patiently(call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+    """Call the store again where another process was in the way: it held a lock, or was first to make the same row."""
+    for pause in (*_PAUSES, None):
+        try:
+            call(*arguments, **named)
+            return
+        except MlflowException as error:
+            in_the_way = re.search("IntegrityError|UniqueViolation|locked|OperationalError", str(error))
+            if pause is None or in_the_way is None:
+                raise
+            time.sleep(pause * (0.5 + random.random()))
+
+
+def by_own_names(metrics: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
+    """Metrics of the store under the names they were logged by, with their intervals; those that are there."""
+    ends = ("", "_ci_low", "_ci_high")
+    wanted = [f"{name}{end}" for name in names for end in ends]
+    return {name: metrics[stored_name(name)] for name in wanted if stored_name(name) in metrics}

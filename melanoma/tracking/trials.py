@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import mlflow
-from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
 __all__ = ["TrialRun", "close_trial", "make_trial", "read_trial", "tag_best"]
@@ -44,23 +43,18 @@ def read_trial(run_id: str) -> TrialRun:
     return TrialRun(run_id, run.info.status, dict(run.data.metrics), dict(run.data.tags))
 
 
-def close_trial(run_id: str, *, error: str | None = None, tags: Mapping[str, str] | None = None) -> None:
-    """End a run that its own process could not end, or write on it why the trial failed.
+def close_trial(run_id: str, *, error: str) -> None:
+    """End the run of a trial that failed, and write on it why.
 
     Args:
         run_id: of the trial.
         error: what the process said; kept as `error.txt` and, cut, as the tag `melanoma.error`.
-        tags: further ones.
     """
     client = mlflow.MlflowClient()
-    written = dict(tags or {})
-    if error is not None:
-        client.log_text(run_id, error, "error.txt")
-        lines = [line for line in error.splitlines() if line.strip()]
-        written["melanoma.error"] = "\n".join(lines[-5:])[:5000] or "no message"
-        client.set_terminated(run_id, "FAILED")
-    if written:
-        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in written.items()])
+    client.log_text(run_id, error, "error.txt")
+    lines = [line for line in error.splitlines() if line.strip()]
+    client.set_tag(run_id, "melanoma.error", "\n".join(lines[-5:])[:5000] or "no message")
+    client.set_terminated(run_id, "FAILED")
 
 
 def tag_best(run_id: str, others: Iterable[str]) -> None:

@@ -20,6 +20,7 @@ from tests.integration.test_sweep import TINY, family
 PROCESSES, STEPS = 8, 60
 WRITER = """
 import sys
+import mlflow, pandas as pd
 from melanoma.tracking.run import tracked_run
 from melanoma.tracking.store import tracking_uri
 uri, number, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -32,6 +33,9 @@ with tracked_run(
         run.log_metrics({f"metric/{i}": number * 1000 + step for i in range(12)}, step=step)
         run.set_tags({"step": str(step)})
     run.log_text("whole", "note.txt")
+    # The same for all, and new to the store.
+    for part in ("training", "validation"):
+        run.log_input(mlflow.data.from_pandas(pd.DataFrame({"x": [1, 2]}), name=part, digest="same"), part)
 """
 
 
@@ -53,6 +57,7 @@ def write_at_once(uri: str) -> None:
         number = int(run.data.tags["number"])
         assert run.info.status == "FINISHED"
         assert len(run.data.params) == 40
+        assert {one.dataset.name for one in run.inputs.dataset_inputs} == {"training", "validation"}
         for i in (0, 11):
             history = store.get_metric_history(run.info.run_id, f"metric/{i}")
             assert sorted((m.step, m.value) for m in history) == [(s, number * 1000 + s) for s in range(STEPS)]
@@ -143,6 +148,7 @@ def test_eight_processes_write_through_a_server_with_postgresql(server: str):
     write_at_once(server)
 
 
+@pytest.mark.slow
 def test_a_sweep_on_a_server_with_postgresql(server: str, postgresql: str):
     done = run_melanoma(
         "sweep", *TINY, "seed=0,1", "launcher.workers=2", f"tracking.uri={server}", "tracking.experiment=melanoma",

@@ -20,7 +20,8 @@ FACTS = {
     "sets": {"wanted": "90%", "coverage": "90%", "size": "1.5"},
     "abstention": {"wanted": "10%", "share": "1%", "accuracy": "2%", "threshold": "0.5"}, "subgroups": [],
     "subgroup_metric": "", "assessed": 0, "worst": None, "metadata_columns": [], "tone_estimated": False,
-    "external": False, "external_data": (None, None), "limits": ["One seed."], "fit_time": "Time: not known.",
+    "external": False, "seen": False, "test_unused": True, "external_data": (None, None), "limits": ["One seed."],
+    "fit_time": "Time: not known.",
 }  # fmt: skip
 
 

@@ -57,6 +57,12 @@ def test_a_network_without_feature_maps_has_none():
     assert grad_cam(model, np.zeros((1, 8, 8, 3)), np.array([0])) is None
 
 
+def test_a_network_from_elsewhere_is_not_explained():
+    inputs = keras.Input((8, 8, 3))
+    outputs = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(inputs)))
+    assert grad_cam(with_probabilities(keras.Model(inputs, outputs)), np.zeros((1, 8, 8, 3)), np.array([0])) is None
+
+
 def test_a_head_that_hangs_on_more_than_the_maps_is_not_explained():
     inputs = keras.Input((8, 8, 3))
     pooled = keras.layers.GlobalAveragePooling2D()

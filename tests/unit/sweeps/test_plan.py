@@ -55,6 +55,19 @@ def test_the_command_line_wins_over_the_space():
     assert {one.key: one.choices for one in varied.space}["training.batch_size"] == ("8", "9")
 
 
+def test_conditions_follow_the_command_line():
+    key = "optimizer.weight_decay"
+    fixed = {one.key: one for one in read_plan(["sweep=resnet_small", "optimizer=adamw"]).space}
+    assert fixed[key].when == {}
+    assert key not in {one.key for one in read_plan(["sweep=resnet_small", "optimizer=sgd"]).space}
+    varied = [one.key for one in read_plan(["sweep=resnet_small", "optimizer=sgd,adamw"]).space]
+    assert varied.index("optimizer") < varied.index(key)
+
+
+def test_the_folds_alone_are_trials():
+    assert read_plan(["split=kfold", "launcher.workers=2"]).space == []
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -69,6 +82,10 @@ def test_the_command_line_wins_over_the_space():
         ("seed=0,1 sweep.metric=[a,b]", "one for each metric"),
         ("seed=0,1 sweep=optuna sweep.metric=[a,b] sweep.direction=[maximize,minimize]", "nsga2"),
         ("seed=0,1 sweep.direction=up", "maximize or minimize"),
+        ("seed=0,1 sweep.metric=5", "name of a metric"),
+        ("split=kfold sweep.n_trials=2", "all are trained"),
+        ("split=kfold sweep=optuna", "all are trained"),
+        ("split=kfold sweep.pruner=median", "all are trained"),
         ("seed=0,1 sweep=nothing", "no sweep named"),
         ("seed=0,1 launcher.workers=0", "at least 1"),
         ("seed=0,1 training.epochs=0", "at least 1"),

@@ -43,6 +43,7 @@ def test_values_are_written_as_an_override_reads_them():
         ({"low": 0, "high": 1, "step": 2}, "fits into its range"),
         ({"low": 0, "high": 1, "setp": 2}, "not setp"),
         ({"low": "a", "high": 1}, "low that is below"),
+        ({"low": 1, "high": 9, "step": 0.5, "int": True}, "whole ends and steps"),
         (3, "must be a list of values"),
         ({"choices": [1, 2], "when": {"model": "m1"}}, "another key of the space"),
     ],
@@ -72,7 +73,9 @@ def test_the_command_line_is_read(text: str, expected: Dimension):
     assert typed_in(text) == expected
 
 
-@pytest.mark.parametrize("text", ["seed=range(3,3)", "lr=interval(1,1)", "lr=interval(2,1)", "model=glob(*)"])
+@pytest.mark.parametrize(
+    "text", ["seed=range(3,3)", "lr=interval(1,1)", "lr=interval(2,1)", "model=glob(*)", "lr=tag(log,interval(0,1))"]
+)
 def test_what_cannot_be_varied_is_refused(text: str):
     with pytest.raises(ConfigError, match="Received: "):
         typed_in(text)
