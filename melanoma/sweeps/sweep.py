@@ -39,7 +39,7 @@ from melanoma.sweeps.plan import Plan, resolved_plan
 from melanoma.sweeps.report import best_trial, leaderboard, show_leaderboard, sweep_figures
 from melanoma.sweeps.space import Dimension, combinations
 from melanoma.sweeps.study import check_name, open_study, storage_address
-from melanoma.terminal import log_to, out
+from melanoma.terminal import log_to, out, quiet_native_imports
 from melanoma.tracking.log_config import log_config
 from melanoma.tracking.run import tracked_run
 from melanoma.tracking.store import tracking_uri, ui_command
@@ -181,9 +181,11 @@ def _warmed_up(settings: TrainConfig, source: Source, folds: bool) -> tuple[Audi
 
 def _pool_folds(sweep: Sweep, audit: Audit, dataset: Dataset) -> None:
     """The folds' predictions together, as a cross-validation without trials logs them."""
-    from melanoma.studies import log_cross_validation
-    from melanoma.tracking.log import log_audit
-    from melanoma.tracking.predictions import stored_evaluation
+    with quiet_native_imports():
+        from melanoma.evaluation.summary import show_result, show_spread
+        from melanoma.studies import log_cross_validation
+        from melanoma.tracking.log import log_audit
+        from melanoma.tracking.predictions import stored_evaluation
 
     folds = folds_of(sweep.settings, dataset.table)
     done = sorted(trials_that(sweep, TrialState.COMPLETE), key=lambda trial: int(trial.params["split.fold"]))
@@ -193,7 +195,9 @@ def _pool_folds(sweep: Sweep, audit: Audit, dataset: Dataset) -> None:
         for name, trial in zip(folds, done, strict=True)
     }
     log_audit(sweep.run, audit, dataset, announce=False)
-    log_cross_validation(sweep.run, dataset, folds, evaluations, sweep.settings, sweep.protocol)
+    pooled = log_cross_validation(sweep.run, dataset, folds, evaluations, sweep.settings, sweep.protocol)
+    show_result([pooled], sweep.run.id, sweep.uri, None)
+    show_spread([parts[-1] for parts in evaluations.values()])
 
 
 def _about(plan: Plan, metrics: Sequence[str], fingerprint: str) -> dict[str, Any]:
