@@ -2,9 +2,10 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class Sweep:
     protocol: str
     total: int
     of_folds: bool
+    begun: float = field(default_factory=time.monotonic)
+    ended_before: int = 0
 
 
 def run_trials(sweep: Sweep, run_trial: Callable[[Job], Outcome]) -> list[str]:
@@ -61,6 +64,9 @@ def run_trials(sweep: Sweep, run_trial: Callable[[Job], Outcome]) -> list[str]:
     most = 1 if limits.fail_fast else limits.max_failures
     failed = _failures(sweep)
     before = len(failed)
+    sweep.ended_before = before + sum(
+        len(trials_that(sweep, state)) for state in (TrialState.COMPLETE, TrialState.PRUNED)
+    )
     pending: dict[Future[Outcome], Trial] = {}
     pool = ThreadPoolExecutor(sweep.plan.launcher.workers)
     try:
@@ -197,9 +203,20 @@ def _log_progress(sweep: Sweep, failed: int) -> None:
     if best is not None:
         progress |= {f"sweep/best_{name}": v for name, v in zip(sweep.metrics, best.values, strict=True)}
     sweep.run.log_metrics(progress, step=done + pruned + failed)
+    ended = done + pruned + failed
     log.info(
-        "%d of %d trials: %d done, %d pruned, %d failed", done + pruned + failed, sweep.total, done, pruned, failed
-    )
+        "%d of %d trials: %d done, %d pruned, %d failed%s",
+        ended, sweep.total, done, pruned, failed, _time_left(sweep, ended),
+    )  # fmt: skip
+
+
+def _time_left(sweep: Sweep, ended: int) -> str:
+    """An estimate, once a trial has ended since the sweep was begun or resumed."""
+    now, left = ended - sweep.ended_before, sweep.total - ended
+    if now <= 0 or left <= 0:
+        return ""
+    minutes = (time.monotonic() - sweep.begun) / now * left / 60
+    return f"; about {minutes:.0f} min left" if minutes >= 1 else "; less than a minute left"
 
 
 def trials_that(sweep: Sweep, state: TrialState) -> list[FrozenTrial]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from melanoma.config.arguments import normalise, overrides_in, search_path_in
@@ -72,7 +73,7 @@ def read_plan(arguments: list[str]) -> Plan:
     given = dict(word.lstrip("+").split("=", 1) for word in fixed if "=" in word)
     space = ordered([*_left(read_space(settings.sweep.space or {}), varied, given), *varied])
     space = _grid(space) if settings.sweep.sampler == "grid" else space
-    if not space and given.get("split") in FOLDED:
+    if not space and given.get("split") in FOLDED and "split.fold" not in given:
         _refuse_search_of_folds(settings.sweep)
     elif not space:
         raise ConfigError(
@@ -92,7 +93,11 @@ def _sorted_out(overrides: Sequence[str]) -> tuple[list[str], list[Dimension]]:
     parser = OverridesParser.create()
     fixed, varied = [], []
     for word in overrides:
-        parsed = parser.parse_override(word)
+        try:
+            parsed = parser.parse_override(word)
+        except HydraException:
+            fixed.append(word)  # told with all other faults
+            continue
         if parsed.is_sweep_override():
             varied.append(dimension_of(parsed))
         else:

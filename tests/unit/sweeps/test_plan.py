@@ -84,6 +84,8 @@ def test_the_folds_alone_are_trials():
         ("seed=0,1 sweep.direction=up", "maximize or minimize"),
         ("seed=0,1 sweep.metric=5", "name of a metric"),
         ("split=kfold sweep.n_trials=2", "all are trained"),
+        ("split=kfold split.fold=2 launcher.workers=2", "Nothing is varied"),
+        ("seed=0,1 foo", "cannot be read"),
         ("split=kfold sweep=optuna", "all are trained"),
         ("split=kfold sweep.pruner=median", "all are trained"),
         ("seed=0,1 sweep=nothing", "no sweep named"),
