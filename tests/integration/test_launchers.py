@@ -15,6 +15,8 @@ from tests.conftest import COMMAND, run_melanoma
 from tests.integration.test_sweep import TINY, family
 
 RAY = str(Path(sys.executable).parent / "ray")
+# Else the head may ask for a token that its neighbour does not have.
+OPEN = {"RAY_AUTH_MODE": "disabled"}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{one.getsockname()[1]}"
-    environment = {**os.environ, "RAY_TMPDIR": f"/tmp/ray-{os.getpid()}", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, **OPEN, "RAY_TMPDIR": f"/tmp/ray-{os.getpid()}", "RAY_USAGE_STATS_ENABLED": "0"}
     common = ["--num-cpus=1", "--node-ip-address=127.0.0.1"]
     starts = (["--head", f"--port={address.split(':')[1]}", "--include-dashboard=false"], [f"--address={address}"])
     nodes = []
@@ -38,7 +40,7 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                     start_new_session=True,
                 )
             )  # fmt: skip
-            time.sleep(6)
+            _wait_for("Ray runtime started", Path(log.name))
         yield address
     finally:
         for node in reversed(nodes):
@@ -47,6 +49,14 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 node.wait(4)
             except subprocess.TimeoutExpired:
                 os.killpg(node.pid, signal.SIGKILL)
+
+
+def _wait_for(text: str, log: Path) -> None:
+    for _ in range(240):
+        if text in log.read_text():
+            return
+        time.sleep(0.5)
+    pytest.fail(log.read_text()[-3000:])
 
 
 def processes(word: str) -> list[int]:
@@ -69,14 +79,16 @@ def test_a_ray_worker_that_is_killed_loses_nothing(ray_cluster: str, tmp_path: P
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
+        env={**os.environ, **OPEN},
     )
     workers: list[int] = []
     for _ in range(240):
         # Both at once: each of the two nodes has one core.
         workers, trials = processes("ray::run_process"), [p for p in processes(str(tmp_path)) if p != sweep.pid]
-        if len(workers) == 2 and len(trials) >= 2:
+        if (len(workers) == 2 and len(trials) >= 2) or sweep.poll() is not None:
             break
         time.sleep(0.5)
+    assert sweep.poll() is None, sweep.stderr.read() if sweep.stderr else ""
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
     assert sweep.stderr is not None
