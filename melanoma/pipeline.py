@@ -218,15 +218,16 @@ def _measured(
     from melanoma.tracking.log_decisions import log_calibration
 
     chosen = settings.evaluation
-    raw = probabilities = predict_parts(model, dataset, chosen.batch_size)
-    if chosen.calibration != "none":
+    measure = partial(evaluate_parts, dataset, settings=chosen, views=settings.data.views, seed=settings.seed)
+    raw = predict_parts(model, dataset, chosen.batch_size)
+    if chosen.calibration == "none":
+        evaluations = measure(raw)
+    else:
         targets = dataset.part("validation").target.to_numpy()
         calibration = fitted_calibration(chosen.calibration, targets, raw["validation"])
         model = with_calibration(model, calibration)
         # By the model that is saved: where classes are level, another way to compute would take another one.
-        probabilities = predict_parts(model, dataset, chosen.batch_size)
-    evaluations = evaluate_parts(dataset, probabilities, chosen, settings.data.views, settings.seed)
-    if chosen.calibration != "none":
+        evaluations = measure(predict_parts(model, dataset, chosen.batch_size))
         log_calibration(run, calibration, [e.with_probabilities(raw[e.part]) for e in evaluations])
     return model, evaluations, fitted_decisions(evaluations[0], chosen)
 

@@ -71,7 +71,9 @@ class Evaluation:
 
     def text_of(self, name: str) -> str:
         """A metric with its interval, as `0.785 [0.730, 0.840]`; `-` where it is not defined."""
-        return stored_text(self.named_metrics(), f"{self.part}/{name}")
+        if name not in self.metrics:
+            return "-"
+        return _with_bounds(self.metrics[name], *self.intervals.get(name, (np.nan, np.nan)))
 
     @property
     def remarks(self) -> list[str]:
@@ -148,8 +150,11 @@ def stored_text(metrics: Mapping[str, float], name: str) -> str:
     """A metric of the tracking store with its interval, as `0.785 [0.730, 0.840]`; `-` where it is not there."""
     if name not in metrics:
         return "-"
-    low, high = (metrics.get(f"{name}_ci_{end}", np.nan) for end in ("low", "high"))
-    return f"{metrics[name]:.3f}" + (f" [{low:.3f}, {high:.3f}]" if np.isfinite([low, high]).all() else "")
+    return _with_bounds(metrics[name], *(metrics.get(f"{name}_ci_{end}", np.nan) for end in ("low", "high")))
+
+
+def _with_bounds(value: float, low: float, high: float) -> str:
+    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if np.isfinite([low, high]).all() else "")
 
 
 def predictions_table(

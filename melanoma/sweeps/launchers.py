@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,10 @@ class Job:
     command: list[str]
     folder: str
     environment: dict[str, str]
+
+    def with_threads(self, threads: int) -> "Job":
+        """The same on so many threads, that trials beside each other do not fight for the cores."""
+        return replace(self, environment={**dict.fromkeys(_THREADS, str(threads)), **self.environment})
 
 
 @dataclass(frozen=True)
@@ -97,13 +101,11 @@ def run_process(job: Job, started: Callable[[subprocess.Popen], None] | None = N
 
 @contextmanager
 def _local(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Outcome]]:  # noqa: ARG001
-    threads = str(max(len(os.sched_getaffinity(0)) // settings.workers, 1))
-    share = dict.fromkeys(_THREADS, threads)
+    threads = max(len(os.sched_getaffinity(0)) // settings.workers, 1)
     processes: list[subprocess.Popen] = []
 
     def run(job: Job) -> Outcome:
-        shared = Job(job.command, job.folder, {**share, **job.environment})
-        return run_process(shared, processes.append)
+        return run_process(job.with_threads(threads), processes.append)
 
     try:
         yield run
@@ -141,12 +143,10 @@ def _ray(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Out
     if settings.memory_gb:
         asked["memory"] = int(settings.memory_gb * 1e9)
     task = ray.remote(**asked)(run_process)
-    threads = str(settings.cpus or 1)
-    share = dict.fromkeys(_THREADS, threads)
 
     def run(job: Job) -> Outcome:
         try:
-            return ray.get(task.remote(Job(job.command, job.folder, {**share, **job.environment})))
+            return ray.get(task.remote(job.with_threads(settings.cpus or 1)))
         except RayError as error:
             return Outcome(1, f"Ray: {error}"[-_TAIL:], lost=True)
 

@@ -202,8 +202,8 @@ def _log_progress(sweep: Sweep, failed: int) -> None:
     best = best_trial(sweep.study)
     if best is not None:
         progress |= {f"sweep/best_{name}": v for name, v in zip(sweep.metrics, best.values, strict=True)}
-    sweep.run.log_metrics(progress, step=done + pruned + failed)
     ended = done + pruned + failed
+    sweep.run.log_metrics(progress, step=ended)
     log.info(
         "%d of %d trials: %d done, %d pruned, %d failed%s",
         ended, sweep.total, done, pruned, failed, _time_left(sweep, ended),

@@ -1,11 +1,11 @@
 """From the command line of a sweep to its plan: what is varied, what is fixed, and how trials are run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from melanoma.config.arguments import normalise, overrides_in, search_path_in
 from melanoma.config.checks import sweep_faults, train_faults
@@ -143,7 +143,7 @@ def is_ours(word: str) -> bool:
 def resolved_plan(plan: Plan) -> dict:
     """As it is kept with the sweep's run."""
     return {
-        "sweep": OmegaConf.to_container(OmegaConf.structured(plan.sweep)),
-        "launcher": OmegaConf.to_container(OmegaConf.structured(plan.launcher)),
+        "sweep": asdict(plan.sweep),
+        "launcher": asdict(plan.launcher),
         "space": {one.key: one.choices or [one.low, one.high] for one in plan.space},
     }

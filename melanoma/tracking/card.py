@@ -40,21 +40,21 @@ def log_card(run: Run, *, trained_by: str | None = None) -> None:
     try:
         trained = mlflow.get_run(trained_by or run.id)
         config = yaml.safe_load(_artifact(trained.info.run_id, "config/resolved.yaml"))
+        split = _table(trained.info.run_id, "data/split.csv")
     except MlflowException:
         config = None
-    if config is None or not _artifact(trained.info.run_id, "data/split.csv"):
+    if config is None or split.empty:
         log.warning("No model card: the run that trained the model, or what it recorded, is not there. %s", trained_by)
         return
-    facts = _facts(trained, evaluated, config)
+    facts = _facts(trained, evaluated, config, split)
     card = model_card(facts, (config.get("card") or {}).get("answers") or {})
     run.log_text(card, "model_card.md")
     run.log_text(model_card_page(card, f"Model card: {facts['model']} on {facts['task']}"), "model_card.html")
 
 
-def _facts(trained: Any, evaluated: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(trained: Any, evaluated: Any, config: Mapping[str, Any], split: pd.DataFrame) -> dict[str, Any]:
     run_id, tags, metrics = trained.info.run_id, trained.data.tags, trained.data.metrics
     external = evaluated.info.run_id != run_id
-    split = _table(run_id, "data/split.csv")
     classes = sorted(set(split.label[split.part == "train"]))
     delivered = split[split.parent == ""]
     counts = pd.crosstab(delivered.label, delivered.part).reindex(index=classes, columns=list(PARTS), fill_value=0)

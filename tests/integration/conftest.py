@@ -1,13 +1,21 @@
 """A small training run that several tests look at."""
 
+import os
 import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 import mlflow
 import pytest
 
-from tests.conftest import run_melanoma
+from tests.conftest import COMMAND, run_melanoma
 
 SMALL = (
     "data.source.images=80", "data.source.size=48", "data.image_size=48", "model=m1", "training.epochs=2",
@@ -42,6 +50,36 @@ def only_run(uri: str, experiment: str = "melanoma") -> mlflow.entities.Run:
 def all_runs(uri: str, experiment: str = "melanoma") -> list[mlflow.entities.Run]:
     store = client(uri)
     return store.search_runs([store.get_experiment_by_name(experiment).experiment_id])
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def mlflow_server(store: str, log: Path, *options: str) -> Iterator[str]:
+    """The address of MLflow's server with a store behind it, on loopback."""
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    command = [str(COMMAND.parent / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("w") as sink:
+        process = subprocess.Popen(
+            [*command, "--backend-store-uri", store, *options], stdout=sink, stderr=sink, start_new_session=True
+        )
+    try:
+        for _ in range(120):
+            try:
+                if urlopen(f"{address}/health", timeout=2).status == 200:
+                    break
+            except OSError:
+                time.sleep(1)
+        else:
+            pytest.fail(log.read_text()[-3000:])
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
 
 
 @pytest.fixture

@@ -2,19 +2,16 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import urlopen
 
 import psycopg
 import pytest
 
 from tests.conftest import run_melanoma
-from tests.integration.conftest import all_runs, client
+from tests.integration.conftest import all_runs, client, free_port, mlflow_server
 from tests.integration.test_sweep import TINY, family
 
 PROCESSES, STEPS = 8, 60
@@ -63,12 +60,6 @@ def write_at_once(uri: str) -> None:
             assert sorted((m.step, m.value) for m in history) == [(s, number * 1000 + s) for s in range(STEPS)]
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 def postgresql_programs() -> Path | None:
     """Debian keeps them off the PATH."""
     on_path = shutil.which("initdb")
@@ -114,30 +105,10 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def server(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of an MLflow server with that database behind it."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    log = (folder / "log").open("w")
-    process = subprocess.Popen(
-        [
-            str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port),
-            "--backend-store-uri", f"{postgresql}/mlflow", "--artifacts-destination", str(folder / "artifacts"),
-            "--workers", "2",
-        ],
-        stdout=log, stderr=log, start_new_session=True,
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(120):
-            try:
-                if urlopen(f"{address}/health", timeout=2).status == 200:
-                    break
-            except OSError:
-                time.sleep(1)
-        else:
-            pytest.fail((folder / "log").read_text()[-3000:])
+    folder = tmp_path_factory.mktemp("server")
+    options = ("--artifacts-destination", str(folder / "artifacts"), "--workers", "2")
+    with mlflow_server(f"{postgresql}/mlflow", folder / "log", *options) as address:
         yield address
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
 
 
 def test_eight_processes_write_into_one_sqlite_file(tmp_path: Path):

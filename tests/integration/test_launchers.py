@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import COMMAND, run_melanoma
+from tests.integration.conftest import free_port
 from tests.integration.test_sweep import TINY, family
 
 RAY = str(Path(sys.executable).parent / "ray")
@@ -24,12 +24,11 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a cluster of two nodes with a core each, on loopback."""
     pytest.importorskip("ray")
     folder = tmp_path_factory.mktemp("ray")
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{one.getsockname()[1]}"
+    port = free_port()
+    address = f"127.0.0.1:{port}"
     environment = {**os.environ, **OPEN, "RAY_TMPDIR": f"/tmp/ray-{os.getpid()}", "RAY_USAGE_STATS_ENABLED": "0"}
     common = ["--num-cpus=1", "--node-ip-address=127.0.0.1"]
-    starts = (["--head", f"--port={address.split(':')[1]}", "--include-dashboard=false"], [f"--address={address}"])
+    starts = (["--head", f"--port={port}", "--include-dashboard=false"], [f"--address={address}"])
     nodes = []
     try:
         for arguments in starts:

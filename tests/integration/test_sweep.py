@@ -27,6 +27,21 @@ def family(uri: str) -> tuple[mlflow.entities.Run, list[mlflow.entities.Run]]:
     return parent, sorted(trials, key=lambda run: int(run.data.tags["melanoma.trial"]))
 
 
+def under_way(*arguments: str) -> subprocess.Popen:
+    """A sweep whose first trial has begun."""
+    process = subprocess.Popen(
+        [COMMAND, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "Trial 0 begins" in line:
+            break
+    return process
+
+
 def artifact(uri: str, run: mlflow.entities.Run, path: str) -> str:
     mlflow.set_tracking_uri(uri)
     return mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/{path}")
@@ -107,11 +122,7 @@ def test_a_finished_sweep_is_not_run_again_and_another_one_is_refused(mixed):
 def test_a_killed_sweep_takes_its_trials_along_and_is_resumed(tmp_path: Path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     arguments = ["sweep", *TINY, "seed=0,1", f"tracking.uri={uri}"]
-    process = subprocess.Popen([COMMAND, *arguments, "sweep.name=killed"], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "Trial 0 begins" in line:
-            break
+    process = under_way(*arguments, "sweep.name=killed")
     time.sleep(4)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -127,19 +138,10 @@ def test_a_killed_sweep_takes_its_trials_along_and_is_resumed(tmp_path: Path):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 def test_ctrl_c_ends_the_trials_too(tmp_path: Path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    process = subprocess.Popen(
-        [COMMAND, "sweep", *TINY, "seed=0,1", f"tracking.uri={uri}", "training.epochs=500"],
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "Trial 0 begins" in line:
-            break
+    process = under_way("sweep", *TINY, "seed=0,1", f"tracking.uri={uri}", "training.epochs=500")
     time.sleep(12)
     process.send_signal(signal.SIGINT)
-    process.stderr.read()
+    process.communicate()
     assert process.wait(60) == 130
     parent, trials = family(uri)
     assert (parent.info.status, [run.info.status for run in trials]) == ("KILLED", ["KILLED"])

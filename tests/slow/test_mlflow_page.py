@@ -1,19 +1,12 @@
 """What a sweep looks like in MLflow's own page, in a real browser."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
 from tests.conftest import run_melanoma
-from tests.integration.conftest import client
+from tests.integration.conftest import client, mlflow_server
 from tests.integration.test_sweep import TINY
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -33,25 +26,8 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     assert done.returncode == 4, done.stderr
     experiment = client(uri).get_experiment_by_name("melanoma").experiment_id
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(
-        [*command, "--backend-store-uri", uri, "--workers", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        for _ in range(120):
-            try:
-                urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-                break
-            except OSError:
-                time.sleep(1)
-        yield f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs"
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
+    with mlflow_server(uri, folder / "log", "--workers", "1") as address:
+        yield f"{address}/#/experiments/{experiment}/runs"
 
 
 def test_trials_are_nested_and_can_be_compared_in_charts(page_of: str):
