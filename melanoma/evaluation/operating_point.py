@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from melanoma.config.schema import OperatingPointConfig
 from melanoma.evaluation.curves import curve
+from melanoma.evaluation.intervals import draws
 from melanoma.evaluation.metrics import problems
 
-__all__ = ["OperatingPoint", "applied", "chosen_points"]
+__all__ = ["OperatingPoint", "applied", "applied_intervals", "chosen_points"]
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,10 @@ def applied(
         referred for each positive found) and `missed_per_1000` (positives not referred of 1,000 images); those that
         are not defined are left out.
     """
-    asked = problems(targets, probabilities, classes, views)
-    if not {"", f"{point.question}/"} & set(asked):
-        return {}  # other data, which does not ask this
-    positive, scores = asked[""] if "" in asked else asked[f"{point.question}/"]
+    asked = _asked(point, targets, probabilities, classes, views)
+    if asked is None:
+        return {}
+    positive, scores = asked
     referred = scores >= point.threshold
     found, referrals = int((referred & positive).sum()), int(referred.sum())
     measures = {
@@ -86,6 +87,48 @@ def applied(
         "missed_per_1000": (1000 * (positive.sum() - found), len(scores)),
     }
     return {name: float(part / whole) for name, (part, whole) in measures.items() if whole}
+
+
+def applied_intervals(
+    point: OperatingPoint,
+    targets: NDArray[np.integer],
+    probabilities: NDArray,
+    classes: Sequence[str],
+    views: Mapping[str, Sequence[str]],
+    *,
+    groups: NDArray | None,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of `sensitivity` and `specificity` at a threshold; see `bootstrap_intervals`."""
+    asked = _asked(point, targets, probabilities, classes, views)
+    if asked is None or resamples < 1:
+        return {}
+    positive, scores = asked
+    weights = draws(targets, groups, resamples, np.random.default_rng(seed))
+    right = (scores >= point.threshold) == positive
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    found = {}
+    for name, those in {"sensitivity": positive, "specificity": ~positive}.items():
+        if those.any():
+            with np.errstate(invalid="ignore"):  # a resample may hold none of them
+                shares = (weights @ (right & those)) / (weights @ those)
+            low, high = np.nanquantile(shares, tails)
+            found[name] = (float(low), float(high))
+    return found
+
+
+def _asked(
+    point: OperatingPoint,
+    targets: NDArray[np.integer],
+    probabilities: NDArray,
+    classes: Sequence[str],
+    views: Mapping[str, Sequence[str]],
+) -> tuple[NDArray[np.bool_], NDArray] | None:
+    """Which images are positive, and their scores; None where other data does not ask this."""
+    asked = problems(targets, probabilities, classes, views)
+    return asked.get("") or asked.get(f"{point.question}/")
 
 
 def _threshold(positive: NDArray[np.bool_], scores: NDArray, settings: OperatingPointConfig) -> tuple[float, str]:

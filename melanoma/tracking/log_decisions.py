@@ -4,11 +4,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from melanoma.config.schema import EvaluationConfig
 from melanoma.evaluation import curve_plots
 from melanoma.evaluation.calibration import Temperature
 from melanoma.evaluation.decisions import Decisions
-from melanoma.evaluation.evaluate import Evaluation
-from melanoma.evaluation.operating_point import OperatingPoint, applied
+from melanoma.evaluation.evaluate import Evaluation, groups_of
+from melanoma.evaluation.operating_point import OperatingPoint, applied, applied_intervals
 from melanoma.tracking.run import Run
 
 __all__ = ["log_calibration", "log_decisions"]
@@ -28,13 +29,16 @@ def log_calibration(run: Run, calibration: object, before: Sequence[Evaluation])
         run.log_figure(figure, "reliability_uncalibrated", part=evaluation.part)
 
 
-def log_decisions(run: Run, evaluations: Sequence[Evaluation], decisions: Decisions) -> None:
+def log_decisions(
+    run: Run, evaluations: Sequence[Evaluation], decisions: Decisions, settings: EvaluationConfig, seed: int
+) -> None:
     """What was fitted on validation, and what it costs and finds on each part.
 
     As `<part>/operating_point/<question>/<measure>`, `<part>/prediction_set/<measure>` and
-    `<part>/abstention/<measure>`; see `melanoma.evaluation.operating_point` and `melanoma.evaluation.uncertain`.
+    `<part>/abstention/<measure>`; see `melanoma.evaluation.operating_point` and `melanoma.evaluation.uncertain`. The
+    sensitivity and specificity of an operating point have intervals.
     """
-    _log_points(run, evaluations, decisions.points)
+    _log_points(run, evaluations, decisions.points, settings, seed)
     measured: dict[str, dict[str, dict[str, float]]] = {"prediction_set": {}, "abstention": {}}
     for evaluation in evaluations:
         targets, probabilities = evaluation.rows.target.to_numpy(), evaluation.probabilities
@@ -58,7 +62,9 @@ def log_decisions(run: Run, evaluations: Sequence[Evaluation], decisions: Decisi
         )
 
 
-def _log_points(run: Run, evaluations: Sequence[Evaluation], points: Sequence[OperatingPoint]) -> None:
+def _log_points(
+    run: Run, evaluations: Sequence[Evaluation], points: Sequence[OperatingPoint], settings: EvaluationConfig, seed: int
+) -> None:
     content = []
     for point in points:
         run.log_metrics({f"operating_point/{point.question}/threshold": point.threshold})
@@ -67,6 +73,18 @@ def _log_points(run: Run, evaluations: Sequence[Evaluation], points: Sequence[Op
         }
         for part, measures in measured.items():
             run.log_metrics({f"{part}/operating_point/{point.question}/{name}": v for name, v in measures.items()})
+        for e in evaluations:
+            intervals = applied_intervals(
+                point, e.rows.target.to_numpy(), e.probabilities, e.classes, e.views,
+                groups=groups_of(e.rows), resamples=settings.bootstrap, confidence=settings.confidence, seed=seed,
+            )  # fmt: skip
+            run.log_metrics(
+                {
+                    f"{e.part}/operating_point/{point.question}/{name}_ci_{end}": bound
+                    for name, bounds in intervals.items()
+                    for end, bound in zip(("low", "high"), bounds, strict=True)
+                }
+            )
         content.append({**asdict(point), **measured})
         test = measured.get("test", {})
         if {"sensitivity", "specificity", "referrals_per_found", "missed_per_1000"} <= set(test):

@@ -69,7 +69,7 @@ def log_evaluations(
     predictions = predictions_table(evaluations, sets, abstention)
     run.log_text(predictions.to_csv(index=False), "evaluation/predictions.csv")
     if decisions is not None:
-        log_decisions(run, evaluations, decisions)
+        log_decisions(run, evaluations, decisions, settings, seed)
     log_subgroups(run, evaluations[-1], dataset, settings, seed)
 
 
