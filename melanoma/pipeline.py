@@ -150,7 +150,7 @@ def run_experiment(
             ancestor = None
             if ":/" in (settings.model.weights or ""):
                 ancestor = load_saved_model(str(settings.model.weights))
-                tracking_log.log_ancestor(run, ancestor, dataset, protocol)
+                protocol = tracking_log.log_ancestor(run, ancestor, str(settings.model.weights), dataset, protocol)
             # Before the layers are built: each draws the seed of its own generator when it is made.
             prepare(settings.seed, settings.training.deterministic)
             fitted = fit_network(

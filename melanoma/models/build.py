@@ -9,6 +9,7 @@ import keras
 from keras import layers
 
 from melanoma.errors import ConfigError, ModelError
+from melanoma.models.model_files import UnsafeModel, load_keras_file
 
 __all__ = [
     "build_network",
@@ -121,22 +122,11 @@ def load_model_file(path: Path) -> keras.Model:
         ModelError: it cannot be read, or has layers that run arbitrary code.
     """
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        return load_keras_file(path)
+    except UnsafeModel as error:
+        raise ModelError(f"The model is refused: {error}. Received: {path}") from error
     except (ValueError, OSError, TypeError, KeyError) as error:
         raise ModelError(f"The model cannot be loaded ({str(error).splitlines()[0]}). Received: {path}") from error
-    refuse_code(model)
-    return model
-
-
-def refuse_code(model: keras.Model) -> None:
-    """Refuse a model with layers that carry code of their own.
-
-    Raises:
-        ModelError: it has a Lambda or a TFSMLayer.
-    """
-    for layer in model._flatten_layers():
-        if type(layer).__name__ in ("Lambda", "TFSMLayer"):
-            raise ModelError(f"Models with a {type(layer).__name__} layer are refused: it can run any code.")
 
 
 def _body(model: keras.Model) -> list:

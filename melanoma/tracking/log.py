@@ -1,12 +1,14 @@
 """What is logged of an experiment, and under which name."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 from mlflow.data.sources import LocalArtifactDatasetSource
+from mlflow.exceptions import MlflowException
 
 from melanoma.audit.findings import Audit
 from melanoma.audit.names import FINDINGS
@@ -15,7 +17,7 @@ from melanoma.data.dataset import Dataset
 from melanoma.data.split import PARTS, REMOVED
 from melanoma.data.split_file import shared_with_training
 from melanoma.evaluation import plots
-from melanoma.tracking.models import SavedModel, images_seen_by
+from melanoma.tracking.models import SavedModel, images_seen_by, registered_version
 from melanoma.tracking.run import Run
 from melanoma.training.hardware import device_name
 from melanoma.training.network import Fitted
@@ -130,18 +132,37 @@ def log_samples(run: Run, dataset: Dataset, augment: Any, seed: int) -> None:
     run.log_figure(figure, "augmentation_samples")
 
 
-def log_ancestor(run: Run, ancestor: SavedModel, dataset: Dataset, protocol: str) -> None:
-    """The model that a run starts from, and whether that one was trained or tuned on test images of this run."""
+def log_ancestor(run: Run, ancestor: SavedModel, address: str, dataset: Dataset, protocol: str) -> str:
+    """The model that a run starts from, and whether that one was trained or tuned on test images of this run.
+
+    Both know of each other: the new run has `melanoma.weights`, `melanoma.weights_run` and, where it is a registered
+    version, `melanoma.weights_version`; that run and that version have `melanoma.descendant.<id of the new run>`.
+
+    Returns:
+        The protocol, with the shortcut that this was, if any.
+    """
+    client = mlflow.MlflowClient()
+    link, name = f"melanoma.descendant.{run.id}", client.get_run(run.id).info.run_name
+    run.set_tags({"melanoma.weights": address})
+    version = registered_version(address)
+    if version is not None:
+        run.set_tags({"melanoma.weights_version": f"{version.name}/{version.version}"})
+        client.set_model_version_tag(version.name, version.version, link, name)
     if ancestor.run_id is None:
-        run.set_tags({"melanoma.protocol": _with(protocol, "pretraining_unknown")})
-        return
+        protocol = _with(protocol, "pretraining_unknown")
+        run.set_tags({"melanoma.protocol": protocol})
+        return protocol
     seen = images_seen_by(ancestor.run_id)
     shared = int(dataset.part("test").sha256.isin(seen).sum())
     run.set_tags({"melanoma.weights_run": ancestor.run_id})
+    with suppress(MlflowException):  # it may be of another store
+        client.set_tag(ancestor.run_id, link, name)
     run.log_metrics({"data/test_seen_in_pretraining": shared})
     if shared:
         log.warning("the model that this run starts from was trained or tuned on %d of its test images", shared)
-        run.set_tags({"melanoma.protocol": _with(protocol, "pretrained_on_test")})
+        protocol = _with(protocol, "pretrained_on_test")
+        run.set_tags({"melanoma.protocol": protocol})
+    return protocol
 
 
 def log_fit(run: Run, fitted: Fitted, profile: Path) -> None:

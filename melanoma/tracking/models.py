@@ -1,8 +1,10 @@
 """Saving a Keras model to MLflow with what is needed to use it, and loading it again."""
 
 import io
+import json
 import logging
-from contextlib import redirect_stdout
+import re
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,26 +15,35 @@ import keras
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
 
 from melanoma.errors import ModelError
 from melanoma.evaluation.decisions import Decisions, stored_decisions
-from melanoma.models.build import refuse_code
+from melanoma.models.model_files import UnsafeModel, changed_file, load_keras_file, sha256_of
 
 log = logging.getLogger("melanoma")
 
 __all__ = [
+    "FILES_TAG",
+    "PACKAGE",
     "SavedModel",
+    "checked_folder",
     "images_seen_by",
     "load_saved_model",
     "metrics_of_run",
     "model_address",
+    "registered_version",
     "save_model",
     "split_of",
 ]
+
+FILES_TAG = "melanoma.files"  # of a registered version: SHA-256 of each file of its package
+PACKAGE = "package"  # the name of a packaged model, and of the folder of its data
+_MODEL_TAG = "melanoma.model.sha256"  # of a run
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ class SavedModel:
         run_id: of the run that trained it, or None.
         max_megapixels: larger images were refused in training.
         decisions: operating points, prediction sets and abstention, fitted on validation.
+        file: the Keras model as it was written.
     """
 
     keras_model: keras.Model
@@ -56,6 +68,7 @@ class SavedModel:
     run_id: str | None
     max_megapixels: float
     decisions: Decisions
+    file: Path
 
 
 def save_model(
@@ -97,6 +110,8 @@ def _save_into_folder(*, model: keras.Model, path: str, **arguments: Any) -> Non
     """`mlflow.keras.save_model` writes the input example before it makes the folder for it."""
     Path(path).mkdir(parents=True, exist_ok=True)
     mlflow.keras.save_model(model, path, **arguments)
+    # In the store, where someone who can change the model's files cannot change it too.
+    mlflow.set_tag(_MODEL_TAG, sha256_of(Path(path))["data/model.keras"])
 
 
 def model_address(model: str) -> str:
@@ -108,28 +123,71 @@ def model_address(model: str) -> str:
     return f"runs:/{model}/model"
 
 
+def registered_version(address: str) -> ModelVersion | None:
+    """The version behind `models:/NAME@ALIAS` or `models:/NAME/VERSION`; None for other addresses.
+
+    Raises:
+        MlflowException: there is no such version.
+    """
+    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", address)
+    if found is None:
+        return None
+    name, alias, version = found.groups()
+    client = mlflow.MlflowClient()
+    return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
+
+
+def checked_folder(address: str) -> Path:
+    """The files of a saved model, as they were when it was trained or promoted.
+
+    Raises:
+        UnsafeModel: a file was changed since.
+        MlflowException, OSError: there is no such model.
+    """
+    version = registered_version(address)
+    folder = Path(mlflow.artifacts.download_artifacts(address))
+    if version is not None:
+        known = json.loads(version.tags.get(FILES_TAG, "{}"))
+        wrong = changed_file(folder, known)
+        if wrong is not None:
+            raise UnsafeModel(f"it was changed after it was promoted: {wrong}")
+        if not known:
+            log.warning("%s was not registered by `melanoma promote`: its files cannot be checked", address)
+    file, run_id = _keras_file(folder), Model.load(folder).run_id
+    expected = None
+    if run_id is not None:
+        with suppress(MlflowException):  # the model may come from another store
+            expected = mlflow.get_run(run_id).data.tags.get(_MODEL_TAG)
+    found = sha256_of(file.parent).get(file.name)
+    if expected not in (None, found):
+        raise UnsafeModel(f"it was changed after it was trained: {file.name} has SHA-256 {found}, not {expected}")
+    return folder
+
+
 def load_saved_model(model: str) -> SavedModel:
-    """Load a model that `save_model` logged.
+    """Load a model that `save_model` logged, or the one inside a package of the registry.
 
     Args:
         model: `models:/NAME@ALIAS`, `models:/ID`, `runs:/ID/model`, a run's id, or a folder.
 
     Raises:
-        ModelError: it is not there, or was not saved by this project, or has layers that run arbitrary code.
+        ModelError: it is not there, was not saved by this project, was changed since, or has layers that run arbitrary
+            code.
     """
-    address = model_address(model)
     try:
-        info = mlflow.models.get_model_info(address)
+        folder = checked_folder(model_address(model))
+        info = Model.load(folder)
         metadata = info.metadata or {}
         if not {"classes", "image_size"} <= set(metadata):
             raise ModelError(f"The model does not say which classes it knows; was it trained here? Received: {model}")
         if info.flavors.get("keras", {}).get("save_exported_model"):
             raise ModelError(f"The model was saved as exported code, which is not run. Received: {model}")
-        loaded = mlflow.keras.load_model(address, load_model_kwargs={"compile": False, "safe_mode": True})
-    except (MlflowException, OSError, ValueError) as error:
+        loaded = load_keras_file(_keras_file(folder))
+    except UnsafeModel as error:
+        raise ModelError(f"The model is refused: {error}. Received: {model}") from error
+    except (MlflowException, OSError, ValueError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"There is no such model, or it cannot be loaded ({reason}). Received: {model}") from error
-    refuse_code(loaded)
     return SavedModel(
         loaded,
         list(metadata["classes"]),
@@ -138,7 +196,13 @@ def load_saved_model(model: str) -> SavedModel:
         info.run_id,
         float(metadata.get("max_megapixels", 50.0)),
         stored_decisions(metadata),
+        _keras_file(folder),
     )
+
+
+def _keras_file(folder: Path) -> Path:
+    inside = folder / "data" / PACKAGE / "model.keras"
+    return inside if inside.is_file() else folder / "data" / "model.keras"
 
 
 def images_seen_by(run_id: str | None) -> set[str]:

@@ -1,0 +1,105 @@
+"""Opening the files of a model that somebody may have tampered with.
+
+A copy of this file is inside every packaged model: it imports nothing else of this project.
+"""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+
+__all__ = ["CHECKSUMS", "UnsafeModel", "changed_file", "load_keras_file", "sha256_of"]
+
+CHECKSUMS = "checksums.json"
+
+_CARRY_CODE = ("Lambda", "TFSMLayer")
+_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
+_MAX_CONFIG = 64 * 1024**2  # bytes
+_MAX_WEIGHTS = 16 * 1024**3
+
+
+class UnsafeModel(ValueError):
+    """A model file could run code or read other files when it is loaded; the message says what was found."""
+
+
+def load_keras_file(path: Path) -> keras.Model:
+    """Load a saved Keras model, after a look at what loading it would do.
+
+    Keras's safe mode is no security boundary, so layers that carry code are refused before any is built.
+
+    Raises:
+        UnsafeModel: it has a Lambda or a TFSMLayer, at any depth, or weights that point to other files.
+        ValueError, OSError, TypeError, KeyError: it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(archive)
+            for name in _class_names(json.loads(archive.read("config.json"))):
+                if name.replace(">", ".").rsplit(".", 1)[-1] in _CARRY_CODE:
+                    raise UnsafeModel(f"it has a {name} layer, which can run any code")
+            with archive.open("model.weights.h5") as weights, h5py.File(weights, "r") as file:
+                _check_links(file)
+    except (zipfile.BadZipFile, NotImplementedError, RecursionError) as error:
+        raise ValueError(f"it is not a .keras file ({error})") from error
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
+def sha256_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its path there; without what Python or MLflow leave beside them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if "__pycache__" not in path.parts and path.name != "registered_model_meta"
+    }
+
+
+def changed_file(folder: Path, known: dict[str, str]) -> str | None:
+    """What is wrong with the files of a package, in words; None where they are as they were written.
+
+    Args:
+        folder: of the package.
+        known: `sha256_of` it when it was written, or of some of its folders: there no file may have come.
+    """
+    found = sha256_of(folder)
+    for name, expected in known.items():
+        if found.get(name) != expected:
+            return f"{name} has SHA-256 {found.get(name, 'none: it is not there')}, and {expected} was written"
+    folders = {name.split("/")[0] for name in known}
+    strange = [name for name in found if name not in known and name.split("/")[0] in folders]
+    strange = [name for name in strange if not name.endswith(f"/{CHECKSUMS}")]
+    return f"{strange[0]}, of SHA-256 {found[strange[0]]}, was not written" if strange else None
+
+
+def _check_members(archive: zipfile.ZipFile) -> None:
+    sizes = {member.filename: member.file_size for member in archive.infolist()}
+    if set(sizes) != _MEMBERS or len(sizes) != len(archive.infolist()):
+        raise UnsafeModel(f"a .keras file holds {', '.join(sorted(_MEMBERS))}, this one {', '.join(sorted(sizes))}")
+    if sizes["config.json"] > _MAX_CONFIG or sizes["model.weights.h5"] > _MAX_WEIGHTS:
+        raise UnsafeModel(f"it unpacks to {sum(sizes.values()) / 1e6:.0f} MB")
+
+
+def _class_names(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        yield from (str(node[key]) for key in ("class_name", "registered_name") if node.get(key))
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from _class_names(child)
+
+
+def _check_links(group: h5py.Group) -> None:
+    for name in group:
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise UnsafeModel(f"its weights have a {type(link).__name__} at {group.name}/{name}, not numbers")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            _check_links(item)
+        elif item.external or item.is_virtual:
+            raise UnsafeModel(f"its weights at {item.name} are in another file")
