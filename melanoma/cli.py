@@ -18,6 +18,12 @@ COMMANDS = {
     "evaluate": "evaluate a saved model on any data source, into a run of its own",
     "compare": "metrics of runs side by side, with paired tests on the same images",
     "predict": "class probabilities for images, as a table and a CSV",
+    "promote": "make the best run the champion of the model registry, if it deserves it",
+    "rollback": "make the champion before the present one the champion again",
+    "registry": "registered versions, their metrics, and the decisions on them",
+    "serve": "answer requests with the champion, by MLflow's scoring server",
+    "app": "a page to try the champion on images of your own",
+    "export": "write a model as ONNX or LiteRT",
     "audit": "find duplicates, contradicting labels, leaks and damaged files in a data set",
     "cache": "list or clear what was derived from data",
 }

@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
-import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
 from melanoma.data.cache import write_atomically
 from melanoma.errors import DataError
 from melanoma.evaluation.evaluate import stored_text
-from melanoma.evaluation.paired import Comparison, compare_predictions
+from melanoma.evaluation.paired import Comparison, compare_tables, matched_predictions
 from melanoma.pages import rendered
 from melanoma.terminal import out, quiet_native_imports
-from melanoma.tracking.store import tracking_uri
+from melanoma.tracking.store import open_store
 
 __all__ = ["compare_runs"]
 
@@ -57,10 +56,8 @@ def compare_runs(
         DataError: fewer than two runs, other test images or classes, or the page cannot be written.
     """
     with quiet_native_imports():
-        import mlflow
-
         from melanoma.tracking.predictions import figure_of, find_runs, load_run
-    mlflow.set_tracking_uri(tracking_uri(uri))
+    open_store(uri)
     wanted = list(dict.fromkeys([*runs, *(find_runs(experiment, tag) if experiment is not None else [])]))
     if len(wanted) < 2:
         raise DataError(
@@ -74,19 +71,9 @@ def compare_runs(
                 "The runs know other classes and cannot be compared. "
                 f"Received: {', '.join(run.classes)} in {run.name}, {', '.join(reference.classes)} in {reference.name}"
             )
-    matched, images, note = _matched([run.predictions for run in loaded], part, common)
-    targets = matched[0].label.map({label: i for i, label in enumerate(reference.classes)}).to_numpy()
-    columns = [f"probability/{label}" for label in reference.classes]
-    groups = matched[0]["group"].to_numpy() if "group" in matched[0] else None
+    matched, images, note = matched_predictions([run.predictions for run in loaded], part, common)
     found = {
-        run.id: compare_predictions(
-            targets,
-            table[columns].to_numpy(),
-            matched[0][columns].to_numpy(),
-            reference.classes,
-            views=reference.views,
-            groups=groups,
-        )
+        run.id: compare_tables(table, matched[0], reference.classes, reference.views)
         for run, table in zip(others, matched[1:], strict=True)
     }
     names = [f"{part}/{name}" for name in _HEADLINES] + [f"{part}/{question}/auc" for question in reference.views]
@@ -120,32 +107,6 @@ def compare_runs(
             raise DataError(f"The page cannot be written ({error.strerror}). Received: --html {html}") from error
         out().print(f"Page     {html.absolute()}", soft_wrap=True, markup=False)
     return found
-
-
-def _matched(tables: list[pd.DataFrame], part: str, common: bool) -> tuple[list[pd.DataFrame], int, str]:
-    """The tables with the same images in the same order; images are told by content and label."""
-    keyed = []
-    for table in tables:
-        again = table.groupby(["sha256", "label"]).cumcount()
-        keyed.append(table.set_index(pd.MultiIndex.from_arrays([table.sha256, table.label, again])))
-    shared = keyed[0].index
-    for table in keyed[1:]:
-        shared = shared.intersection(table.index)
-    sizes = [len(table) for table in keyed]
-    same = all(size == len(shared) for size in sizes)
-    if not len(shared) or not (same or common):
-        raise DataError(
-            f"The runs were not evaluated on the same {part} images, so that a difference would say nothing of the "
-            "models; evaluate them on one set, or compare on what they have in common with --common. "
-            f"Received: {', '.join(map(str, sizes))} images, {len(shared)} in common"
-        )
-    order = shared.sort_values()
-    note = (
-        ""
-        if same
-        else f"Compared on the {len(shared)} images that all have in common, of {', '.join(map(str, sizes))}."
-    )
-    return [table.loc[order].reset_index(drop=True) for table in keyed], len(shared), note
 
 
 def _protocol_notes(tags: dict[str, dict[str, str]]) -> list[str]:

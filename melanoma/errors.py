@@ -9,6 +9,7 @@ __all__ = [
     "DataError",
     "MelanomaError",
     "ModelError",
+    "PromotionRefused",
     "RunKilled",
     "RunPruned",
     "TrainingError",
@@ -57,6 +58,12 @@ class TrialsFailed(MelanomaError):
     """Some trials of a sweep failed; the others are done."""
 
     exit_code = 4
+
+
+class PromotionRefused(MelanomaError):
+    """A model did not show what it must show before it is promoted; what was the champion still is."""
+
+    exit_code = 5
 
 
 class RunPruned(MelanomaError):

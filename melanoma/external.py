@@ -16,7 +16,7 @@ from melanoma.errors import DataError
 from melanoma.pipeline import Result
 from melanoma.stages import check_views, decoded, read_source
 from melanoma.terminal import log_to, quiet_native_imports
-from melanoma.tracking.store import tracking_uri
+from melanoma.tracking.store import open_store
 
 __all__ = ["evaluate_saved"]
 
@@ -47,8 +47,6 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     log_file = log_to(folder, "evaluate")
     settings: EvaluateConfig = typed(EvaluateConfig, config)
     with quiet_native_imports():
-        import mlflow
-
         from melanoma.evaluation.evaluate import evaluate
         from melanoma.evaluation.predict import predict_probabilities
         from melanoma.evaluation.summary import show_result
@@ -65,8 +63,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
         )
         from melanoma.tracking.run import by_own_names, tracked_run
 
-    uri = tracking_uri(settings.tracking.uri)
-    mlflow.set_tracking_uri(uri)
+    uri = open_store(settings.tracking.uri)
     address = model_address(settings.saved_model or settings.run or "")
     saved = load_saved_model(address)
     data = settings.data or _data_of(saved.run_id)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from melanoma.data.decode import UnreadableImage, decode
+from melanoma.data.decode import UnreadableImage
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.sources import image_files
 from melanoma.errors import DataError
 from melanoma.terminal import console, out, quiet_native_imports
-from melanoma.tracking.store import tracking_uri
+from melanoma.tracking.store import open_store
 
 if TYPE_CHECKING:
-    from melanoma.tracking.models import SavedModel
+    from melanoma.registry.classifier import LesionClassifier
 
 __all__ = ["matching_files", "predict_files"]
 
@@ -28,7 +28,7 @@ def predict_files(*, model: str, pattern: str, output: str, batch_size: int, uri
     Args:
         model: see `load_saved_model`.
         pattern: an image, a folder or a glob pattern.
-        output: the CSV to write: `path`, `predicted`, `probability/<class>` and, for an unreadable image, `error`.
+        output: the CSV to write: `path`, what `LesionClassifier.predict` gives, and for an unreadable image `error`.
         batch_size: images a batch.
         uri: the MLflow store, or None for the default.
 
@@ -38,15 +38,13 @@ def predict_files(*, model: str, pattern: str, output: str, batch_size: int, uri
     """
     files = matching_files(pattern)
     with quiet_native_imports():
-        import mlflow
-
-        from melanoma.tracking.models import load_saved_model
-    mlflow.set_tracking_uri(tracking_uri(uri))
-    saved = load_saved_model(model)
+        from melanoma.registry.package import load_classifier
+    open_store(uri)
+    classifier = load_classifier(model)
     rows: list[dict[str, object]] = []
     batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
     for batch in TerminalProgress().track(batches, "Predicting"):
-        rows += _predict_batch(saved, batch)
+        rows += _predict_batch(classifier, batch)
     table = pd.DataFrame(rows)
     if "predicted" not in table:
         raise DataError(f"No image could be read. Received: {pattern} ({table.error.iloc[0]})")
@@ -78,24 +76,23 @@ def matching_files(pattern: str) -> list[Path]:
     return found
 
 
-def _predict_batch(saved: "SavedModel", files: list[Path]) -> list[dict[str, object]]:
+def _predict_batch(classifier: "LesionClassifier", files: list[Path]) -> list[dict[str, object]]:
     pixels, rows = [], []
     for file in files:
         row: dict[str, object] = {"path": str(file)}
         try:
-            pixels.append(
-                decode(file, size=saved.image_size, resize=saved.resize, max_pixels=saved.max_megapixels * 1e6)
-            )
+            pixels.append(classifier.pixels(file))
         except (UnreadableImage, OSError) as error:
             row["error"] = str(error)
         rows.append(row)
     if pixels:
-        probabilities = iter(np.asarray(saved.keras_model(np.stack(pixels).astype(np.float32), training=False)))
+        decided = classifier.decided(classifier.probabilities(np.stack(pixels)))
+        if "prediction_set" in decided:
+            decided["prediction_set"] = decided.prediction_set.map("; ".join)
+        answers = iter(decided.to_dict("records"))
         for row in rows:
             if "error" not in row:
-                scores = next(probabilities)
-                row["predicted"] = saved.classes[int(scores.argmax())]
-                row.update({f"probability/{c}": float(p) for c, p in zip(saved.classes, scores, strict=True)})
+                row.update(next(answers))
     return rows
 
 
@@ -103,11 +100,18 @@ def _show(table: pd.DataFrame, target: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    shown = Table("image", "predicted", "probability")
+    asked = [name.removeprefix("referred/") for name in table if name.startswith("referred/")]
+    shown = Table("image", "predicted", "probability", "referred for", "set")
     for row in table.head(_SHOWN).to_dict("records"):
         if isinstance(row["predicted"], str):
+            referred = ", ".join(question for question in asked if row[f"referred/{question}"]) or "-"
+            left = " (left to a reader)" if row.get("abstain") is True else ""
             shown.add_row(
-                escape(_short(row["path"])), escape(row["predicted"]), f"{row['probability/' + row['predicted']]:.3f}"
+                escape(_short(row["path"])),
+                escape(row["predicted"]) + left,
+                f"{row['score']:.3f}",
+                escape(referred),
+                escape(str(row.get("prediction_set", "-"))),
             )
         else:
             shown.add_row(escape(_short(row["path"])), "-", f"unreadable: {row['error']}")

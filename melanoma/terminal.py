@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-__all__ = ["console", "log_to", "out", "quiet_native_imports"]
+__all__ = ["console", "log_to", "log_to_terminal", "out", "quiet_native_imports"]
 
 
 @cache
@@ -29,20 +29,24 @@ def out() -> Console:
 
 def log_to(folder: Path, name: str) -> Path:
     """Send the project's log to the terminal and to `<folder>/<name>.log`; returns that file."""
-    logger = logging.getLogger("melanoma")
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
+    log_to_terminal()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.log"
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    terminal = _ConsoleHandler()
+    logging.getLogger("melanoma").addHandler(file)
+    return path
+
+
+def log_to_terminal() -> None:
+    """Send the project's log to the terminal, and nowhere else."""
+    logger = logging.getLogger("melanoma")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    logger.addHandler(file)
-    logger.addHandler(terminal)
-    return path
+    logger.addHandler(_ConsoleHandler())
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from melanoma.config.checks import predict_faults
+from melanoma.config.checks import range_faults
 from melanoma.config.launch import launch
 from melanoma.config.schema import PredictConfig
 
@@ -13,7 +13,7 @@ __all__ = ["main"]
 
 def main(arguments: list[str]) -> None:
     """Check the configuration, then print and write class probabilities."""
-    launch("predict", PredictConfig, predict_faults, _predict, arguments, rename={"model": "saved_model"})
+    launch("predict", PredictConfig, range_faults, _predict, arguments, rename={"model": "saved_model"})
 
 
 def _predict(config: DictConfig, overrides: list[str], folder: Path) -> None:  # noqa: ARG001

@@ -9,7 +9,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from melanoma.audit.names import FINDINGS, named_findings
 
-__all__ = ["audit_faults", "evaluate_faults", "predict_faults", "sweep_faults", "train_faults"]
+__all__ = [
+    "audit_faults",
+    "evaluate_faults",
+    "promote_faults",
+    "range_faults",
+    "sweep_faults",
+    "train_faults",
+]
 
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
@@ -63,6 +70,9 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sweep.seed": (lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
     "sweep.startup_trials": (lambda v: v >= 0, "at least 0"),
     "sweep.max_failures": (lambda v: v >= 1, "at least 1, or null"),
+    "registry.champion.margin": (lambda v: 0 <= v <= 1, "from 0 to 1"),
+    "registry.subgroups.floor": (lambda v: 0 <= v <= 1, "from 0 to 1, or null"),
+    "port": (lambda v: 0 <= v <= 65535, "from 0, for a free one, to 65535"),
     "launcher.workers": (lambda v: v >= 1, "at least 1"),
     "launcher.cpus": (lambda v: v >= 1, "at least 1"),
     "launcher.gpus": (lambda v: v >= 0, "at least 0"),
@@ -73,7 +83,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 _TEXTS = (
     "data.path", "data.source.table", "data.metadata.path", "split.file", "split.column", "model.weights",
     "audit.output", "tracking.uri", "tracking.experiment", "run", "saved_model", "input", "output",
-    "sweep.name", "sweep.resume", "sweep.storage", "launcher.address",
+    "task", "host", "sweep.name", "sweep.resume", "sweep.storage", "launcher.address",
 )  # fmt: skip
 # Null in the YAML file that defines them, so that no type is known from there.
 _UNTYPED = {"optimizer.clipnorm", "optimizer.weight_decay"}
@@ -82,7 +92,7 @@ _UNTYPED = {"optimizer.clipnorm", "optimizer.weight_decay"}
 def train_faults(config: DictConfig) -> list[str]:
     """Contradictions in a `melanoma train` configuration."""
     get = _reader(config)
-    faults = [*_range_faults(config), *_split_faults(get)]
+    faults = [*range_faults(config), *_split_faults(get)]
     wanted, given = get("model.classes"), class_count(get("data.classes"))
     if isinstance(wanted, int) and given is not None and wanted != given:
         faults.append(
@@ -132,7 +142,7 @@ def train_faults(config: DictConfig) -> list[str]:
 
 def audit_faults(config: DictConfig) -> list[str]:
     """Contradictions in a `melanoma audit` configuration."""
-    faults = _range_faults(config)
+    faults = range_faults(config)
     unknown = [name for name in named_findings(config.audit.fail_on) if name not in FINDINGS]
     if unknown:
         faults.append(f"audit.fail_on names findings: any, {', '.join(FINDINGS)}. Received: {', '.join(unknown)}")
@@ -141,7 +151,7 @@ def audit_faults(config: DictConfig) -> list[str]:
 
 def evaluate_faults(config: DictConfig) -> list[str]:
     """Contradictions in a `melanoma evaluate` configuration."""
-    faults = _range_faults(config)
+    faults = range_faults(config)
     if (config.run is None) == (config.saved_model is None):
         faults.append(
             "One of run=RUN_ID and model=ADDRESS must be given, not both. "
@@ -152,14 +162,19 @@ def evaluate_faults(config: DictConfig) -> list[str]:
     return faults
 
 
-def predict_faults(config: DictConfig) -> list[str]:
-    """Contradictions in a `melanoma predict` configuration."""
-    return _range_faults(config)
+def promote_faults(config: DictConfig) -> list[str]:
+    """Contradictions in a `melanoma promote` configuration."""
+    faults = range_faults(config)
+    for kind in ("floors", "ceilings"):
+        for name, bound in (config.registry.get(kind) or {}).items():
+            if bound is not None and not _numbers(bound):
+                faults.append(f"registry.{kind} are numbers, or null. Received: registry.{kind}={{{name}: {bound}}}")
+    return faults
 
 
 def sweep_faults(config: DictConfig) -> list[str]:
     """Contradictions in what `melanoma sweep` adds to the configuration."""
-    faults, sweep = _range_faults(config), config.sweep
+    faults, sweep = range_faults(config), config.sweep
     metrics, directions = as_list(sweep.metric), as_list(sweep.direction)
     if not 0 < len(metrics) <= 2 or len(set(metrics)) < len(metrics) or not all(isinstance(m, str) for m in metrics):
         faults.append(f"sweep.metric is the name of a metric, or a list of two. Received: sweep.metric={sweep.metric}")
@@ -223,7 +238,8 @@ def _split_faults(get: Callable[[str], Any]) -> list[str]:
     return faults
 
 
-def _range_faults(config: DictConfig) -> list[str]:
+def range_faults(config: DictConfig) -> list[str]:
+    """Values out of range and empty texts, whatever the command."""
     get = _reader(config)
     faults = [
         f"{key} must not be empty; is a shell variable unset? Received: {key}=" for key in _TEXTS if get(key) == ""

@@ -17,15 +17,22 @@ __all__ = [
     "AugmentationConfig",
     "BalanceConfig",
     "CardConfig",
+    "ChampionGateConfig",
     "DataConfig",
     "DebugConfig",
     "EvaluateConfig",
     "EvaluationConfig",
+    "ExportConfig",
     "LauncherConfig",
     "ModelConfig",
     "OperatingPointConfig",
     "PredictConfig",
+    "PromoteConfig",
+    "RegistryConfig",
+    "RollbackConfig",
+    "ServeConfig",
     "SplitConfig",
+    "SubgroupGateConfig",
     "SweepCommandConfig",
     "SweepConfig",
     "TrackingConfig",
@@ -318,6 +325,75 @@ class SweepCommandConfig:
 
     sweep: SweepConfig = field(default_factory=SweepConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+
+
+@dataclass
+class ChampionGateConfig:
+    """Against the version in service, by a paired comparison on the same test images."""
+
+    rule: Literal["non_inferiority", "superiority", "none"] = "non_inferiority"
+    metric: str = "auc"
+    margin: float = 0.02
+
+
+@dataclass
+class SubgroupGateConfig:
+    """The worst subgroup that is large enough to be assessed; null asks nothing."""
+
+    metric: str = "auc"
+    floor: float | None = None
+
+
+@dataclass
+class RegistryConfig:
+    """Which run is promoted, and what it must show first."""
+
+    metric: str = "validation/auc"
+    direction: Literal["maximize", "minimize"] = "maximize"
+    floors: dict[str, Any] = field(default_factory=dict)
+    ceilings: dict[str, Any] = field(default_factory=dict)
+    champion: ChampionGateConfig = field(default_factory=ChampionGateConfig)
+    subgroups: SubgroupGateConfig = field(default_factory=SubgroupGateConfig)
+    smoke_test: bool = True
+
+
+@dataclass
+class PromoteConfig:
+    """All of `melanoma promote`."""
+
+    task: str | None = None
+    run: str | None = None
+    dry_run: bool = False
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass
+class RollbackConfig:
+    """All of `melanoma rollback`, and of `melanoma registry`."""
+
+    task: str | None = None
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass
+class ServeConfig:
+    """All of `melanoma serve`, and of `melanoma app`."""
+
+    saved_model: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 5001
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass
+class ExportConfig:
+    """All of `melanoma export`."""
+
+    saved_model: str | None = None
+    format: Literal["onnx", "litert"] = "onnx"
+    output: str | None = None
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
 @dataclass

@@ -65,16 +65,16 @@ def cached_folder(cache: Path, kind: str, key: str, make: Callable[[Path], None]
     return final
 
 
-def write_atomically(path: Path, text: str) -> None:
-    r"""Write a text file so that readers see the old or the new content, never a part.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    r"""Write a file so that readers see the old or the new content, never a part.
 
     What UTF-8 cannot write, as in some file names, is written as `\udcff`, which JSON reads back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:

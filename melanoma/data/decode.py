@@ -1,4 +1,7 @@
-"""From an image file or its bytes to pixels, the one way for training and serving alike."""
+"""From an image file or its bytes to pixels, the one way for training and serving alike.
+
+A copy of this file is inside every packaged model: it imports nothing else of this project.
+"""
 
 import io
 import warnings
@@ -8,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["DECODER", "UnreadableImage", "decode", "open_rgb"]
+__all__ = ["DECODER", "UnreadableImage", "decode", "open_rgb", "resized"]
 
 # Part of every cache key: raise it when the same file would give other pixels.
 DECODER = "decode-1"
@@ -48,7 +51,11 @@ def decode(image: Path | bytes, *, size: int, resize: str = "stretch", max_pixel
         UnreadableImage: with the reason.
     """
     # libjpeg can decode a large photograph at a fraction of its size: still at least twice what is kept.
-    picture = open_rgb(image, max_pixels=max_pixels, at_least=2 * size)
+    return resized(open_rgb(image, max_pixels=max_pixels, at_least=2 * size), size, resize)
+
+
+def resized(picture: Image.Image, size: int, resize: str) -> NDArray[np.uint8]:
+    """The pixels of an RGB picture at the size of a model's input; see `decode`."""
     target = (size, size)
     if resize == "crop":
         picture = ImageOps.fit(picture, target, Image.Resampling.BILINEAR)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from melanoma.evaluation.evaluate import Evaluation
 from melanoma.evaluation.plots import plain
 
-__all__ = ["mistakes_figure"]
+__all__ = ["heated", "mistakes_figure"]
 
 _MOST, _COLUMNS, _GAP = 12, 3, 4
 Explain = Callable[[NDArray, NDArray[np.integer]], NDArray[np.float32] | None]
@@ -38,7 +38,7 @@ def mistakes_figure(
     if heat is not None:
         gap = np.full((images.shape[1], _GAP, 3), 255, np.uint8)
         images = np.stack(
-            [np.concatenate([image, gap, _heated(image, one)], axis=1) for image, one in zip(images, heat, strict=True)]
+            [np.concatenate([image, gap, heated(image, one)], axis=1) for image, one in zip(images, heat, strict=True)]
         )
     columns = min(_COLUMNS, len(shown))
     lines = -(-len(shown) // columns)
@@ -55,7 +55,7 @@ def mistakes_figure(
     return figure
 
 
-def _heated(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+def heated(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The image in grey under its heat map."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     wide = cv2.resize(heat, image.shape[1::-1], interpolation=cv2.INTER_LINEAR).clip(0, 1)

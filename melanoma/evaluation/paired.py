@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from melanoma.errors import DataError
 from melanoma.evaluation.delong import auc_difference
 from melanoma.evaluation.intervals import draws, resampled
 from melanoma.evaluation.metrics import metrics_of, problems
 
-__all__ = ["Comparison", "compare_predictions"]
+__all__ = ["Comparison", "compare_predictions", "compare_tables", "matched_predictions"]
 
 _CHUNK = 100
 
@@ -101,6 +103,59 @@ def compare_predictions(
             p_value, test = _mcnemar(targets, model, reference), "McNemar"
         found.append(Comparison(name, value, float(low), float(high), p_value, test))
     return found
+
+
+def matched_predictions(tables: list[pd.DataFrame], part: str, common: bool) -> tuple[list[pd.DataFrame], int, str]:
+    """Predictions of several runs with the same images in the same order; images are told by content and label.
+
+    Args:
+        tables: of each run, with `sha256` and `label`.
+        part: `test` or `validation`, for the message.
+        common: keep the images that all have in common, where they differ.
+
+    Returns:
+        The tables, the number of images, and what to know of them, if anything.
+
+    Raises:
+        DataError: the images differ.
+    """
+    keyed = []
+    for table in tables:
+        again = table.groupby(["sha256", "label"]).cumcount()
+        keyed.append(table.set_index(pd.MultiIndex.from_arrays([table.sha256, table.label, again])))
+    shared = keyed[0].index
+    for table in keyed[1:]:
+        shared = shared.intersection(table.index)
+    sizes = [len(table) for table in keyed]
+    same = all(size == len(shared) for size in sizes)
+    if not len(shared) or not (same or common):
+        raise DataError(
+            f"The runs were not evaluated on the same {part} images, so that a difference would say nothing of the "
+            "models; evaluate them on one set, or compare on what they have in common with --common. "
+            f"Received: {', '.join(map(str, sizes))} images, {len(shared)} in common"
+        )
+    order = shared.sort_values()
+    note = (
+        ""
+        if same
+        else f"Compared on the {len(shared)} images that all have in common, of {', '.join(map(str, sizes))}."
+    )
+    return [table.loc[order].reset_index(drop=True) for table in keyed], len(shared), note
+
+
+def compare_tables(
+    model: pd.DataFrame, reference: pd.DataFrame, classes: list[str], views: Mapping[str, Sequence[str]]
+) -> list[Comparison]:
+    """`compare_predictions` of two tables of `matched_predictions`."""
+    columns = [f"probability/{label}" for label in classes]
+    return compare_predictions(
+        reference.label.map({label: i for i, label in enumerate(classes)}).to_numpy(),
+        model[columns].to_numpy(),
+        reference[columns].to_numpy(),
+        classes,
+        views=views,
+        groups=reference["group"].to_numpy() if "group" in reference else None,
+    )
 
 
 def _bootstrap(

@@ -1,6 +1,7 @@
 """Uncertain cases: prediction sets that hold the true class as often as promised, and images better left to a reader.
 
-Both are fitted on validation, kept with the model, and measured on test.
+Both are fitted on validation, kept with the model, and measured on test. A copy of this file is inside every packaged
+model: it imports nothing else of this project.
 """
 
 from collections.abc import Sequence

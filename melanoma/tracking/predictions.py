@@ -15,7 +15,7 @@ from melanoma.data.dataset import Dataset
 from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import Evaluation, evaluate
 
-__all__ = ["ComparedRun", "figure_of", "find_runs", "load_run", "stored_evaluation"]
+__all__ = ["ComparedRun", "config_of", "figure_of", "find_runs", "load_run", "stored_evaluation"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def load_run(run_id: str, part: str) -> ComparedRun:
         # A class may be called 0, NA or None.
         texts = dict.fromkeys(("path", "part", "label", "sha256", "group", "predicted"), str)
         table = pd.read_csv(file, keep_default_na=False, dtype=texts)
-        config = yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run_id}/config/resolved.yaml"))
+        config = config_of(run_id)
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"There is no such run with predictions ({reason}). Received: {run_id}") from error
@@ -85,6 +85,15 @@ def load_run(run_id: str, part: str) -> ComparedRun:
     views = (config.get("data") or {}).get("views") or {}
     name = f"{run.info.run_name} ({run_id[:6]})"
     return ComparedRun(run_id, name, dict(run.data.metrics), dict(run.data.tags), predictions, views)
+
+
+def config_of(run_id: str) -> dict[str, Any]:
+    """The resolved configuration of a run.
+
+    Raises:
+        MlflowException, OSError: it has none.
+    """
+    return dict(yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run_id}/config/resolved.yaml")))
 
 
 def stored_evaluation(run_id: str, part: str, dataset: Dataset, views: dict[str, list[str]]) -> Evaluation:

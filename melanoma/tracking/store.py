@@ -1,5 +1,6 @@
 """Which MLflow store is used, and making a SQLite one ready for several writers."""
 
+import logging
 import os
 import re
 import shlex
@@ -20,7 +21,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 _PATIENCE = 10  # seconds
 
-__all__ = ["prepare_experiment", "tracking_uri", "ui_command", "without_password"]
+__all__ = ["open_store", "prepare_experiment", "sqlite_path", "tracking_uri", "ui_command", "without_password"]
 
 
 def tracking_uri(configured: str | None) -> str:
@@ -36,6 +37,28 @@ def tracking_uri(configured: str | None) -> str:
     if os.environ.get("MLFLOW_RUN_ID") and environment:
         uri = environment
     _refuse_unreachable(uri)
+    return uri
+
+
+def open_store(configured: str | None) -> str:
+    """Use the store of `tracking_uri` from here on, which must be there; returns its address.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    uri = tracking_uri(configured)
+    path = sqlite_path(uri)
+    if path is not None and not path.is_file():
+        raise ConfigError(
+            [
+                "There is no tracking store yet; train first, or name another (tracking.uri, MLFLOW_TRACKING_URI). "
+                f"Received: {uri}"
+            ]
+        )
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    mlflow.set_tracking_uri(uri)
     return uri
 
 
@@ -67,7 +90,7 @@ def prepare_experiment(uri: str, experiment: str | None) -> str | None:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    path = _sqlite_path(uri)
+    path = sqlite_path(uri)
     try:
         with _making(path):
             mlflow.set_tracking_uri(uri)
@@ -128,7 +151,8 @@ def without_password(text: str) -> str:
     return re.sub(r"(://[^/@:\s]*):[^@/\s]+@", r"\1:***@", text)
 
 
-def _sqlite_path(uri: str) -> Path | None:
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite store, or None."""
     return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
 
 

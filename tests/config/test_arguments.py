@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from melanoma.config.arguments import normalise, overrides_in, search_path_in
-from melanoma.config.checks import evaluate_faults, predict_faults, train_faults
+from melanoma.config.checks import evaluate_faults, range_faults, train_faults
 from melanoma.config.diagnose import text_keys
 from melanoma.config.launch import launch
 from melanoma.config.schema import EvaluateConfig, PredictConfig, TrainConfig
@@ -16,7 +16,7 @@ from melanoma.errors import ConfigError
 COMMANDS = {
     "train": (TrainConfig, train_faults),
     "evaluate": (EvaluateConfig, evaluate_faults),
-    "predict": (PredictConfig, predict_faults),
+    "predict": (PredictConfig, range_faults),
 }
 PATHS = [
     "/a/b (1), x=[2]/ü.zip",

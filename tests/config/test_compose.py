@@ -7,7 +7,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from melanoma.config.arguments import normalise
-from melanoma.config.checks import audit_faults, evaluate_faults, predict_faults, train_faults
+from melanoma.config.checks import audit_faults, evaluate_faults, range_faults, train_faults
 from melanoma.config.diagnose import compose_config, diagnose, schema_faults
 from melanoma.config.launch import register_resolvers, typed
 from melanoma.config.schema import AuditCommandConfig, EvaluateConfig, PredictConfig, TrainConfig
@@ -108,7 +108,7 @@ def test_evaluation_takes_the_data_of_its_run_by_default():
 
 def test_predict_composes():
     config, faults = diagnose("predict", PredictConfig, ["saved_model=runs:/abc/model", "input=lesion.jpg"])
-    assert faults + predict_faults(config) == []
+    assert faults + range_faults(config) == []
     assert typed(PredictConfig, config).batch_size == 64
 
 

@@ -1,0 +1,117 @@
+"""What a model must show before it is promoted. Each gate is a function of what the run recorded."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from melanoma.config.schema import ChampionGateConfig, SubgroupGateConfig
+from melanoma.evaluation.evaluate import stored_text
+from melanoma.evaluation.paired import Comparison
+from melanoma.tracking.run import by_own_names
+
+__all__ = ["Gate", "champion_gate", "limit_gates", "protocol_gate", "subgroup_gate"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One requirement.
+
+    Attributes:
+        name: of the metric, or what is required.
+        passed: whether it is met.
+        text: the numbers, and what was wanted.
+    """
+
+    name: str
+    passed: bool
+    text: str
+
+
+def protocol_gate(tags: Mapping[str, str]) -> Gate:
+    """The run took no shortcut, and its test images are not known to stand in training."""
+    protocol, leaks = tags.get("melanoma.protocol", "unknown"), tags.get("melanoma.known_leaks")
+    text = protocol + (f"; test images that training has seen: {leaks}" if leaks else "")
+    return Gate("protocol", protocol == "clean" and not leaks, f"{text}; wanted clean")
+
+
+def limit_gates(
+    metrics: Mapping[str, float], floors: Mapping[str, float | None], ceilings: Mapping[str, float | None]
+) -> list[Gate]:
+    """Absolute limits: a floor is held by the lower end of a metric's interval, a ceiling by the upper end.
+
+    A metric of the validation or test images without an interval passes none: it was not measured well enough.
+
+    Args:
+        metrics: of the run, by the names of the tracking store.
+        floors: least value by metric; None asks nothing.
+        ceilings: greatest value by metric.
+    """
+    least = [_limit(metrics, name, bound, "low") for name, bound in floors.items() if bound is not None]
+    return least + [_limit(metrics, name, bound, "high") for name, bound in ceilings.items() if bound is not None]
+
+
+def _limit(metrics: Mapping[str, float], name: str, bound: float, end: str) -> Gate:
+    own = by_own_names(metrics, [name])
+    wanted = f"{'lower' if end == 'low' else 'upper'} end of its interval {'>=' if end == 'low' else '<='} {bound:g}"
+    if name not in own:
+        return Gate(name, False, f"not measured; wanted: {wanted}")
+    held = own.get(f"{name}_ci_{end}")
+    if held is None and name.startswith(("validation/", "test/")):
+        return Gate(name, False, f"{own[name]:.3f} without an interval; wanted: {wanted}")
+    if held is None:
+        held, wanted = (
+            own[name],
+            wanted.replace("lower end of its interval ", "").replace("upper end of its interval ", ""),
+        )
+    passed = held >= bound if end == "low" else held <= bound
+    return Gate(name, bool(passed), f"{stored_text(own, name)}; wanted: {wanted}")
+
+
+def subgroup_gate(table: pd.DataFrame, settings: SubgroupGateConfig) -> Gate | None:
+    """The worst of the subgroups that are large enough to be assessed; None where nothing is asked.
+
+    Args:
+        table: `evaluation/subgroups.csv` of the run, as text; empty without metadata.
+        settings: the metric, and the floor that the lower end of its interval holds.
+    """
+    if settings.floor is None:
+        return None
+    metric, name = settings.metric, f"subgroups, {settings.metric}"
+    column = next((c for c in table if c == metric or c.endswith(f"/{metric}")), None)
+    assessed = table[table.assessed == "yes"] if len(table) else table
+    if column is None or not len(assessed) or f"{column}_ci_low" not in table:
+        return Gate(name, True, "no subgroup was assessed: no metadata, or too few images of each")
+    lower = pd.to_numeric(assessed[f"{column}_ci_low"], errors="coerce")
+    known = lower.dropna()
+    if not len(known):
+        return Gate(name, True, "no subgroup was assessed: in none are both answers")
+    worst = assessed.loc[known.idxmin()]
+    text = f"{float(worst[column]):.3f} [{known.min():.3f}, {float(worst[f'{column}_ci_high']):.3f}]"
+    where = f"worst of {len(known)}: {worst['column']} {worst['value']}, {worst['images']} images"
+    wanted = f"wanted: lower end of its interval >= {settings.floor:g}"
+    return Gate(name, bool(known.min() >= settings.floor), f"{text} ({where}); {wanted}")
+
+
+def champion_gate(found: Iterable[Comparison], champion: str, settings: ChampionGateConfig) -> Gate | None:
+    """Not worse than the champion by more than the margin, or better; None where nothing is asked.
+
+    The interval of the paired difference decides, not its p-value: what was not shown does not pass.
+
+    Args:
+        found: paired comparisons of the candidate with the champion on the same test images.
+        champion: what to call it.
+        settings: the rule.
+    """
+    if settings.rule == "none":
+        return None
+    least = 0.0 if settings.rule == "superiority" else -settings.margin
+    name = f"against {champion}, {settings.metric}"
+    compared = next((one for one in found if one.metric == settings.metric), None)
+    if compared is None:
+        return Gate(name, False, "not measured on both")
+    passed = compared.low > least if settings.rule == "superiority" else compared.low >= least
+    sign = ">" if settings.rule == "superiority" else ">="
+    size = f"{compared.difference:+.3f} [{compared.low:+.3f}, {compared.high:+.3f}], p = {compared.p_value:.3g}"
+    test = f"({compared.test}); wanted for {settings.rule}: lower end of the difference {sign} {least:g}"
+    return Gate(name, bool(passed), f"{size} {test}")

@@ -1,0 +1,117 @@
+"""Looking at the registry, and going back to the champion before."""
+
+import logging
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from rich.markup import escape
+from rich.table import Table
+
+from melanoma.errors import ModelError
+from melanoma.evaluation.evaluate import stored_text
+from melanoma.registry.versions import (
+    CHAMPION,
+    PREVIOUS,
+    STATE,
+    Decision,
+    alias_of,
+    alone,
+    carry_out,
+    decisions,
+    new_decision,
+    only_model,
+    registered_models,
+    repair,
+    write_down,
+)
+from melanoma.terminal import out
+from melanoma.tracking.run import by_own_names
+
+__all__ = ["rollback", "show_registry"]
+
+log = logging.getLogger("melanoma")
+
+_SHOWN = ("test/balanced_accuracy", "test/auc")
+
+
+def rollback(task: str | None, uri: str) -> ModelVersion:
+    """Swap the aliases `champion` and `previous`; returns the version that is the champion now.
+
+    Raises:
+        ModelError: there is no previous champion.
+    """
+    name = only_model(task)
+    with alone(uri, name):
+        for sentence in repair(name):
+            log.warning("%s", sentence)
+        champion, before = alias_of(name, CHAMPION), alias_of(name, PREVIOUS)
+        if champion is None or before is None:
+            have = "no champion" if champion is None else f"version {champion.version} and none before"
+            raise ModelError(f"There is no champion to go back to. Received: {name} with {have}")
+        decision = new_decision("rollback", before, champion, before.run_id, [])
+        write_down(name, decision)
+        carry_out(name, decision)
+    out().print(
+        f"Rolled back: {name}, version {before.version}, is the champion (before: version {champion.version})",
+        markup=False,
+    )
+    return before
+
+
+def show_registry(task: str | None) -> None:
+    """Print versions with their aliases and metrics, and the decision trail, of one registered model or of all."""
+    names = registered_models() if task is None else [only_model(task)]
+    if not names:
+        out().print("No model is registered; `melanoma promote` registers the best run of an experiment.", markup=False)
+    for name in names:
+        _show_versions(name)
+        _show_decisions(name)
+
+
+def _show_versions(name: str) -> None:
+    table = Table(title=f"{name}: versions", title_justify="left")
+    for column in ("version", "alias", "state", "run", *_SHOWN):
+        table.add_column(column, no_wrap=column == "run")
+    client = mlflow.MlflowClient()
+    aliases = client.get_registered_model(name).aliases  # a search gives versions without them
+    versions = client.search_model_versions(f"name = '{name}'")
+    for version in sorted(versions, key=lambda one: -int(one.version)):
+        metrics = _metrics(version)
+        table.add_row(
+            str(version.version),
+            ", ".join(alias for alias, number in aliases.items() if int(number) == int(version.version)),
+            version.tags.get(STATE, "by hand"),
+            escape(version.run_id or "-"),
+            *(stored_text(metrics, metric) for metric in _SHOWN),
+        )
+    out().print(table)
+
+
+def _metrics(version: ModelVersion) -> dict[str, float]:
+    try:
+        stored = mlflow.get_run(version.run_id).data.metrics
+    except MlflowException:
+        return {}
+    return by_own_names(stored, _SHOWN)
+
+
+def _show_decisions(name: str) -> None:
+    trail = decisions(name)
+    if not trail:
+        return
+    table = Table(title=f"{name}: decisions, newest first", title_justify="left")
+    for column in ("when (UTC)", "by", "decision"):
+        table.add_column(column)
+    for decision in reversed(trail):
+        table.add_row(decision.when.removesuffix("+00:00"), escape(decision.by), escape(_sentence(decision)))
+    out().print(table)
+
+
+def _sentence(decision: Decision) -> str:
+    what = {"promote": "promoted", "rollback": "went back to", "refuse": "refused"}[decision.action]
+    subject = f"version {decision.version}" if decision.version else f"run {decision.run_id}"
+    before = f" after version {decision.replaces}" if decision.replaces and decision.action != "refuse" else ""
+    why = f": {', '.join(decision.failed)}" if decision.failed else ""
+    state = "" if decision.state == "done" else f" ({decision.state})"
+    return f"{what} {subject}{before}{why}{state}"

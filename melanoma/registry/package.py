@@ -1,0 +1,203 @@
+"""Packaging a run's model for the registry: an MLflow pyfunc that takes images and needs nothing of this project."""
+
+import base64
+import io
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import DataType, Schema
+from mlflow.types.schema import AnyType, Array, ColSpec
+from PIL import Image
+
+import melanoma
+from melanoma.data.cache import content_key
+from melanoma.errors import ModelError
+from melanoma.models.model_files import CHECKSUMS, sha256_of
+from melanoma.registry.classifier import LesionClassifier
+from melanoma.tracking.models import PACKAGE, SavedModel, load_saved_model
+from melanoma.tracking.predictions import config_of
+
+__all__ = ["Package", "load_classifier", "load_package", "save_package", "write_package"]
+
+_CODE = ("registry/classifier.py", "data/decode.py", "evaluation/uncertain.py", "models/model_files.py")
+_NEEDS = ("tensorflow", "keras", "mlflow", "numpy", "pandas", "pillow", "h5py", "pyyaml")
+
+
+@dataclass(frozen=True)
+class Package:
+    """A packaged model.
+
+    Attributes:
+        address: `models:/<id>`.
+        model_id: of MLflow.
+        files: SHA-256 by path.
+    """
+
+    address: str
+    model_id: str
+    files: dict[str, str]
+
+    @property
+    def tag(self) -> str:
+        """The files as a version's tag holds them."""
+        return json.dumps(self.files)
+
+
+def save_package(run_id: str) -> Package:
+    """Package the model of a finished run, as a model named `package` of that run; one that is there is taken.
+
+    Raises:
+        ModelError: the run has no model, or it was changed since.
+        MlflowException: the store refuses it.
+    """
+    client, run = mlflow.MlflowClient(), mlflow.get_run(run_id)
+    saved = load_saved_model(run_id)
+    digest = sha256_of(saved.file.parent)[saved.file.name]
+    known = client.search_logged_models(
+        [run.info.experiment_id], filter_string=f"source_run_id = '{run_id}' AND name = '{PACKAGE}'"
+    )
+    for one in known:
+        if one.status == LoggedModelStatus.READY and one.tags.get("melanoma.model.sha256") == digest:
+            return Package(one.model_uri, one.model_id, _files_of(one.model_uri))
+    mlflow.set_experiment(experiment_id=run.info.experiment_id)
+    with tempfile.TemporaryDirectory(prefix="melanoma-package-") as folder:
+        arguments = _parts(Path(folder), run_id, saved)
+        info = Model.log(
+            artifact_path=None,
+            name=PACKAGE,
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            tags={"melanoma.model.sha256": digest},
+            **arguments,
+        )
+    return Package(info.model_uri, str(info.model_id), _files_of(info.model_uri))
+
+
+def load_package(folder: Path) -> LesionClassifier:
+    """The classifier of a package that `checked_folder` gave, without running the code inside the package."""
+    return LesionClassifier.from_folder(folder / "data" / PACKAGE)
+
+
+def load_classifier(model: str) -> LesionClassifier:
+    """The classifier of a registered version, or of a run's model as if it were packaged.
+
+    Args:
+        model: see `load_saved_model`.
+
+    Raises:
+        ModelError: there is no such model, or it was changed since.
+    """
+    saved = load_saved_model(model)
+    if saved.file.parent.name == PACKAGE:
+        return load_package(saved.file.parents[2])
+    return LesionClassifier(saved.keras_model, _facts(saved), f"run {saved.run_id}")
+
+
+def write_package(run_id: str, target: Path) -> None:
+    """Write the package of a run's model to a folder that is not there yet; the store is left alone."""
+    with tempfile.TemporaryDirectory(prefix="melanoma-package-") as folder:
+        mlflow.pyfunc.save_model(str(target), **_parts(Path(folder), run_id, load_saved_model(run_id)))
+
+
+def _parts(folder: Path, run_id: str, saved: SavedModel) -> dict[str, Any]:
+    """Write the package's parts into a folder; returns the arguments of `mlflow.pyfunc.save_model`."""
+    data = folder / PACKAGE
+    data.mkdir()
+    shutil.copyfile(saved.file, data / "model.keras")
+    facts = _facts(saved)
+    (data / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    try:
+        card = mlflow.artifacts.load_text(f"runs:/{run_id}/model_card.md")
+    except (MlflowException, OSError):
+        card = "This model has no card: what its run recorded was not complete."
+    (data / "model_card.md").write_text(card, encoding="utf-8")
+    code = _copied_code(folder)
+    checksums = {f"data/{PACKAGE}/{name}": digest for name, digest in sha256_of(data).items()}
+    checksums |= {f"code/{code.name}/{name}": digest for name, digest in sha256_of(code).items()}
+    (data / CHECKSUMS).write_text(json.dumps(checksums, indent=1), encoding="utf-8")
+    example = _example(saved)
+    answer = LesionClassifier(saved.keras_model, facts, "").predict(example)
+    return {
+        "loader_module": f"{code.name}.registry.classifier",
+        "data_path": str(data),
+        "code_paths": [str(code)],
+        "signature": ModelSignature(Schema([ColSpec(AnyType(), "image")]), _outputs(answer)),
+        "input_example": example,
+        "pip_requirements": [f"{package}=={version(package)}" for package in _NEEDS],
+        "metadata": {**facts, "packaged": True},
+    }
+
+
+def _facts(saved: SavedModel) -> dict[str, Any]:
+    try:
+        tags, config = mlflow.get_run(saved.run_id).data.tags, config_of(str(saved.run_id))
+    except (MlflowException, OSError) as error:
+        raise ModelError(
+            "The run that trained the model is not in this store, so that its questions are not known. "
+            f"Received: run {saved.run_id}"
+        ) from error
+    return {
+        "run_id": saved.run_id,
+        "task": tags.get("melanoma.task", ""),
+        "protocol": tags.get("melanoma.protocol", ""),
+        "fingerprint": tags.get("melanoma.data.fingerprint", ""),
+        "classes": saved.classes,
+        "image_size": saved.image_size,
+        "resize": saved.resize,
+        "max_megapixels": saved.max_megapixels,
+        "views": config["data"].get("views") or {},
+        "calibration": config["evaluation"].get("calibration", "none"),
+        **saved.decisions.metadata(),
+    }
+
+
+def _copied_code(folder: Path) -> Path:
+    """The code that a package runs, under a name of its own, so that packages of several versions can be loaded."""
+    here, code = Path(melanoma.__file__).parent, folder / "code"
+    for name in _CODE:
+        target = code / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(here / name, target)
+        (target.parent / "__init__.py").touch()
+    (code / "__init__.py").touch()
+    return code.rename(folder / f"lesion_classifier_{content_key(sha256_of(code))[:8]}")
+
+
+def _example(saved: SavedModel) -> pd.DataFrame:
+    """An image of the model's own input example, as base64 of a PNG, which keeps each pixel."""
+    folder = str(saved.file.parents[1])
+    pixels = np.asarray(Model.load(folder).load_input_example(folder))[0]
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
+    return pd.DataFrame({"image": [base64.b64encode(file.getvalue()).decode()]})
+
+
+def _outputs(answer: pd.DataFrame) -> Schema:
+    kinds = {"b": DataType.boolean, "f": DataType.double}
+    return Schema(
+        [
+            ColSpec(
+                Array(DataType.string)
+                if name == "prediction_set"
+                else kinds.get(answer[name].dtype.kind, DataType.string),
+                name,
+            )
+            for name in answer
+        ]
+    )
+
+
+def _files_of(address: str) -> dict[str, str]:
+    """As they are in the store."""
+    return sha256_of(Path(mlflow.artifacts.download_artifacts(address)))

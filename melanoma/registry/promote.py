@@ -1,0 +1,281 @@
+"""Promotion: the best run by validation becomes the champion, if it shows what it must."""
+
+import logging
+import tempfile
+from dataclasses import asdict, replace
+from functools import partial
+from io import StringIO
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from rich.markup import escape
+from rich.table import Table
+
+from melanoma.config.schema import PromoteConfig, RegistryConfig
+from melanoma.errors import DataError, ModelError, PromotionRefused
+from melanoma.evaluation.paired import compare_tables, matched_predictions
+from melanoma.registry.candidates import Candidate, candidate_of, find_candidates, ranked, task_of
+from melanoma.registry.gates import Gate, champion_gate, limit_gates, protocol_gate, subgroup_gate
+from melanoma.registry.package import save_package, write_package
+from melanoma.registry.smoke import smoke_gate
+from melanoma.registry.versions import (
+    CHAMPION,
+    STATE,
+    Decision,
+    alias_of,
+    alone,
+    carry_out,
+    model_name,
+    new_decision,
+    register,
+    repair,
+    write_down,
+)
+from melanoma.terminal import out
+from melanoma.tracking.models import FILES_TAG
+from melanoma.tracking.predictions import load_run
+from melanoma.tracking.run import stored_name
+
+__all__ = ["promote"]
+
+log = logging.getLogger("melanoma")
+
+_MAX_DESCRIPTION = 5000
+_SHOWN = 15
+
+
+def promote(settings: PromoteConfig, uri: str) -> ModelVersion | None:
+    """Promote the best run of an experiment, or the one that is named; returns the new champion.
+
+    Args:
+        settings: of the command.
+        uri: of the MLflow store.
+
+    Returns:
+        The version that became the champion; None for a dry run, and where the best is the champion already.
+
+    Raises:
+        PromotionRefused: no run is a candidate, or the best did not pass a gate.
+        ModelError: there is no such run or experiment.
+    """
+    chosen = None if settings.run is None else _named(settings.run, settings.registry.metric)
+    listed = [chosen] if chosen else find_candidates(settings.tracking.experiment, settings.registry.metric)
+    task = settings.task or task_of(listed)
+    name = model_name(task)
+    with alone(uri, name):
+        if not settings.dry_run:
+            for sentence in repair(name):
+                log.warning("%s", sentence)
+        champion = alias_of(name, CHAMPION)
+        if chosen is None:
+            chosen = _best(listed, settings.registry, task, champion)
+        elif chosen.task != task:
+            raise ModelError(f"The run is of another task than {task}. Received: run={settings.run} of {chosen.task}")
+        if champion is not None and champion.run_id == chosen.run_id:
+            out().print(f"{chosen.name} is the champion already: {name}, version {champion.version}", markup=False)
+            return None
+        gates = _evidence(chosen, champion, settings.registry)
+        if settings.dry_run:
+            _dry_run(chosen, champion, name, gates, settings.registry, uri)
+            return None
+        if not all(gate.passed for gate in gates):
+            raise _refused(name, chosen, None, champion, gates)
+        return _registered(name, task, chosen, champion, gates, settings.registry, uri)
+
+
+def _registered(
+    name: str,
+    task: str,
+    chosen: Candidate,
+    compared: ModelVersion | None,
+    gates: list[Gate],
+    settings: RegistryConfig,
+    uri: str,
+) -> ModelVersion:
+    """Register the package, try it as it is served, and make it the champion."""
+    package = save_package(chosen.run_id)
+    version = register(name, task, package.address, package.model_id, chosen.run_id, {FILES_TAG: package.tag})
+    champion = alias_of(name, CHAMPION)
+    if champion is not None and (compared is None or champion.version != compared.version):
+        gates = _evidence(chosen, champion, settings)  # another machine was faster
+    if settings.smoke_test:
+        gates = [*gates, smoke_gate(f"models:/{name}/{version.version}", chosen.run_id, uri)]
+    if not all(gate.passed for gate in gates):
+        raise _refused(name, chosen, version, champion, gates)
+    decision = new_decision("promote", version, champion, chosen.run_id, [])
+    write_down(name, decision)
+    _record(chosen, version, decision, gates)
+    carry_out(name, decision)
+    _show_gates(chosen, gates)
+    was = f" (before: version {champion.version})" if champion else ""
+    out().print(f"Promoted: {name}, version {version.version}, is the champion{was}", markup=False)
+    out().print(f"Use       melanoma predict model=models:/{name}@{CHAMPION} input=IMAGE", markup=False)
+    out().print(f"Serve     melanoma serve model=models:/{name}@{CHAMPION}", markup=False)
+    if champion is not None:
+        out().print(f"Undo      melanoma rollback task={task}", markup=False)
+    return version
+
+
+def _named(run_id: str, metric: str) -> Candidate:
+    try:
+        return candidate_of(run_id, metric)
+    except MlflowException as error:
+        raise ModelError(f"There is no such run ({str(error).splitlines()[0]}). Received: run={run_id}") from error
+
+
+def _best(listed: list[Candidate], settings: RegistryConfig, task: str, champion: ModelVersion | None) -> Candidate:
+    test_set = None
+    if champion is not None:
+        try:
+            test_set = candidate_of(champion.run_id, settings.metric).test_set
+        except MlflowException:
+            log.warning("The run of the champion is not there any more: %s", champion.run_id)
+    order = ranked(listed, settings, task, test_set)
+    if not order:
+        raise ModelError(f"No run of the experiment is of this task. Received: task={task}")
+    table = Table(title=f"Runs of task {task} by {settings.metric}", title_justify="left")
+    for column in ("run", "name", settings.metric, ""):
+        table.add_column(column)
+    place = 0
+    for one in order[:_SHOWN]:
+        place += one.excluded is None
+        table.add_row(one.run_id, escape(one.name), one.text, escape(one.excluded or f"candidate {place}"))
+    out().print(table)
+    if len(order) > _SHOWN:
+        out().print(f"... and {len(order) - _SHOWN} more")
+    if order[0].excluded is not None:
+        raise PromotionRefused(
+            "No run can be promoted: each must be finished, with a clean protocol, a model and a test set. "
+            f"Received: {'; '.join(f'{one.name}: {one.excluded}' for one in order[:5])}"
+        )
+    return order[0]
+
+
+def _evidence(chosen: Candidate, champion: ModelVersion | None, settings: RegistryConfig) -> list[Gate]:
+    """All gates but that of serving."""
+    gates = [protocol_gate(chosen.tags)]
+    if chosen.excluded is not None and not chosen.excluded.startswith(("protocol ", "known leaks")):
+        gates.append(Gate("candidate", False, chosen.excluded))
+    gates += limit_gates(chosen.metrics, settings.floors, settings.ceilings)
+    found = [subgroup_gate(_subgroups(chosen.run_id), settings.subgroups)]
+    if champion is not None:
+        found.append(_against(champion, chosen, settings))
+    return gates + [gate for gate in found if gate is not None]
+
+
+def _against(champion: ModelVersion, chosen: Candidate, settings: RegistryConfig) -> Gate | None:
+    title = f"champion {champion.version}"
+    gate = partial(champion_gate, champion=title, settings=settings.champion)
+    if gate([]) is None:
+        return None
+    try:
+        theirs, ours = load_run(champion.run_id, "test"), load_run(chosen.run_id, "test")
+        if theirs.classes != ours.classes:
+            raise DataError(f"it knows other classes: {', '.join(theirs.classes)}")
+        (reference, model), _, _ = matched_predictions([theirs.predictions, ours.predictions], "test", False)
+    except (ModelError, DataError) as error:
+        return Gate(f"against {title}, {settings.champion.metric}", False, f"cannot be compared: {error}")
+    return gate(compare_tables(model, reference, ours.classes, ours.views))
+
+
+def _subgroups(run_id: str) -> pd.DataFrame:
+    try:
+        text = mlflow.artifacts.load_text(f"runs:/{run_id}/evaluation/subgroups.csv")
+    except (MlflowException, OSError):
+        return pd.DataFrame()
+    return pd.read_csv(StringIO(text), keep_default_na=False, dtype=str)
+
+
+def _dry_run(
+    chosen: Candidate, champion: ModelVersion | None, name: str, gates: list[Gate], settings: RegistryConfig, uri: str
+) -> None:
+    if settings.smoke_test and all(gate.passed for gate in gates):
+        with tempfile.TemporaryDirectory(prefix="melanoma-dry-run-") as folder:
+            write_package(chosen.run_id, Path(folder) / "package")
+            gates = [*gates, smoke_gate(str(Path(folder) / "package"), chosen.run_id, uri)]
+    _show_gates(chosen, gates)
+    failed = [gate for gate in gates if not gate.passed]
+    would = f"refuse {chosen.name}: {', '.join(gate.name for gate in failed)}" if failed else f"promote {chosen.name}"
+    now = "none" if champion is None else f"version {champion.version}"
+    out().print(f"Dry run: would {would}. Nothing was changed; champion of {name}: {now}.", markup=False)
+    if failed:
+        raise PromotionRefused(_reasons(chosen, failed))
+
+
+def _refused(
+    name: str, chosen: Candidate, version: ModelVersion | None, champion: ModelVersion | None, gates: list[Gate]
+) -> PromotionRefused:
+    """Write a refusal down, and say why."""
+    decision = new_decision(
+        "refuse", version, champion, chosen.run_id, [gate.name for gate in gates if not gate.passed]
+    )
+    _record(chosen, version, decision, gates)
+    if version is not None or champion is not None:
+        write_down(name, replace(decision, state="done"))
+    _show_gates(chosen, gates)
+    return PromotionRefused(_reasons(chosen, [gate for gate in gates if not gate.passed]))
+
+
+def _reasons(chosen: Candidate, failed: list[Gate]) -> str:
+    lines = "\n".join(f"  - {gate.name}: {gate.text}" for gate in failed)
+    return f"The promotion of {chosen.name} ({chosen.run_id}) was refused:\n{lines}"
+
+
+def _record(
+    chosen: Candidate,
+    version: ModelVersion | None,
+    decision: Decision,
+    gates: list[Gate],
+) -> None:
+    """The decision on the run, and on the version where there is one: tags, `promotion.json` and the description."""
+    client = mlflow.MlflowClient()
+    state = {"promote": "promoted", "refuse": "refused"}[decision.action]
+    content = {**asdict(decision), "decision": state, "gates": [asdict(gate) for gate in gates]}
+    for internal in ("state", "owner", "key", "failed"):
+        del content[internal]
+    client.log_dict(chosen.run_id, content, "promotion.json")
+    tags = {
+        STATE: state,
+        f"{STATE}.by": decision.by,
+        f"{STATE}.when": decision.when,
+        f"{STATE}.command": decision.command,
+        **{
+            stored_name(f"melanoma.gate.{gate.name}"): f"{'passed' if gate.passed else 'failed'}: {gate.text}"[:5000]
+            for gate in gates
+        },
+    }
+    for key, value in tags.items():
+        client.set_tag(chosen.run_id, key, value)
+    if version is None:
+        return
+    for key, value in tags.items():
+        if key != STATE or state == "refused":  # promoted is written when it is
+            client.set_model_version_tag(version.name, version.version, key, value)
+    client.update_model_version(version.name, version.version, _description(chosen, decision, gates, state))
+
+
+def _description(chosen: Candidate, decision: Decision, gates: list[Gate], state: str) -> str:
+    lines = [
+        f"**{state.capitalize()}** by {decision.by} on {decision.when}: `{decision.command}`",
+        "",
+        f"Run {chosen.name} (`{chosen.run_id}`), task {chosen.task}, protocol {chosen.tags.get('melanoma.protocol')}. "
+        "Its model card is `model_card.md` of the run and of the package. Research software, not a medical device.",
+        "",
+        "| gate | decision | numbers |",
+        "|---|---|---|",
+        *(f"| {gate.name} | {'passed' if gate.passed else '**failed**'} | {gate.text} |" for gate in gates),
+    ]
+    return "\n".join(lines)[:_MAX_DESCRIPTION]
+
+
+def _show_gates(chosen: Candidate, gates: list[Gate]) -> None:
+    table = Table(title=f"Gates for {escape(chosen.name)} ({chosen.run_id})", title_justify="left")
+    for column in ("gate", "", "numbers"):
+        table.add_column(column)
+    for gate in gates:
+        mark = "[green]passed[/]" if gate.passed else "[red]failed[/]"
+        table.add_row(escape(gate.name), mark, escape(gate.text))
+    out().print(table)

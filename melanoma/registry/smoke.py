@@ -1,0 +1,82 @@
+"""Whether a packaged model can be served: run in a process of its own, as `python -m melanoma.registry.smoke`."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+from melanoma.registry.gates import Gate
+
+__all__ = ["smoke_gate"]
+
+_PATIENCE = 600  # seconds
+_TOLERANCE = 1e-5
+
+
+def smoke_gate(address: str, run_id: str, uri: str) -> Gate:
+    """Load a package in a fresh process, let it answer as the scoring server would, and compare with the run's model.
+
+    Args:
+        address: of the package.
+        run_id: whose model is in it.
+        uri: of the MLflow store.
+    """
+    command = [sys.executable, "-m", "melanoma.registry.smoke", address, run_id]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment.pop("MLFLOW_RUN_ID", None)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=_PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        return Gate("serving", False, f"no answer within {_PATIENCE} s")
+    said = [line for line in (done.stdout or done.stderr).splitlines() if line.strip()]
+    return Gate("serving", done.returncode == 0, said[-1][:500] if said else f"ended with code {done.returncode}")
+
+
+def _main(address: str, run_id: str) -> None:
+    begun = time.perf_counter()
+    import mlflow
+    import numpy as np
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
+    from mlflow.pyfunc import scoring_server
+
+    from melanoma.data.decode import decode
+    from melanoma.tracking.models import checked_folder, load_saved_model
+
+    folder = checked_folder(address)
+    model = mlflow.pyfunc.load_model(str(folder))
+    loaded = time.perf_counter() - begun
+    example = json.loads((folder / "input_example.json").read_text(encoding="utf-8"))["data"][0][0]
+    schema = Model.load(folder).get_input_schema()
+
+    def asked(image: str) -> dict[str, object]:
+        body = json.dumps({"dataframe_split": {"columns": ["image"], "data": [[image]]}})
+        answer = scoring_server.invocations(body, "application/json", model, schema)
+        return dict(json.loads(answer.response)["predictions"][0])
+
+    import base64
+
+    saved = load_saved_model(run_id)
+    pixels = decode(base64.b64decode(example), size=saved.image_size, resize=saved.resize)
+    expected = np.asarray(saved.keras_model(pixels[None].astype(np.float32), training=False))[0]
+    answer = asked(example)
+    found = [float(str(answer[f"probability/{label}"])) for label in saved.classes]
+    difference = float(np.abs(expected - found).max())
+    if not difference <= _TOLERANCE:
+        sys.exit(f"it predicts other probabilities than the run's model: they differ by {difference:.2g}")
+    try:
+        asked(base64.b64encode(b"this is not an image").decode())
+    except MlflowException as error:
+        if error.get_http_status_code() != 400:
+            raise
+    else:
+        sys.exit("it answered what is not an image")
+    sys.stdout.write(
+        f"loaded in {loaded:.1f} s by a fresh process, predicts as the run's model (within {difference:.1g}), "
+        "refuses what is not an image\n"
+    )
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], sys.argv[2])

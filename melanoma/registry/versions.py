@@ -1,0 +1,270 @@
+"""What stands in the registry, and changing it so that a crash at any point leaves one champion.
+
+MLflow has no transaction over several aliases and tags, and no compare-and-set. So each decision is first written down
+as begun, in a tag of the registered model; the alias `champion` is then moved by one call, before which nothing has
+changed for those who serve it and after which the decision stands; whatever is left to write can be told from the
+decision, and the next command that changes the registry writes it.
+"""
+
+import getpass
+import json
+import logging
+import os
+import re
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+
+import mlflow
+import psutil
+from filelock import FileLock
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from melanoma.data.cache import content_key
+from melanoma.errors import ModelError
+from melanoma.paths import cache_dir
+from melanoma.tracking.store import sqlite_path, without_password
+
+__all__ = [
+    "CHAMPION",
+    "PREVIOUS",
+    "STATE",
+    "Decision",
+    "alias_of",
+    "alone",
+    "carry_out",
+    "decisions",
+    "model_name",
+    "new_decision",
+    "only_model",
+    "register",
+    "registered_models",
+    "repair",
+    "write_down",
+]
+
+log = logging.getLogger("melanoma")
+
+CHAMPION, PREVIOUS = "champion", "previous"
+STATE = "melanoma.promotion"  # of a version: pending, promoted, refused
+_OWNER = "melanoma.promotion.owner"
+_DECISION = "melanoma.decision."
+_ABANDONED = 3600  # seconds after which a decision of another machine is taken for dead
+_NOTICE = "Research software, not a medical device: no diagnosis may rest on it."
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One entry of the decision trail.
+
+    Attributes:
+        key: its name in the trail; sorted, they are in order of time.
+        action: `promote`, `refuse` or `rollback`.
+        version: that was decided on; None for a run that was refused before it was registered.
+        replaces: the champion before.
+        run_id: of the version.
+        by: user@host.
+        when: in UTC, ISO 8601.
+        command: as typed.
+        owner: host:process:start, by which a decision is told that nobody goes on with.
+        state: `begun`, `done` or `abandoned`.
+        failed: names of the gates that were not passed.
+    """
+
+    key: str
+    action: str
+    version: int | None
+    replaces: int | None
+    run_id: str
+    by: str
+    when: str
+    command: str
+    owner: str
+    state: str = "begun"
+    failed: list[str] = field(default_factory=list)
+
+
+def new_decision(
+    action: str, version: ModelVersion | None, replaces: ModelVersion | None, run_id: str, failed: list[str]
+) -> Decision:
+    """A decision of this process, now."""
+    now = datetime.now(UTC)
+    return Decision(
+        key=f"{now:%Y-%m-%dT%H:%M:%S.%fZ}-{os.getpid()}",
+        action=action,
+        version=None if version is None else int(version.version),
+        replaces=None if replaces is None else int(replaces.version),
+        run_id=run_id,
+        by=f"{_user()}@{socket.gethostname()}",
+        when=now.isoformat(timespec="seconds"),
+        command=without_password(" ".join([sys.argv[0], *map(shlex.quote, sys.argv[1:])]))[:1000],
+        owner=_owner(),
+        failed=failed,
+    )
+
+
+@contextmanager
+def alone(uri: str, name: str) -> Iterator[None]:
+    """No other process of this machine changes the registered model meanwhile; a killed one's lock is free."""
+    file = sqlite_path(uri)
+    lock = f"{content_key(uri, name)[:16]}.registry.lock"
+    folder = cache_dir() if file is None else file.parent
+    with FileLock(folder / f".{lock}"):
+        yield
+
+
+def model_name(task: str) -> str:
+    """The name of a task's registered model."""
+    return "melanoma-" + re.sub(r"[/:]", "_", task)
+
+
+def registered_models() -> list[str]:
+    """Names of the registered models of this project."""
+    found = mlflow.MlflowClient().search_registered_models("name LIKE 'melanoma-%'")
+    return sorted(model.name for model in found)
+
+
+def only_model(task: str | None) -> str:
+    """The registered model of a task, or the only one there is.
+
+    Raises:
+        ModelError: there is none, or more than one.
+    """
+    known = registered_models()
+    if task is not None:
+        if model_name(task) not in known:
+            raise ModelError(
+                f"Nothing of this task was promoted yet; known: {', '.join(known) or 'none'}. Received: task={task}"
+            )
+        return model_name(task)
+    if len(known) != 1:
+        what = "Several models are registered; name one" if known else "No model is registered; promote one"
+        raise ModelError(f"{what}. Received: {', '.join(known) or 'an empty registry'}")
+    return known[0]
+
+
+def alias_of(name: str, alias: str) -> ModelVersion | None:
+    """The version that an alias stands for, or None."""
+    try:
+        return mlflow.MlflowClient().get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def register(name: str, task: str, address: str, model_id: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
+    """A new version, pending, once no other that was begun before it is undecided.
+
+    The store numbers versions one after the other, so that they serve as tickets: of several processes, on whatever
+    machines, the one with the lowest number goes first.
+    """
+    client = mlflow.MlflowClient()
+    try:
+        client.create_registered_model(name, description=f"Classifiers of skin lesions, task {task}. {_NOTICE}")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = client.create_model_version(
+        name, address, run_id=run_id, model_id=model_id, tags={**tags, STATE: "pending", _OWNER: _owner()}
+    )
+    told = False
+    while before := [other for other in _pending(name) if int(other.version) < int(version.version)]:
+        repair(name)
+        if not told:
+            log.info("Waiting for the promotion of version %s by %s", before[0].version, before[0].tags.get(_OWNER))
+            told = True
+        time.sleep(1)
+    return version
+
+
+def carry_out(name: str, decision: Decision) -> None:
+    """Make the version of a decision that was written down the champion, and the champion before it `previous`."""
+    mlflow.MlflowClient().set_registered_model_alias(name, CHAMPION, str(decision.version))
+    _finish(name, decision)
+
+
+def write_down(name: str, decision: Decision) -> None:
+    """Enter a decision in the trail, or enter it anew."""
+    text = json.dumps(asdict(decision))
+    mlflow.MlflowClient().set_registered_model_tag(name, f"{_DECISION}{decision.key}", text)
+
+
+def decisions(name: str) -> list[Decision]:
+    """The trail, oldest first."""
+    try:
+        tags = mlflow.MlflowClient().get_registered_model(name).tags
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return []
+        raise
+    found = []
+    for key in sorted(tags):
+        with suppress(TypeError, ValueError):  # not written by this project
+            if key.startswith(_DECISION):
+                found.append(Decision(**json.loads(tags[key])))
+    return found
+
+
+def repair(name: str) -> list[str]:
+    """Finish or give up what a process has begun that is no more; returns what was done, in sentences."""
+    client, done = mlflow.MlflowClient(), []
+    for decision in decisions(name):
+        if decision.state != "begun" or _lives(decision.owner, datetime.fromisoformat(decision.when).timestamp()):
+            continue
+        champion = alias_of(name, CHAMPION)
+        if champion is not None and int(champion.version) == decision.version:
+            _finish(name, decision)
+            done.append(f"Finished the {decision.action} of version {decision.version}, which was interrupted.")
+        else:
+            if decision.action == "promote":
+                client.set_tag(decision.run_id, STATE, "interrupted")
+            write_down(name, replace(decision, state="abandoned"))
+            done.append(f"Gave up the {decision.action} of version {decision.version}, which was interrupted.")
+    for version in _pending(name):
+        if not _lives(version.tags.get(_OWNER, ""), version.creation_timestamp / 1000):
+            client.delete_model_version(name, version.version)
+            done.append(f"Took away version {version.version}: its promotion was interrupted before it was decided.")
+    return done
+
+
+def _finish(name: str, decision: Decision) -> None:
+    client = mlflow.MlflowClient()
+    if decision.replaces is not None:
+        client.set_registered_model_alias(name, PREVIOUS, str(decision.replaces))
+    client.set_model_version_tag(name, str(decision.version), STATE, "promoted")
+    write_down(name, replace(decision, state="done"))
+
+
+def _pending(name: str) -> list[ModelVersion]:
+    versions = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
+    return [version for version in versions if version.tags.get(STATE) == "pending"]
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def _lives(owner: str, begun: float) -> bool:
+    """Whether a process may still go on; one of another machine is given an hour."""
+    host, _, process = owner.partition(":")
+    if host == socket.gethostname():
+        number, _, started = process.partition(":")
+        try:
+            return f"{psutil.Process(int(number)).create_time():.0f}" == started
+        except (psutil.Error, ValueError):
+            return False
+    return time.time() - begun < _ABANDONED
+
+
+def _user() -> str:
+    try:
+        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
