@@ -9,7 +9,7 @@ import binascii
 import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -58,7 +58,7 @@ class LesionClassifier:
         sets, abstention = facts["prediction_sets"], facts["abstention"]
         self._sets = PredictionSets(**sets) if sets else None
         self._abstention = Abstention(**abstention) if abstention else None
-        # Of one shape and type, so that no request has to wait for a compilation.
+        # One graph for any number of images, so that no request waits for a compilation.
         signature = [tf.TensorSpec((None, size, size, 3), tf.uint8)]
         self._graph = tf.function(lambda pixels: model(pixels, training=False), input_signature=signature)
         self._graph(np.zeros((1, size, size, 3), np.uint8))
@@ -104,7 +104,7 @@ class LesionClassifier:
         """
         images = _images(data)
         with self._lock:
-            return self.decided(np.concatenate([self.probabilities(pixels) for pixels in self._decoded(images)]))
+            return self.decided(np.concatenate([self.probabilities(pixels) for pixels in self.decoded(images)]))
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Probabilities of shape (n, classes) for pixels of shape (n, image_size, image_size, 3), 0 to 255."""
@@ -122,7 +122,7 @@ class LesionClassifier:
         referred = {question: score >= self._points[question] for question, score in scores.items()}
         if len(names) == 2 and self.classes[1] in referred:
             chosen = referred[self.classes[1]].astype(int)
-        table = {"predicted": names[chosen], "score": probabilities[np.arange(len(chosen)), chosen]}
+        table = {"predicted": [self.classes[i] for i in chosen], "score": probabilities[np.arange(len(chosen)), chosen]}
         table |= {f"probability/{label}": probabilities[:, i] for i, label in enumerate(self.classes)}
         for question, score in scores.items():
             table |= {f"score/{question}": score, f"referred/{question}": referred[question]}
@@ -130,7 +130,8 @@ class LesionClassifier:
             table["prediction_set"] = [list(names[row]) for row in self._sets.members(probabilities)]
         if self._abstention is not None:
             table["abstain"] = self._abstention.abstained(probabilities)
-        return pd.DataFrame(table).assign(model_version=self.version)
+        table["model_version"] = [self.version] * len(chosen)
+        return pd.DataFrame(table)
 
     def pixels(self, image: Any) -> NDArray[np.uint8]:
         """What the model sees of an image, shape (image_size, image_size, 3).
@@ -147,16 +148,30 @@ class LesionClassifier:
         labels = self._views.get(question, [question])
         return [i for i, label in enumerate(self.classes) if label in labels]
 
-    def _decoded(self, images: list[Any]) -> Iterator[NDArray[np.uint8]]:
-        """Batches of pixels, the next one in the making while one is looked at."""
-        coming = None
+    def decoded(self, images: list[Any]) -> Iterator[NDArray[np.uint8]]:
+        """Batches of pixels, the next one in the making while one is looked at.
+
+        Raises:
+            MlflowException: BAD_REQUEST, with one sentence, where an image cannot be used.
+        """
+        if len(images) == 1:  # in another thread it would take longer
+            yield self._usable(0, images[0])[None]
+            return
+        coming: list[Future] = []
         for start in range(0, len(images), _BATCH):
             numbers = range(start, min(start + _BATCH, len(images)))
-            part = [(i, self._threads.submit(self.pixels, images[i])) for i in numbers]
-            if coming is not None:
-                yield _gathered(coming)
+            part = [self._threads.submit(self._usable, i, images[i]) for i in numbers]
+            if coming:
+                yield np.stack([future.result() for future in coming])
             coming = part
-        yield _gathered(coming or [])
+        yield np.stack([future.result() for future in coming])
+
+    def _usable(self, i: int, image: Any) -> NDArray[np.uint8]:
+        try:
+            return self.pixels(image)
+        except UnreadableImage as error:
+            expected = _EXPECTED.format(elsewhere="" if _is_served() else ", bytes or a path")
+            raise MlflowException(f"Image {i + 1} cannot be used: {error}; {expected}.", BAD_REQUEST) from error
 
 
 def _load_pyfunc(path: str) -> LesionClassifier:
@@ -189,19 +204,6 @@ def _images(data: pd.DataFrame) -> list[Any]:
             BAD_REQUEST,
         )
     return images
-
-
-def _gathered(part: list[tuple[int, Any]]) -> NDArray[np.uint8]:
-    pixels = []
-    for i, future in part:
-        try:
-            pixels.append(future.result())
-        except UnreadableImage as error:
-            for _, other in part:
-                other.cancel()
-            expected = _EXPECTED.format(elsewhere="" if _is_served() else ", bytes or a path")
-            raise MlflowException(f"Image {i + 1} cannot be used: {error}; {expected}.", BAD_REQUEST) from error
-    return np.stack(pixels)
 
 
 def _content(image: Any) -> bytes | Path | NDArray:
