@@ -116,18 +116,18 @@ class LesionClassifier:
 
     def decided(self, probabilities: NDArray[np.float64]) -> pd.DataFrame:
         """The rows of `predict` for probabilities of shape (n, classes)."""
-        names = np.array(self.classes)
         chosen = probabilities.argmax(axis=1)
         scores = {question: probabilities[:, self._positive(question)].sum(axis=1) for question in self._points}
         referred = {question: score >= self._points[question] for question, score in scores.items()}
-        if len(names) == 2 and self.classes[1] in referred:
+        if len(self.classes) == 2 and self.classes[1] in referred:
             chosen = referred[self.classes[1]].astype(int)
         table = {"predicted": [self.classes[i] for i in chosen], "score": probabilities[np.arange(len(chosen)), chosen]}
         table |= {f"probability/{label}": probabilities[:, i] for i, label in enumerate(self.classes)}
         for question, score in scores.items():
             table |= {f"score/{question}": score, f"referred/{question}": referred[question]}
         if self._sets is not None:
-            table["prediction_set"] = [list(names[row]) for row in self._sets.members(probabilities)]
+            members = self._sets.members(probabilities)
+            table["prediction_set"] = [[self.classes[i] for i in np.flatnonzero(row)] for row in members]
         if self._abstention is not None:
             table["abstain"] = self._abstention.abstained(probabilities)
         table["model_version"] = [self.version] * len(chosen)

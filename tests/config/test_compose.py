@@ -7,10 +7,19 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from melanoma.config.arguments import normalise
-from melanoma.config.checks import audit_faults, evaluate_faults, range_faults, train_faults
+from melanoma.config.checks import audit_faults, evaluate_faults, promote_faults, range_faults, train_faults
 from melanoma.config.diagnose import compose_config, diagnose, schema_faults
 from melanoma.config.launch import register_resolvers, typed
-from melanoma.config.schema import AuditCommandConfig, EvaluateConfig, PredictConfig, TrainConfig
+from melanoma.config.schema import (
+    AuditCommandConfig,
+    EvaluateConfig,
+    ExportConfig,
+    PredictConfig,
+    PromoteConfig,
+    RollbackConfig,
+    ServeConfig,
+    TrainConfig,
+)
 from melanoma.paths import conf_dir
 
 register_resolvers()
@@ -18,7 +27,7 @@ register_resolvers()
 CHOICES = sorted(
     file.relative_to(conf_dir()).as_posix().removesuffix(".yaml")
     for file in conf_dir().glob("*/*.yaml")
-    if file.parent.name not in ("sweep", "launcher")  # tests/unit/sweeps composes those
+    if file.parent.name not in ("sweep", "launcher", "registry")  # of other commands
 )
 DATA = [choice.removeprefix("data/") for choice in CHOICES if choice.startswith("data/")]
 
@@ -110,6 +119,35 @@ def test_predict_composes():
     config, faults = diagnose("predict", PredictConfig, ["saved_model=runs:/abc/model", "input=lesion.jpg"])
     assert faults + range_faults(config) == []
     assert typed(PredictConfig, config).batch_size == 64
+
+
+@pytest.mark.parametrize("choice", [file.stem for file in conf_dir().glob("registry/*.yaml")])
+def test_every_choice_of_gates_composes(choice: str):
+    config, faults = diagnose("promote", PromoteConfig, [f"registry={choice}"])
+    assert faults + promote_faults(config) == []
+    settings = typed(PromoteConfig, config).registry
+    assert settings.metric.startswith("validation/")
+    assert settings.champion.rule != "none"
+    assert settings.smoke_test
+
+
+@pytest.mark.parametrize(("command", "schema"), [
+    ("rollback", RollbackConfig), ("registry", RollbackConfig), ("serve", ServeConfig), ("app", ServeConfig),
+    ("export", ExportConfig),
+])  # fmt: skip
+def test_the_commands_of_the_registry_compose(command: str, schema: type):
+    config, faults = diagnose(command, schema, [])
+    assert faults + range_faults(config) == []
+    assert "host" not in config or config.host == "127.0.0.1"
+
+
+def test_faults_of_gates_are_named():
+    words = ["registry.floors={test/auc: high}", "registry.champion.margin=2", "registry.ceilings={a: 1}"]
+    config, faults = diagnose("promote", PromoteConfig, words)
+    assert faults + promote_faults(config) == [
+        "registry.champion.margin must be from 0 to 1. Received: registry.champion.margin=2",
+        "registry.floors are numbers, or null. Received: registry.floors={test/auc: high}",
+    ]
 
 
 def targets_in(node: object) -> set[str]:

@@ -1,0 +1,111 @@
+"""Model files that were tampered with."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+import pytest
+
+from melanoma.models.model_files import CHECKSUMS, UnsafeModel, changed_file, load_keras_file, sha256_of
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    inputs = keras.Input((4,))
+    keras.Model(inputs, keras.layers.Dense(2)(inputs)).save(tmp_path / "model.keras")
+    return tmp_path / "model.keras"
+
+
+def rewritten(file: Path, **changes) -> Path:
+    """The same file with members changed; None takes one away."""
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for name, change in changes.items():
+        member = {"config": "config.json", "weights": "model.weights.h5"}.get(name, name)
+        members[member] = change(members.get(member, b""))
+    target = file.with_name("changed.keras")
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return target
+
+
+def with_h5(change):
+    def changed(content: bytes) -> bytes:
+        file = Path("weights.h5")
+        file.write_bytes(content)
+        with h5py.File(file, "a") as opened:
+            change(opened)
+        return file.read_bytes()
+
+    return changed
+
+
+def test_a_model_of_keras_is_loaded(saved: Path):
+    assert load_keras_file(saved).output_shape == (None, 2)
+
+
+@pytest.mark.parametrize("name", ["Lambda", "TFSMLayer", "keras.layers.TFSMLayer", "keras>Lambda"])
+@pytest.mark.parametrize("deep", [False, True], ids=["plain", "inside another layer"])
+def test_layers_that_carry_code_are_refused_before_anything_is_built(saved: Path, name: str, deep: bool):
+    def planted(content: bytes) -> bytes:
+        config = json.loads(content)
+        layer = {"module": "keras.layers", "class_name": name, "config": {"filepath": "/nowhere"}}
+        config["config"]["layers"][1] = {"class_name": "TimeDistributed", "config": {"layer": layer}} if deep else layer
+        return json.dumps(config).encode()
+
+    with pytest.raises(UnsafeModel, match=name):
+        load_keras_file(rewritten(saved, config=planted))
+
+
+def test_weights_that_point_to_another_file_are_refused(saved: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def external(opened: h5py.File) -> None:
+        opened["stolen"] = h5py.ExternalLink("/etc/passwd", "/")
+
+    def virtual(opened: h5py.File) -> None:
+        layout = h5py.VirtualLayout((2,), "f4")
+        layout[:] = h5py.VirtualSource("/tmp/other.h5", "data", (2,))
+        opened.create_virtual_dataset("stolen", layout)
+
+    def stored_elsewhere(opened: h5py.File) -> None:
+        opened.create_dataset("stolen", (2,), "f4", external=[("/etc/hostname", 0, 8)])
+
+    for change, words in ((external, "ExternalLink"), (virtual, "another file"), (stored_elsewhere, "another file")):
+        with pytest.raises(UnsafeModel, match=words):
+            load_keras_file(rewritten(saved, weights=with_h5(change)))
+
+
+def test_other_members_are_refused(saved: Path):
+    with pytest.raises(UnsafeModel, match=r"assets/evil\.py"):
+        load_keras_file(rewritten(saved, **{"assets/evil.py": lambda _: b"import os"}))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\x89HDF\r\n"])
+def test_other_files_are_no_models(tmp_path: Path, content: bytes):
+    (tmp_path / "model.keras").write_bytes(content)
+    with pytest.raises(ValueError, match="not a \\.keras file"):
+        load_keras_file(tmp_path / "model.keras")
+
+
+def test_a_changed_file_is_named_with_its_hash(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    for name, content in {"MLmodel": "a", "data/model.keras": "b", f"data/{CHECKSUMS}": "c"}.items():
+        (tmp_path / name).write_text(content)
+    known = sha256_of(tmp_path)
+    assert changed_file(tmp_path, known) is None
+    (tmp_path / "registered_model_meta").write_text("MLflow's note")
+    assert changed_file(tmp_path, known) is None
+    (tmp_path / "data/model.keras").write_text("B")
+    found = sha256_of(tmp_path)["data/model.keras"]
+    assert changed_file(tmp_path, known) == (
+        f"data/model.keras has SHA-256 {found}, and {known['data/model.keras']} was written"
+    )
+    (tmp_path / "data/model.keras").unlink()
+    assert "not there" in str(changed_file(tmp_path, known))
+    (tmp_path / "data/model.keras").write_text("b")
+    (tmp_path / "data/sitecustomize.py").write_text("import os")
+    assert str(changed_file(tmp_path, known)).startswith("data/sitecustomize.py, of SHA-256 ")

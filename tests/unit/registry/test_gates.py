@@ -1,0 +1,106 @@
+"""Each gate, with numbers on both sides of it."""
+
+import pandas as pd
+import pytest
+
+from melanoma.config.schema import ChampionGateConfig, SubgroupGateConfig
+from melanoma.evaluation.paired import Comparison
+from melanoma.registry.gates import champion_gate, limit_gates, protocol_gate, subgroup_gate
+
+METRICS = {
+    "test/auc": 0.85, "test/auc_ci_low": 0.80, "test/auc_ci_high": 0.90,
+    "test/ece": 0.10, "test/ece_ci_low": 0.05, "test/ece_ci_high": 0.15,
+    "test/accuracy": 0.9, "model/latency_ms": 12.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("bound", "passed"), [(0.80, True), (0.8001, False), (0.85, False), (0, True)])
+def test_a_floor_is_held_by_the_lower_end(bound: float, passed: bool):
+    [gate] = limit_gates(METRICS, {"test/auc": bound}, {})
+    assert (gate.name, gate.passed) == ("test/auc", passed)
+    assert gate.text == f"0.850 [0.800, 0.900]; wanted: lower end of its interval >= {bound:g}"
+
+
+@pytest.mark.parametrize(("bound", "passed"), [(0.15, True), (0.1499, False), (0.10, False)])
+def test_a_ceiling_is_held_by_the_upper_end(bound: float, passed: bool):
+    assert limit_gates(METRICS, {}, {"test/ece": bound})[0].passed is passed
+
+
+def test_what_was_not_measured_well_enough_does_not_pass():
+    unmeasured, without = limit_gates(METRICS, {"test/mcc": -1, "test/accuracy": 0.1}, {})
+    assert not unmeasured.passed
+    assert unmeasured.text.startswith("not measured")
+    assert not without.passed
+    assert "without an interval" in without.text
+
+
+def test_cost_has_no_interval_and_null_asks_nothing():
+    [gate] = limit_gates(METRICS, {"test/auc": None}, {"model/latency_ms": 12, "test/ece": None})
+    assert gate.passed
+    assert gate.text == "12.000; wanted: <= 12"
+    assert not limit_gates(METRICS, {}, {"model/latency_ms": 11.9})[0].passed
+
+
+@pytest.mark.parametrize(
+    ("tags", "passed"),
+    [
+        ({"melanoma.protocol": "clean"}, True),
+        ({"melanoma.protocol": "published,duplicates_ignored"}, False),
+        ({"melanoma.protocol": "clean", "melanoma.known_leaks": "18 content"}, False),
+        ({}, False),
+    ],
+)
+def test_only_a_clean_protocol_passes(tags: dict, passed: bool):
+    assert protocol_gate(tags).passed is passed
+
+
+def compared(low: float) -> list[Comparison]:
+    return [Comparison("auc", low + 0.03, low, low + 0.06, 0.04, "DeLong")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "low", "passed"),
+    [
+        ("non_inferiority", -0.02, True), ("non_inferiority", -0.0201, False), ("non_inferiority", 0.1, True),
+        ("superiority", 0.0001, True), ("superiority", 0.0, False), ("superiority", -0.01, False),
+    ],
+)  # fmt: skip
+def test_the_interval_of_the_difference_decides(rule, low: float, passed: bool):
+    gate = champion_gate(compared(low), "champion 3", ChampionGateConfig(rule, "auc", 0.02))
+    assert gate is not None
+    assert gate.passed is passed
+    assert f"[{low:+.3f}, " in gate.text
+
+
+def test_a_comparison_that_is_not_there_does_not_pass():
+    gate = champion_gate(compared(0.1), "champion 3", ChampionGateConfig(metric="melanoma/auc"))
+    assert gate is not None
+    assert not gate.passed
+    assert champion_gate(compared(-1), "champion 3", ChampionGateConfig("none")) is None
+
+
+def subgroups(*rows: tuple) -> pd.DataFrame:
+    columns = ["column", "value", "images", "assessed", "auc", "auc_ci_low", "auc_ci_high"]
+    return pd.DataFrame(rows, columns=columns, dtype=str)
+
+
+def test_the_worst_assessed_subgroup_decides():
+    table = subgroups(
+        ("sex", "female", "60", "yes", "0.9", "0.82", "0.95"),
+        ("sex", "male", "50", "yes", "0.7", "0.55", "0.85"),
+        ("age", "80", "3", "no: too few images", "", "", ""),
+    )
+    for floor, passed in ((0.55, True), (0.56, False)):
+        gate = subgroup_gate(table, SubgroupGateConfig("auc", floor))
+        assert gate is not None
+        assert gate.passed is passed
+        assert gate.text.startswith("0.700 [0.550, 0.850] (worst of 2: sex male, 50 images)")
+
+
+@pytest.mark.parametrize("table", [pd.DataFrame(), subgroups(("sex", "male", "3", "no: too few images", "", "", ""))])
+def test_without_subgroups_it_is_said_that_none_was_assessed(table: pd.DataFrame):
+    gate = subgroup_gate(table, SubgroupGateConfig("auc", 0.5))
+    assert gate is not None
+    assert gate.passed
+    assert gate.text.startswith("no subgroup was assessed")
+    assert subgroup_gate(table, SubgroupGateConfig("auc", None)) is None
