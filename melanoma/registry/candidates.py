@@ -1,5 +1,6 @@
 """Which runs of an experiment could be promoted, and which of them is the best by validation."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,12 +100,13 @@ def ranked(candidates: list[Candidate], settings: RegistryConfig, task: str, tes
         candidates: newest first.
         settings: the metric that ranks.
         task: as in `melanoma.task`.
-        test_set: digest of the test images that all must have been tested on, those of the champion; None takes those
-            of the newest candidate.
+        test_set: digest of the test images that all must have been tested on, those of the champion; without one, or
+            where no candidate was tested on them, those that most candidates have in common are taken.
     """
     own = [one for one in candidates if one.task == task]
     fit = [one for one in own if one.excluded is None]
-    wanted = test_set if test_set in {one.test_set for one in fit} else next((one.test_set for one in fit), None)
+    counts = Counter(one.test_set for one in fit)
+    wanted = test_set if test_set in counts else next(iter(counts.most_common(1)), (None, 0))[0]
     other = [one for one in fit if one.test_set != wanted]
     fit = [one for one in fit if one.test_set == wanted]
     sign = -1 if settings.direction == "maximize" else 1

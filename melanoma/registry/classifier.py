@@ -182,10 +182,9 @@ def _load_pyfunc(path: str) -> LesionClassifier:
 def _version(package: Path, facts: dict[str, Any]) -> str:
     """MLflow leaves a note beside a model that it takes from the registry."""
     note = package / "registered_model_meta"
-    if not note.is_file():
-        return f"run {facts['run_id']}"
-    found = yaml.safe_load(note.read_text(encoding="utf-8"))
-    return f"{found['model_name']}/{found['model_version']}"
+    found = yaml.safe_load(note.read_text(encoding="utf-8")) if note.is_file() else {}
+    name = found.get("model_name")
+    return f"{name}/{found['model_version']}" if name else f"run {facts['run_id']}"
 
 
 def _images(data: pd.DataFrame) -> list[Any]:

@@ -1,0 +1,305 @@
+"""Promotion, from real runs in a real store: the better, the worse, the leaky, the tampered."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from melanoma.cli import main
+from melanoma.config.diagnose import diagnose
+from melanoma.config.launch import register_resolvers, typed
+from melanoma.config.schema import PromoteConfig, TrainConfig
+from melanoma.errors import ModelError, PromotionRefused
+from melanoma.pipeline import train
+from melanoma.registry.history import show_registry
+from melanoma.registry.promote import promote
+from melanoma.registry.versions import CHAMPION, PREVIOUS, alias_of, decisions
+from melanoma.tracking.models import load_saved_model
+from tests.conftest import COMMAND, run_melanoma
+from tests.integration.conftest import SMALL, client
+
+NAME = "melanoma-synthetic"
+EASY = ("registry.floors={test/auc: 0.01}", "registry.ceilings={test/ece: null}", "registry.subgroups.floor=null")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store with four runs: of one experiment, on the same images."""
+
+    uri: str
+    good: str
+    worse: str
+    leaky: str
+    other_split: str
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    folder = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+
+    def trained(name: str, *overrides: str) -> str:
+        register_resolvers()
+        words = [*SMALL, f"tracking.uri={uri}", f"tracking.run_name={name}", *overrides]
+        config, faults = diagnose("train", TrainConfig, words)
+        assert faults == []
+        return train(config, words, folder / name).run_id
+
+    good = trained("good", "training.epochs=6", "data.source.images=120", "optimizer.learning_rate=3e-3")
+    worse = trained("worse", "training.epochs=1", "data.source.images=120", "optimizer.learning_rate=1e-6")
+    leaky = trained("leaky", "data.source.images=120", "protocol=published")
+    other = trained("other split", "data.source.images=120", "seed=1")
+    return Store(uri, good, worse, leaky, other)
+
+
+@pytest.fixture
+def store(made: Store, tmp_path: Path) -> Store:
+    """A copy of the store: its registry is empty. The artifacts are those of the first."""
+    mlflow.set_tracking_uri(made.uri)
+    file = made.uri.removeprefix("sqlite:///")
+    shutil.copy(file, tmp_path / "mlflow.db")
+    for beside in ("-wal", "-shm"):
+        if Path(file + beside).is_file():
+            shutil.copy(file + beside, f"{tmp_path / 'mlflow.db'}{beside}")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    return Store(uri, made.good, made.worse, made.leaky, made.other_split)
+
+
+def promoted(store: Store, *words: str):
+    config, faults = diagnose("promote", PromoteConfig, [f"tracking.uri={store.uri}", *EASY, *words])
+    assert faults == []
+    return promote(typed(PromoteConfig, config), store.uri)
+
+
+QUICK = "registry.smoke_test=false"
+ANY = "registry.champion.rule=none"
+
+
+def test_the_best_is_promoted_with_its_evidence(store: Store, capsys: pytest.CaptureFixture):
+    version = promoted(store)  # with the smoke test
+    assert version is not None
+    shown = capsys.readouterr().out
+    assert version.run_id == store.good, shown
+    for words in ("candidate 1", "published,duplicates_ignored", "tested on other images", "is the champion"):
+        assert words in shown
+    stored = client(store.uri).get_model_version_by_alias(NAME, CHAMPION)
+    assert (int(stored.version), stored.run_id) == (1, store.good)
+    assert stored.tags["melanoma.promotion"] == "promoted"
+    assert stored.tags["melanoma.gate.protocol"] == "passed: clean; wanted clean"
+    assert "loaded in" in stored.tags["melanoma.gate.serving"]
+    assert "| test/auc | passed |" in stored.description
+    assert "not a medical device" in stored.description
+    decision = json.loads(mlflow.artifacts.load_text(f"runs:/{store.good}/promotion.json"))
+    assert decision["decision"] == "promoted"
+    assert {"by", "when", "command", "run_id"} <= set(decision)
+    assert {gate["name"] for gate in decision["gates"]} >= {"protocol", "test/auc", "model/latency_ms", "serving"}
+    assert client(store.uri).get_run(store.good).data.tags["melanoma.promotion"] == "promoted"
+    # Again: there is nothing to do.
+    assert promoted(store) is None
+    assert "is the champion already" in capsys.readouterr().out
+    assert len(decisions(NAME)) == 1
+
+
+def test_the_package_is_complete(store: Store, tmp_path: Path):
+    promoted(store, QUICK)
+    address = f"models:/{NAME}@{CHAMPION}"
+    folder = Path(mlflow.artifacts.download_artifacts(address))
+    facts = json.loads((folder / "data/package/facts.json").read_text())
+    assert facts["classes"] == ["benign", "malignant"]
+    assert set(facts) >= {"operating_points", "prediction_sets", "abstention", "fingerprint", "image_size", "protocol"}
+    assert "Model card" in (folder / "data/package/model_card.md").read_text()
+    assert "tensorflow==" in (folder / "requirements.txt").read_text()
+    loaded = mlflow.pyfunc.load_model(address)
+    assert "'image': Any" in str(loaded.metadata.signature.inputs)
+    example = pd.DataFrame(**json.loads((folder / "input_example.json").read_text()))
+    answer = loaded.predict(example).iloc[0]
+    assert answer.model_version == f"{NAME}/1"
+    saved = load_saved_model(address)
+    assert saved.run_id == store.good
+    assert (saved.classes, saved.image_size) == (["benign", "malignant"], 48)
+    assert saved.decisions.points[0].threshold == facts["operating_points"]["malignant"]
+
+
+def test_a_worse_one_is_refused_and_nothing_changes(store: Store, capsys: pytest.CaptureFixture):
+    promoted(store, QUICK)
+    with pytest.raises(PromotionRefused, match="against champion 1, auc") as refused:
+        promoted(store, QUICK, f"run={store.worse}")
+    assert refused.value.exit_code == 5
+    assert alias_of(NAME, CHAMPION).run_id == store.good
+    assert alias_of(NAME, PREVIOUS) is None
+    assert len(client(store.uri).search_model_versions(f"name = '{NAME}'")) == 1
+    run = client(store.uri).get_run(store.worse)
+    assert run.data.tags["melanoma.promotion"] == "refused"
+    decision = json.loads(mlflow.artifacts.load_text(f"runs:/{store.worse}/promotion.json"))
+    assert [gate["name"] for gate in decision["gates"] if not gate["passed"]] == ["against champion 1, auc"]
+    show_registry(None)
+    assert f"refused run {store.worse}" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("which", ["leaky", "other_split"])
+def test_what_cannot_be_compared_or_believed_is_refused(store: Store, which: str):
+    promoted(store, QUICK)
+    words = {"leaky": "protocol: published", "other_split": "cannot be compared"}[which]
+    with pytest.raises(PromotionRefused, match=words):
+        promoted(store, QUICK, f"run={getattr(store, which)}")
+    assert alias_of(NAME, CHAMPION).run_id == store.good
+
+
+def test_gates_with_numbers_refuse(store: Store):
+    with pytest.raises(PromotionRefused, match=r"test/auc: .* >= 0\.999"):
+        promoted(store, "registry.floors={test/auc: 0.999}", "+registry.floors={test/mcc: null}")
+    with pytest.raises(PromotionRefused, match="model/latency_ms"):
+        promoted(store, "registry.ceilings={model/latency_ms: 0.0001}")
+    assert alias_of(NAME, CHAMPION) is None
+
+
+def test_a_dry_run_changes_nothing(store: Store, capsys: pytest.CaptureFixture):
+    def everything() -> list:
+        store_client = client(store.uri)
+        runs = [store_client.get_run(run_id) for run_id in (store.good, store.worse)]
+        return [
+            store_client.search_registered_models(),
+            [run.data.tags for run in runs],
+            [item.path for run in runs for item in store_client.list_artifacts(run.info.run_id)],
+            len(mlflow.search_logged_models([runs[0].info.experiment_id], output_format="list")),
+        ]
+
+    before = everything()
+    assert promoted(store, "dry_run=true") is None
+    shown = capsys.readouterr().out
+    assert "Dry run: would promote good. Nothing was changed; champion of melanoma-synthetic: none." in shown
+    assert "loaded in" in shown
+    with pytest.raises(PromotionRefused):
+        promoted(store, "dry_run=true", f"run={store.leaky}")
+    assert everything() == before
+
+
+def test_a_tampered_model_is_refused_with_its_hash(store: Store):
+    promoted(store, QUICK)
+    address = f"models:/{NAME}@{CHAMPION}"
+    folder = Path(mlflow.artifacts.download_artifacts(address))
+    for name in ("data/package/model.keras", "MLmodel", "data/package/facts.json"):
+        file = folder / name
+        content = file.read_bytes()
+        try:
+            file.write_bytes(content + b"\n")
+            with pytest.raises(ModelError, match=rf"{name} has SHA-256 [0-9a-f]{{64}}, and [0-9a-f]{{64}} was written"):
+                load_saved_model(address)
+            if name != "MLmodel":
+                with pytest.raises(mlflow.MlflowException, match=f"{name} has SHA-256"):
+                    mlflow.pyfunc.load_model(address)
+        finally:
+            file.write_bytes(content)
+    planted = next((folder / "code").iterdir()) / "sitecustomize.py"
+    planted.write_text("raise SystemExit")
+    try:
+        with pytest.raises(ModelError, match="was not written"):
+            load_saved_model(address)
+    finally:
+        planted.unlink()
+    assert load_saved_model(address).run_id == store.good
+
+
+def test_a_run_whose_model_was_tampered_with_is_not_packaged(store: Store):
+    folder = Path(mlflow.artifacts.download_artifacts(f"runs:/{store.worse}/model"))
+    file = folder / "data/model.keras"
+    content = file.read_bytes()
+    try:
+        file.write_bytes(content + b"\0")
+        with pytest.raises(ModelError, match=r"changed after it was trained: model\.keras has SHA-256"):
+            promoted(store, QUICK, ANY, f"run={store.worse}")
+    finally:
+        file.write_bytes(content)
+    assert alias_of(NAME, CHAMPION) is None
+
+
+def test_fine_tuning_from_the_registry_names_both(store: Store, tmp_path: Path):
+    promoted(store, QUICK)
+    words = [*SMALL, f"tracking.uri={store.uri}", "data.source.images=120", "training.epochs=1"]
+    config, faults = diagnose("train", TrainConfig, [*words, f"model.weights=models:/{NAME}@{CHAMPION}"])
+    assert faults == []
+    result = train(config, words, tmp_path)
+    tags = client(store.uri).get_run(result.run_id).data.tags
+    assert tags["melanoma.weights_version"] == f"{NAME}/1"
+    assert tags["melanoma.weights_run"] == store.good
+    version = client(store.uri).get_model_version(NAME, "1")
+    assert version.tags[f"melanoma.descendant.{result.run_id}"] == tags["mlflow.runName"]
+    assert f"melanoma.descendant.{result.run_id}" in client(store.uri).get_run(store.good).data.tags
+
+
+def test_the_commands_and_their_exit_codes(store: Store, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):
+    monkeypatch.chdir(tmp_path)
+    uri = f"tracking.uri={store.uri}"
+    done = run_melanoma("promote", uri, *EASY, QUICK, f"run={store.worse}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = run_melanoma("promote", uri, *EASY, QUICK, f"run={store.leaky}", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 5
+    assert "was refused:\n  - protocol: published" in done.stderr
+    assert "Traceback" not in done.stderr
+    failures = {
+        ("rollback", uri): "no champion to go back to",
+        ("promote", uri, "run=nosuchrun"): "There is no such run",
+        ("promote", uri, "tracking.experiment=nosuch"): "There is no such experiment",
+        ("promote", uri, "task=other"): "No run of the experiment is of this task",
+        ("serve", uri, "model=models:/nosuch@champion"): "There is no such model",
+        ("registry", "tracking.uri=sqlite:////nowhere/mlflow.db"): "There is no tracking store yet",
+    }
+    for words, message in failures.items():
+        with pytest.raises(SystemExit) as ended:
+            main(list(words))
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+    main(["registry", uri])
+    assert "promoted version 1" in capsys.readouterr().out
+    assert list(tmp_path.glob("outputs")) == []
+
+
+@pytest.mark.slow
+def test_eight_promotions_at_once_and_one_that_is_killed(store: Store, tmp_path: Path):
+    words = ["promote", f"tracking.uri={store.uri}", *EASY, QUICK, ANY]
+    runs = [store.good, store.worse] * 4
+    processes = [subprocess.Popen([COMMAND, *words, f"run={run}"], cwd=tmp_path) for run in runs]
+    assert [process.wait(600) for process in processes] == [0] * 8
+    trail = decisions(NAME)
+    assert {one.state for one in trail} == {"done"}
+    assert [one.replaces for one in trail] == [None, *(one.version for one in trail[:-1])]
+    assert int(alias_of(NAME, CHAMPION).version) == trail[-1].version
+    champion = alias_of(NAME, CHAMPION).run_id
+    other = store.worse if champion == store.good else store.good
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        process = subprocess.Popen([COMMAND, *words, f"run={other}"], cwd=tmp_path, start_new_session=True)
+        time.sleep(rng.uniform(5, 12))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert alias_of(NAME, CHAMPION).run_id in (store.good, store.worse)
+    assert subprocess.run([COMMAND, *words, f"run={other}"], cwd=tmp_path, check=False).returncode == 0
+    assert alias_of(NAME, CHAMPION).run_id == other
+    versions = client(store.uri).search_model_versions(f"name = '{NAME}'")
+    assert {version.tags["melanoma.promotion"] for version in versions} == {"promoted"}
+
+
+@pytest.mark.slow
+def test_a_package_answers_in_an_environment_made_from_its_own_requirements(store: Store, tmp_path: Path):
+    promoted(store, QUICK)
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}@{CHAMPION}"))
+    example = folder / "serving_input_example.json"
+    output = tmp_path / "answer.json"
+    mlflow.models.predict(
+        str(folder), input_path=str(example), content_type="json", output_path=str(output), env_manager="uv"
+    )
+    answer = json.loads(output.read_text())["predictions"][0]
+    expected = mlflow.pyfunc.load_model(str(folder)).predict(
+        pd.DataFrame(**json.loads((folder / "input_example.json").read_text()))
+    )
+    assert answer["probability/malignant"] == pytest.approx(expected["probability/malignant"][0], abs=1e-5)
