@@ -211,8 +211,11 @@ def test_a_tampered_model_is_refused_with_its_hash(store: Store):
 
 
 def test_a_run_whose_model_was_tampered_with_is_not_packaged(store: Store):
-    folder = Path(mlflow.artifacts.download_artifacts(f"runs:/{store.worse}/model"))
-    file = folder / "data/model.keras"
+    named = f"source_run_id = '{store.worse}' AND name = 'model'"
+    [logged] = mlflow.search_logged_models(
+        [client(store.uri).get_run(store.worse).info.experiment_id], named, output_format="list"
+    )
+    file = Path(logged.artifact_location.removeprefix("file://")) / "data/model.keras"
     content = file.read_bytes()
     try:
         file.write_bytes(content + b"\0")
