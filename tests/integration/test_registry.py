@@ -293,7 +293,8 @@ def test_eight_promotions_at_once_and_one_that_is_killed(store: Store, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_package_answers_in_an_environment_made_from_its_own_requirements(store: Store, tmp_path: Path):
+def test_a_package_answers_in_an_environment_made_from_its_own_requirements(store: Store, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}")  # uv
     promoted(store, QUICK)
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}@{CHAMPION}"))
     example = folder / "serving_input_example.json"
