@@ -9,8 +9,9 @@ import pandas as pd
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from melanoma.config.command_schema import EvaluateConfig
 from melanoma.config.launch import typed
-from melanoma.config.schema import DataConfig, EvaluateConfig
+from melanoma.config.schema import DataConfig
 from melanoma.data.dataset import Dataset
 from melanoma.errors import DataError
 from melanoma.pipeline import Result

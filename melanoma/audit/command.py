@@ -9,8 +9,8 @@ from rich.table import Table
 from melanoma.audit.findings import Audit
 from melanoma.audit.names import FINDINGS, named_findings
 from melanoma.audit.report import headlines, write_report
+from melanoma.config.command_schema import AuditCommandConfig
 from melanoma.config.launch import typed
-from melanoma.config.schema import AuditCommandConfig
 from melanoma.errors import AuditFailed, DataError
 from melanoma.stages import audited, read_source
 from melanoma.terminal import log_to, out

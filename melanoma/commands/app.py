@@ -5,8 +5,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from melanoma.config.checks import range_faults
+from melanoma.config.command_schema import ServeConfig
 from melanoma.config.launch import launch
-from melanoma.config.schema import ServeConfig
 
 __all__ = ["main"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from melanoma.config.checks import audit_faults
+from melanoma.config.command_schema import AuditCommandConfig
 from melanoma.config.launch import launch
-from melanoma.config.schema import AuditCommandConfig
 
 __all__ = ["main"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from melanoma.config.checks import evaluate_faults
+from melanoma.config.command_schema import EvaluateConfig
 from melanoma.config.launch import launch
-from melanoma.config.schema import EvaluateConfig
 
 __all__ = ["main"]
 

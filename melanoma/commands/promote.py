@@ -5,8 +5,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from melanoma.config.checks import promote_faults
+from melanoma.config.command_schema import PromoteConfig
 from melanoma.config.launch import launch, typed
-from melanoma.config.schema import PromoteConfig
 
 __all__ = ["main"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from melanoma.config.checks import range_faults
+from melanoma.config.command_schema import RollbackConfig
 from melanoma.config.launch import launch, typed
-from melanoma.config.schema import RollbackConfig
 
 __all__ = ["main"]
 

@@ -3,8 +3,8 @@
 from datetime import datetime
 
 from melanoma.config.checks import sweep_faults
+from melanoma.config.command_schema import SweepCommandConfig
 from melanoma.config.launch import launch
-from melanoma.config.schema import SweepCommandConfig
 from melanoma.paths import outputs_dir
 
 __all__ = ["main"]

@@ -7,7 +7,7 @@ from typing import Any
 import mlflow
 import numpy as np
 
-from melanoma.config.schema import RegistryConfig
+from melanoma.config.command_schema import RegistryConfig
 from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import stored_text
 from melanoma.tracking.run import by_own_names

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from melanoma.config.schema import ChampionGateConfig, SubgroupGateConfig
+from melanoma.config.command_schema import ChampionGateConfig, SubgroupGateConfig
 from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.paired import Comparison
 from melanoma.tracking.run import by_own_names

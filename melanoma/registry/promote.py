@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from rich.markup import escape
 from rich.table import Table
 
-from melanoma.config.schema import PromoteConfig, RegistryConfig
+from melanoma.config.command_schema import PromoteConfig, RegistryConfig
 from melanoma.errors import DataError, ModelError, PromotionRefused
 from melanoma.evaluation.paired import compare_tables, matched_predictions
 from melanoma.registry.candidates import Candidate, candidate_of, find_candidates, ranked, task_of

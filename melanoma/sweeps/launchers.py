@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from melanoma.config.schema import LauncherConfig
+from melanoma.config.command_schema import LauncherConfig
 from melanoma.errors import ConfigError
 
 __all__ = ["Job", "Outcome", "launched"]

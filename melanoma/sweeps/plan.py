@@ -9,9 +9,10 @@ from omegaconf import DictConfig
 
 from melanoma.config.arguments import normalise, overrides_in, search_path_in
 from melanoma.config.checks import sweep_faults, train_faults
+from melanoma.config.command_schema import LauncherConfig, SweepCommandConfig, SweepConfig
 from melanoma.config.diagnose import diagnose
 from melanoma.config.launch import register_resolvers, typed
-from melanoma.config.schema import FOLDED, LauncherConfig, SweepCommandConfig, SweepConfig, TrainConfig
+from melanoma.config.schema import FOLDED, TrainConfig
 from melanoma.errors import ConfigError
 from melanoma.sweeps.space import Dimension, dimension_of, ordered, read_space
 

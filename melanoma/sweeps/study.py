@@ -16,7 +16,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from melanoma.config.checks import as_list
-from melanoma.config.schema import SweepConfig
+from melanoma.config.command_schema import SweepConfig
 from melanoma.data.cache import content_key
 from melanoma.errors import ConfigError
 from melanoma.paths import project_root

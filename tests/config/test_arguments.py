@@ -8,9 +8,10 @@ from omegaconf import DictConfig
 
 from melanoma.config.arguments import normalise, overrides_in, search_path_in
 from melanoma.config.checks import evaluate_faults, range_faults, train_faults
+from melanoma.config.command_schema import EvaluateConfig, PredictConfig
 from melanoma.config.diagnose import text_keys
 from melanoma.config.launch import launch
-from melanoma.config.schema import EvaluateConfig, PredictConfig, TrainConfig
+from melanoma.config.schema import TrainConfig
 from melanoma.errors import ConfigError
 
 COMMANDS = {

@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 
 from melanoma.cli import main
+from melanoma.config.command_schema import PromoteConfig
 from melanoma.config.diagnose import diagnose
 from melanoma.config.launch import register_resolvers, typed
-from melanoma.config.schema import PromoteConfig, TrainConfig
+from melanoma.config.schema import TrainConfig
 from melanoma.errors import ModelError, PromotionRefused
 from melanoma.pipeline import train
 from melanoma.registry.history import show_registry

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from melanoma.config.schema import ChampionGateConfig, SubgroupGateConfig
+from melanoma.config.command_schema import ChampionGateConfig, SubgroupGateConfig
 from melanoma.evaluation.paired import Comparison
 from melanoma.registry.gates import champion_gate, limit_gates, protocol_gate, subgroup_gate
 

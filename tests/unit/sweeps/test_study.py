@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from melanoma.config.schema import SweepConfig
+from melanoma.config.command_schema import SweepConfig
 from melanoma.errors import ConfigError
 from melanoma.sweeps.space import read_space, suggested
 from melanoma.sweeps.study import check_name, open_study, storage_address
