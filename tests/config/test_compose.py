@@ -145,7 +145,7 @@ def test_faults_of_gates_are_named():
     words = ["+registry.floors={test/mcc: high}", "registry.champion.margin=2"]
     config, faults = diagnose("promote", PromoteConfig, words)
     assert faults + promote_faults(config) == [
-        "registry.champion.margin must be from 0 to 1. Received: registry.champion.margin=2",
+        "registry.champion.margin must be from 0 to 1. Received: registry.champion.margin=2.0",
         "registry.floors are numbers, or null. Received: registry.floors={test/mcc: high}",
     ]
 
