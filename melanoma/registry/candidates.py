@@ -12,7 +12,9 @@ from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import stored_text
 from melanoma.tracking.run import by_own_names
 
-__all__ = ["Candidate", "candidate_of", "find_candidates", "ranked", "task_of"]
+__all__ = ["OTHER_IMAGES", "Candidate", "candidate_of", "find_candidates", "ranked", "task_of"]
+
+OTHER_IMAGES = "tested on other images"
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,13 @@ def candidate_of(run_id: str, metric: str) -> Candidate:
 
 
 def task_of(candidates: list[Candidate]) -> str:
-    """The one task of all of them.
+    """The one task of those that could be promoted, or of all where none could.
 
     Raises:
         ModelError: there are several.
     """
-    tasks = sorted({one.task for one in candidates if one.task})
+    fit = [one for one in candidates if one.excluded is None]
+    tasks = sorted({one.task for one in fit or candidates if one.task})
     if len(tasks) != 1:
         raise ModelError(
             f"The experiment has runs of several tasks; name one, as in task={tasks[0] if tasks else 'NAME'}. "
@@ -101,17 +104,18 @@ def ranked(candidates: list[Candidate], settings: RegistryConfig, task: str, tes
         settings: the metric that ranks.
         task: as in `melanoma.task`.
         test_set: digest of the test images that all must have been tested on, those of the champion; without one, or
-            where no candidate was tested on them, those that most candidates have in common are taken.
+            where no candidate was tested on them, those that most candidates have in common are taken, then the most.
     """
     own = [one for one in candidates if one.task == task]
     fit = [one for one in own if one.excluded is None]
-    counts = Counter(one.test_set for one in fit)
-    wanted = test_set if test_set in counts else next(iter(counts.most_common(1)), (None, 0))[0]
+    shared = Counter(one.test_set for one in fit)
+    sizes = {one.test_set: one.metrics.get("data/images/test", 0) for one in fit}
+    wanted = test_set if test_set in shared else max(shared, key=lambda one: (shared[one], sizes[one]), default=None)
     other = [one for one in fit if one.test_set != wanted]
     fit = [one for one in fit if one.test_set == wanted]
     sign = -1 if settings.direction == "maximize" else 1
     best = sorted(fit, key=lambda one: sign * one.value)
-    excluded = [replace(one, excluded="tested on other images than the rest") for one in other]
+    excluded = [replace(one, excluded=OTHER_IMAGES) for one in other]
     return best + excluded + [one for one in own if one.excluded is not None]
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from melanoma.config.command_schema import PromoteConfig, RegistryConfig
 from melanoma.errors import DataError, ModelError, PromotionRefused
 from melanoma.evaluation.paired import compare_tables, matched_predictions
-from melanoma.registry.candidates import Candidate, candidate_of, find_candidates, ranked, task_of
+from melanoma.registry.candidates import OTHER_IMAGES, Candidate, candidate_of, find_candidates, ranked, task_of
 from melanoma.registry.gates import Gate, champion_gate, limit_gates, protocol_gate, subgroup_gate
 from melanoma.registry.package import save_package, write_package
 from melanoma.registry.smoke import smoke_gate
@@ -146,6 +146,8 @@ def _best(listed: list[Candidate], settings: RegistryConfig, task: str, champion
     out().print(table)
     if len(order) > _SHOWN:
         out().print(f"... and {len(order) - _SHOWN} more")
+    if any(one.excluded == OTHER_IMAGES for one in order):
+        out().print("Runs that were tested on other images cannot be ranked with these; name one with run=RUN_ID.")
     if order[0].excluded is not None:
         raise PromotionRefused(
             "No run can be promoted: each must be finished, with a clean protocol, a model and a test set. "
