@@ -206,7 +206,14 @@ def prepared(settings: TrainConfig, source: Source, audit: Audit) -> Dataset:
     table = added.table.assign(
         group=range(len(added.table)), part=added.table.part.where(added.table.part == "test", "")
     )
-    return split(settings, replace(added, table=table))
+    dataset = split(settings, replace(added, table=table))
+    return _validated_on_test(dataset) if settings.split.published_validation == "test" else dataset
+
+
+def _validated_on_test(dataset: Dataset) -> Dataset:
+    """The test images are the validation images too; those that were drawn go back to training."""
+    table = dataset.table.assign(part=dataset.table.part.where(dataset.table.part == "test", "train"))
+    return replace(dataset, table=pd.concat([table, dataset.part("test").assign(part="validation")], ignore_index=True))
 
 
 def shortcuts(settings: TrainConfig, columns: pd.Index) -> list[str]:
@@ -222,6 +229,7 @@ def shortcuts(settings: TrainConfig, columns: pd.Index) -> list[str]:
     taken = {
         "published": published,
         "augmented_before_split": published and settings.balance.name == "augmentor",
+        "validated_on_test": published and settings.split.published_validation == "test",
         "duplicates_ignored": published,
         "groups_ignored": published or (group == "none" and bool(known)),
         "lesions_ignored": not published and group == "patient" and "lesion" in known,

@@ -115,6 +115,7 @@ class SplitConfig:
     fold: int | None = None
     column: str | None = None
     file: str | None = None
+    published_validation: Literal["drawn", "test"] = "drawn"
 
 
 @dataclass

@@ -65,6 +65,12 @@ def ready(*overrides: str) -> Dataset:
             ["published", "augmented_before_split", "duplicates_ignored", "groups_ignored"],
         ),
         (["split.group=none", "audit.conflicts=keep"], KNOWN, ["groups_ignored", "conflicts_kept"]),
+        (["split.published_validation=test"], KNOWN, []),
+        (
+            ["protocol=published", "split.published_validation=test"],
+            PLAIN,
+            ["published", "validated_on_test", "duplicates_ignored", "groups_ignored"],
+        ),
     ],
 )
 def test_each_shortcut_is_named(overrides, columns, expected):
@@ -105,6 +111,15 @@ def test_the_published_protocol_removes_nothing_and_knows_no_groups():
     assert divided.removed.empty
     assert len(divided.table) == len(dataset.table) == 110
     assert settings.protocol == "published"
+
+
+def test_a_published_figure_may_be_of_the_test_images():
+    table = ready("protocol=published", "split.published_validation=test", *DELIVERED).table
+    held_out = {part: set(table.path[table.part == part]) for part in ("train", "validation", "test")}
+    assert held_out["validation"] == held_out["test"] != set()
+    assert not held_out["train"] & held_out["test"]
+    clean = ready("split.published_validation=test", *DELIVERED).table
+    assert clean.path.is_unique
 
 
 def test_a_split_file_says_what_is_used(tmp_path: Path):
