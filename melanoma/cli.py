@@ -24,6 +24,7 @@ COMMANDS = {
     "serve": "answer requests with the champion, by MLflow's scoring server",
     "app": "a page to try the champion on images of your own",
     "export": "write a model as ONNX or LiteRT",
+    "report": "the reference studies as published, re-created and measured: a table and a figure",
     "audit": "find duplicates, contradicting labels, leaks and damaged files in a data set",
     "cache": "list or clear what was derived from data",
 }

@@ -1,0 +1,30 @@
+"""`melanoma report`."""
+
+import argparse
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str]) -> None:
+    """Read the command line, then write a report from the tracking store."""
+    parser = argparse.ArgumentParser(
+        prog="melanoma report",
+        description="Write the table and the figure of the reference studies from the tracking store.",
+        epilog="melanoma report experiments",
+    )
+    parser.add_argument("what", choices=["experiments"])
+    parser.add_argument("--output", metavar="FOLDER", help="with the README.md to write into; default: experiments/")
+    parser.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db here")
+    options = parser.parse_args(arguments)
+    from melanoma.paths import project_root
+    from melanoma.terminal import out, quiet_native_imports
+    from melanoma.tracking.store import open_store
+
+    open_store(options.tracking_uri)
+    with quiet_native_imports():
+        from melanoma.report.studies import write_report
+
+    folder = Path(options.output).expanduser() if options.output else project_root() / "experiments"
+    write_report(folder)
+    out().print(f"Written to {folder / 'README.md'}", soft_wrap=True, markup=False)

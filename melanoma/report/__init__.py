@@ -1,0 +1,1 @@
+"""Reports that are written from the tracking store, never by hand."""

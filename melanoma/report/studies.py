@@ -1,0 +1,222 @@
+"""The reference studies as published, as re-created and as they are: a table and a figure from the tracking store."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import matplotlib.figure
+import mlflow
+import numpy as np
+import yaml
+
+from melanoma.data.cache import write_atomically
+from melanoma.errors import DataError, ModelError
+from melanoma.evaluation.intervals import draws
+from melanoma.evaluation.paired import matched_predictions
+from melanoma.evaluation.plots import BLUE, GREEN, GREY, ORANGE
+from melanoma.tracking.predictions import ComparedRun, find_runs, load_run
+
+__all__ = ["Study", "read_studies", "write_report"]
+
+_BEGIN, _END = "<!-- written by `melanoma report experiments` -->", "<!-- end -->"
+_RESAMPLES = 2000
+_FIGURE = "results.png"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One protocol of a study.
+
+    Attributes:
+        seeds: of its runs, the latest of each seed.
+        runs: their ids.
+        validation: mean accuracy on the images that were called validation.
+        test: mean accuracy on the delivered test images.
+        low: lower bound of that mean's 95% interval, over test images.
+        high: upper bound.
+        minutes: mean time of the fit.
+    """
+
+    seeds: list[int]
+    runs: list[str]
+    validation: float
+    test: float
+    low: float
+    high: float
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """A reference study.
+
+    Attributes:
+        name: of the experiment.
+        published: accuracy.
+        note: to what was published.
+        reproduced: under `protocol=published`; None where it was not run.
+        honest: under the clean protocol.
+    """
+
+    name: str
+    published: float
+    note: str
+    reproduced: Measured | None
+    honest: Measured | None
+
+
+def read_studies() -> list[Study]:
+    """What the tracking store knows of each reference study, in the order of `published.yaml`."""
+    text = resources.files("melanoma.report").joinpath("published.yaml").read_text(encoding="utf-8")
+    return [
+        Study(
+            name,
+            float(known["accuracy"]),
+            known.get("note", ""),
+            *(_measured(name, kind) for kind in ("published", "clean")),
+        )
+        for name, known in yaml.safe_load(text).items()
+    ]
+
+
+def write_report(folder: Path) -> list[Study]:
+    """Write the table into `README.md` of a folder, between its marks, and the figure beside it.
+
+    Raises:
+        DataError: the store has none of the studies, or the README has no place for the table.
+    """
+    studies = read_studies()
+    if not any(study.reproduced or study.honest for study in studies):
+        raise DataError(
+            "The tracking store has no run of a reference study; run one, as in `melanoma train experiment=isic9_m1 "
+            f"data.path=ZIP`. Received: experiments {', '.join(study.name for study in studies)}"
+        )
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise DataError(f"The file has no place for the table, between {_BEGIN} and {_END}. Received: {readme}")
+    _drawn(studies).savefig(folder / _FIGURE, dpi=120)
+    write_atomically(readme, f"{before}{_BEGIN}\n\n{_table(studies)}\n{_END}{after}")
+    return studies
+
+
+def _measured(name: str, protocol: str) -> Measured | None:
+    try:
+        found = [load_run(run_id, "test") for run_id in find_runs(name, None)]
+    except ModelError:
+        return None  # no such experiment
+    found = [run for run in found if run.tags.get("melanoma.protocol", "").split(",")[0] == protocol]
+    by_seed = {int(mlflow.get_run(run.id).data.params["seed"]): run for run in found}
+    if not by_seed:
+        return None
+    runs = [by_seed[seed] for seed in sorted(by_seed)]
+    test, low, high = _over_test_images(runs)
+
+    def mean(metric: str) -> float:
+        return float(np.mean([run.metrics[metric] for run in runs]))
+
+    seconds = mean("fit/seconds")
+    return Measured(
+        sorted(by_seed), [run.id for run in runs], mean("validation/accuracy"), test, low, high, seconds / 60
+    )
+
+
+def _over_test_images(runs: Sequence[ComparedRun]) -> tuple[float, float, float]:
+    """Mean accuracy of several runs on the same test images, with its interval: groups of images are drawn anew.
+
+    The interval is of these trained networks; how much another seed would change is not in it.
+    """
+    matched, _, _ = matched_predictions([run.predictions for run in runs], "test", False)
+    first = matched[0]
+    right = np.mean([table.predicted == table.label for table in matched], axis=0)
+    targets = first.label.astype("category").cat.codes.to_numpy()
+    groups = first["group"].to_numpy() if "group" in first else None
+    weights = draws(targets, groups, _RESAMPLES, np.random.default_rng(0))
+    low, high = np.quantile(weights @ right / weights.sum(axis=1), [0.025, 0.975])
+    return float(right.mean()), float(low), float(high)
+
+
+def _table(studies: Sequence[Study]) -> str:
+    lines = [
+        "| study | published | reproduced | clean, validation | honest: clean, test | inflation | seeds | fit |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for study in studies:
+        ours, theirs = study.honest, study.reproduced
+        cells = [
+            f"[`{study.name}`]({study.name}.yaml)",
+            f"{study.published:.1%}",
+            "not run" if theirs is None else f"{theirs.validation:.1%}",
+            "not run" if ours is None else f"{ours.validation:.1%}",
+            "not run" if ours is None else f"{ours.test:.1%} [{ours.low:.1%}, {ours.high:.1%}]",
+            "" if ours is None or theirs is None else f"{100 * (theirs.validation - ours.test):+.1f} points",
+            " / ".join(_seeds(measured) for measured in (theirs, ours)),
+            "" if ours is None else f"{ours.minutes:.1f} min",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    notes = [f"- `{study.name}`: {study.note}" for study in studies if study.note]
+    gained = _gained({study.name: study for study in studies})
+    return "\n".join(
+        [*lines, "", *notes, "", *gained, "", f"![published, reproduced and honest accuracy]({_FIGURE})", ""]
+    )
+
+
+def _seeds(measured: Measured | None) -> str:
+    return "-" if measured is None else ", ".join(map(str, measured.seeds))
+
+
+def _gained(studies: Mapping[str, Study]) -> list[str]:
+    """What the rebalancing of M3 brought over M2: as it was told, and on test images that no copy stands beside."""
+    before, after = studies["isic9_m2"], studies["isic9_m3"]
+    lines = []
+    if before.reproduced and after.reproduced:
+        told = (before.reproduced.validation, after.reproduced.validation)
+        lines.append(f"Rebalancing as it was told (M2 to M3, validation): {told[0]:.1%} to {told[1]:.1%}.")
+    if before.honest and after.honest:
+        parts = [
+            ("validation", before.honest.validation, after.honest.validation),
+            ("test", before.honest.test, after.honest.test),
+        ]
+        found = "; ".join(f"{part}: {old:.1%} to {new:.1%}" for part, old, new in parts)
+        lines.append(f"What it brought by the clean protocol: {found}.")
+    return lines
+
+
+def _drawn(studies: Sequence[Study]) -> matplotlib.figure.Figure:
+    shown = [study for study in studies if study.reproduced or study.honest][::-1]
+    figure = matplotlib.figure.Figure(figsize=(8.5, 1.2 + 0.42 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    marks: dict[str, dict[str, Any]] = {
+        "published": {"color": GREY, "marker": "|", "s": 160},
+        "reproduced (their validation)": {"color": ORANGE, "marker": "o", "s": 40},
+        "clean, validation": {"color": BLUE, "marker": "o", "s": 40, "facecolors": "white"},
+        "clean, test, with its interval": {"color": GREEN, "marker": "o", "s": 40},
+    }
+    for label, style in marks.items():
+        points = [(value, y) for y, study in enumerate(shown) if (value := _values(study)[label]) is not None]
+        axes.scatter(*zip(*points, strict=True), label=label, zorder=3, **style) if points else None
+    for y, study in enumerate(shown):
+        values = [value for value in _values(study).values() if value is not None]
+        axes.plot([min(values), max(values)], [y, y], color="#DDDDDD", linewidth=1, zorder=1)
+        if study.honest:
+            axes.plot([study.honest.low, study.honest.high], [y, y], color=GREEN, linewidth=3, alpha=0.35, zorder=2)
+    axes.set_yticks(range(len(shown)), [study.name for study in shown])
+    axes.set_xlabel("accuracy")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+    return figure
+
+
+def _values(study: Study) -> dict[str, float | None]:
+    ours, theirs = study.honest, study.reproduced
+    return {
+        "published": study.published,
+        "reproduced (their validation)": None if theirs is None else theirs.validation,
+        "clean, validation": None if ours is None else ours.validation,
+        "clean, test, with its interval": None if ours is None else ours.test,
+    }
