@@ -107,6 +107,9 @@ def check_split(settings: TrainConfig, source: Source) -> None:
         enough_for_folds(table.groupby("label").path.nunique(), chosen.folds)
 
 
+_KNOWN_WEIGHTS = (None, "none", "imagenet")
+
+
 def audited(source: Source, settings: AuditConfig, max_megapixels: float) -> Audit:
     """Find out what is wrong with the images."""
     return audit_source(source, settings, max_megapixels=max_megapixels, cache=cache_dir(), progress=TerminalProgress())
@@ -237,6 +240,8 @@ def shortcuts(settings: TrainConfig, columns: pd.Index) -> list[str]:
         "near_duplicates_ignored": not published and not audit.near_duplicates,
         "conflicts_kept": not published and audit.conflicts == "keep",
         "conflicts_first": not published and audit.conflicts == "first",
+        # A file does not say which images made it.
+        "pretraining_unknown": settings.model.weights not in _KNOWN_WEIGHTS and ":/" not in str(settings.model.weights),
         "debug_overfit": debug.overfit,
         "debug_one_batch": debug.train_batches == 1 and not debug.overfit,
         "debug_few_batches": (debug.train_batches or 0) > 1 and not debug.overfit,

@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> None:
 
 def _promote(config: DictConfig, overrides: list[str], folder: Path) -> None:  # noqa: ARG001
     from melanoma.terminal import log_to_terminal, quiet_native_imports
-    from melanoma.tracking.store import open_store
+    from melanoma.tracking.store import explained, open_store
 
     log_to_terminal()
     settings: PromoteConfig = typed(PromoteConfig, config)
@@ -27,4 +27,5 @@ def _promote(config: DictConfig, overrides: list[str], folder: Path) -> None:  #
     with quiet_native_imports():
         from melanoma.registry.promote import promote
 
-    promote(settings, uri)
+    with explained():
+        promote(settings, uri)

@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> None:
 
 def _run(config: DictConfig, overrides: list[str], folder: Path) -> None:  # noqa: ARG001
     from melanoma.terminal import log_to_terminal, quiet_native_imports
-    from melanoma.tracking.store import open_store
+    from melanoma.tracking.store import explained, open_store
 
     log_to_terminal()
     settings: RollbackConfig = typed(RollbackConfig, config)
@@ -26,4 +26,5 @@ def _run(config: DictConfig, overrides: list[str], folder: Path) -> None:  # noq
     with quiet_native_imports():
         from melanoma.registry.history import show_registry
 
-    show_registry(settings.task)
+    with explained():
+        show_registry(settings.task)

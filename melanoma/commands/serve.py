@@ -18,11 +18,12 @@ def main(arguments: list[str]) -> None:
 
 def _run(config: DictConfig, overrides: list[str], folder: Path) -> None:  # noqa: ARG001
     from melanoma.terminal import log_to_terminal, quiet_native_imports
-    from melanoma.tracking.store import open_store
+    from melanoma.tracking.store import explained, open_store
 
     log_to_terminal()
     open_store(config.tracking.uri)
     with quiet_native_imports():
         from melanoma.registry.serve import serve
 
-    serve(config.saved_model, config.host, config.port)
+    with explained():
+        serve(config.saved_model, config.host, config.port)

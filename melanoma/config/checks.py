@@ -164,9 +164,27 @@ def evaluate_faults(config: DictConfig) -> list[str]:
 
 def promote_faults(config: DictConfig) -> list[str]:
     """Contradictions in a `melanoma promote` configuration."""
-    faults = range_faults(config)
+    faults, registry = range_faults(config), config.registry
+    metric, errors = str(registry.metric), ("log_loss", "brier", "ece")
+    if not metric.startswith("validation/"):
+        faults.append(
+            "registry.metric must be of the validation images: what the test set chooses, it no longer tests. "
+            f"Received: registry.metric={metric}"
+        )
+    if (metric.rsplit("/", 1)[-1] in errors) != (registry.direction == "minimize"):
+        faults.append(
+            f"registry.direction must be minimize for {', '.join(errors)}, and maximize for the others. "
+            f"Received: registry.metric={metric} registry.direction={registry.direction}"
+        )
+    for key in ("champion", "subgroups"):
+        if str(registry[key].metric).rsplit("/", 1)[-1] in errors:
+            faults.append(
+                f"registry.{key}.metric must be one of which more is better, such as auc. "
+                f"Received: registry.{key}.metric={registry[key].metric}"
+            )
     for kind in ("floors", "ceilings"):
-        for name, bound in (config.registry.get(kind) or {}).items():
+        bounds = registry[kind] if isinstance(registry[kind], DictConfig) else {}  # the schema says so then
+        for name, bound in bounds.items():
             if bound is not None and not _numbers(bound):
                 faults.append(f"registry.{kind} are numbers, or null. Received: registry.{kind}={{{name}: {bound}}}")
     return faults

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["DECODER", "UnreadableImage", "decode", "open_rgb", "resized"]
+__all__ = ["DECODER", "FORMATS", "UnreadableImage", "decode", "open_rgb", "resized"]
 
 # Part of every cache key: raise it when the same file would give other pixels.
 DECODER = "decode-1"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from melanoma.config.schema import OperatingPointConfig
 from melanoma.evaluation.curves import curve
@@ -101,7 +102,11 @@ def applied_intervals(
     confidence: float,
     seed: int,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of `sensitivity` and `specificity` at a threshold; see `bootstrap_intervals`."""
+    """Intervals of `sensitivity` and `specificity` at a threshold.
+
+    The wider, at each end, of the bootstrap's (see `bootstrap_intervals`) and Wilson's (1927): where all are right the
+    bootstrap has no width, however few they are.
+    """
     asked = _asked(point, targets, probabilities, classes, views)
     if asked is None or resamples < 1:
         return {}
@@ -115,7 +120,9 @@ def applied_intervals(
             with np.errstate(invalid="ignore"):  # a resample may hold none of them
                 shares = (weights @ (right & those)) / (weights @ those)
             low, high = np.nanquantile(shares, tails)
-            found[name] = (float(low), float(high))
+            hits = binomtest(int((right & those).sum()), int(those.sum()))
+            wilson = hits.proportion_ci(confidence, method="wilson")
+            found[name] = (min(float(low), wilson.low), max(float(high), wilson.high))
     return found
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import h5py
 import keras
 
-__all__ = ["CHECKSUMS", "UnsafeModel", "changed_file", "load_keras_file", "sha256_of"]
+__all__ = ["CHECKSUMS", "UnsafeModel", "changed_file", "load_keras_file", "sha256_of", "stripped"]
 
 CHECKSUMS = "checksums.json"
+_NOTE = "registered_model_meta"  # which MLflow leaves beside a model that it takes from the registry
 
 _CARRY_CODE = ("Lambda", "TFSMLayer")
 _MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
@@ -55,7 +56,7 @@ def sha256_of(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
-        if "__pycache__" not in path.parts and path.name != "registered_model_meta"
+        if "__pycache__" not in path.parts and path != folder / _NOTE
     }
 
 
@@ -74,6 +75,14 @@ def changed_file(folder: Path, known: dict[str, str]) -> str | None:
     strange = [name for name in found if name not in known and name.split("/")[0] in folders]
     strange = [name for name in strange if not name.endswith(f"/{CHECKSUMS}")]
     return f"{strange[0]}, of SHA-256 {found[strange[0]]}, was not written" if strange else None
+
+
+def stripped(folder: Path, known: dict[str, str]) -> None:
+    """Take out of a copy of a package all that was not written into it: compiled code, links, other files."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        listed = path.relative_to(folder).as_posix() in known
+        if path.is_symlink() or (path.is_file() and not listed and path != folder / _NOTE):
+            path.unlink()
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:

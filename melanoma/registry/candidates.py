@@ -10,11 +10,12 @@ import numpy as np
 from melanoma.config.command_schema import RegistryConfig
 from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import stored_text
+from melanoma.registry.versions import ROLLED_BACK, STATE
 from melanoma.tracking.run import by_own_names
 
 __all__ = ["OTHER_IMAGES", "Candidate", "candidate_of", "find_candidates", "ranked", "task_of"]
 
-OTHER_IMAGES = "tested on other images"
+OTHER_IMAGES = "validated or tested on other images"
 
 
 @dataclass(frozen=True)
@@ -26,22 +27,26 @@ class Candidate:
         name: of the run.
         task: as in `melanoma.task`.
         test_set: digest of its test images.
+        validation_set: digest of its validation images.
         value: of the metric that ranks; NaN without.
         text: the same with its interval.
         excluded: why it is no candidate; None for a candidate.
         tags: of the run.
         metrics: of the run.
+        params: of the run.
     """
 
     run_id: str
     name: str
     task: str
     test_set: str | None
+    validation_set: str | None
     value: float
     text: str
     excluded: str | None
     tags: dict[str, str]
     metrics: dict[str, float]
+    params: dict[str, str]
 
 
 def find_candidates(experiment: str, metric: str) -> list[Candidate]:
@@ -73,8 +78,11 @@ def candidate_of(run_id: str, metric: str) -> Candidate:
 
     Raises:
         MlflowException: there is no such run.
+        ModelError: it was deleted.
     """
     run = mlflow.get_run(run_id)
+    if run.info.lifecycle_stage != "active":
+        raise ModelError(f"The run was deleted; restore it first (mlflow runs restore). Received: run={run_id}")
     named = f"source_run_id = '{run_id}' AND name = 'model'"
     models = mlflow.search_logged_models([run.info.experiment_id], named, output_format="list")
     return _candidate(run, metric, bool(models))
@@ -104,15 +112,25 @@ def ranked(candidates: list[Candidate], settings: RegistryConfig, task: str, tes
         settings: the metric that ranks.
         task: as in `melanoma.task`.
         test_set: digest of the test images that all must have been tested on, those of the champion; without one, or
-            where no candidate was tested on them, those that most candidates have in common are taken, then the most.
+            where no candidate was tested on them, those that most candidates share.
+
+    Raises:
+        ModelError: as many candidates share one set of images as another.
     """
     own = [one for one in candidates if one.task == task]
     fit = [one for one in own if one.excluded is None]
-    shared = Counter(one.test_set for one in fit)
-    sizes = {one.test_set: one.metrics.get("data/images/test", 0) for one in fit}
-    wanted = test_set if test_set in shared else max(shared, key=lambda one: (shared[one], sizes[one]), default=None)
-    other = [one for one in fit if one.test_set != wanted]
-    fit = [one for one in fit if one.test_set == wanted]
+    # A metric of other validation images ranks nothing.
+    sets = [(one.test_set, one.validation_set) for one in fit]
+    of_champion = [both for both in sets if both[0] == test_set]
+    shared = Counter(of_champion or sets).most_common(2)
+    if len(shared) == 2 and shared[0][1] == shared[1][1]:
+        raise ModelError(
+            "The runs were validated or tested on different images, and as many on one set as on another, so that they "
+            f"cannot be ranked; name one with run=RUN_ID. Received: {', '.join(one.run_id for one in fit[:5])}"
+        )
+    wanted = shared[0][0] if shared else None
+    other = [one for one, both in zip(fit, sets, strict=True) if both != wanted]
+    fit = [one for one, both in zip(fit, sets, strict=True) if both == wanted]
     sign = -1 if settings.direction == "maximize" else 1
     best = sorted(fit, key=lambda one: sign * one.value)
     excluded = [replace(one, excluded=OTHER_IMAGES) for one in other]
@@ -123,13 +141,7 @@ def _candidate(run: Any, metric: str, has_model: bool) -> Candidate:
     tags, metrics = dict(run.data.tags), dict(run.data.metrics)
     own = by_own_names(metrics, [metric])
     value = own.get(metric, np.nan)
-    inputs = run.inputs.dataset_inputs if run.inputs else []
-    tested = [
-        one.dataset.digest
-        for one in inputs
-        if any(tag.key == "mlflow.data.context" and tag.value == "test" for tag in one.tags)
-    ]
-    test_set = tested[0] if len(tested) == 1 else None
+    test_set, validation_set = _digest(run, "test"), _digest(run, "validation")
     reasons = {
         f"ended {run.info.status}": run.info.status != "FINISHED",
         "evaluates the model of another run": "melanoma.evaluated_model" in tags,
@@ -137,6 +149,7 @@ def _candidate(run: Any, metric: str, has_model: bool) -> Candidate:
         f"protocol {tags.get('melanoma.protocol', 'unknown')}": tags.get("melanoma.protocol") != "clean",
         f"known leaks: {tags.get('melanoma.known_leaks')}": "melanoma.known_leaks" in tags,
         "its test images are not known": test_set is None,
+        "it was rolled back; run=RUN_ID promotes it all the same": tags.get(STATE) == ROLLED_BACK,
         f"{metric} was not measured": not np.isfinite(value),
     }
     return Candidate(
@@ -144,9 +157,21 @@ def _candidate(run: Any, metric: str, has_model: bool) -> Candidate:
         run.info.run_name,
         tags.get("melanoma.task", ""),
         test_set,
+        validation_set,
         float(value),
         stored_text(own, metric),
         next((reason for reason, applies in reasons.items() if applies), None),
         tags,
         metrics,
+        dict(run.data.params),
     )
+
+
+def _digest(run: Any, part: str) -> str | None:
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    found = [
+        one.dataset.digest
+        for one in inputs
+        if any(tag.key == "mlflow.data.context" and tag.value == part for tag in one.tags)
+    ]
+    return str(found[0]) if len(found) == 1 else None

@@ -6,13 +6,13 @@ this project is not installed, and goes on working when the project has changed.
 
 import base64
 import binascii
+import io
 import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, DATA_LOSS
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..data.decode import UnreadableImage, decode, resized
+from ..data.decode import FORMATS, UnreadableImage, decode, resized
 from ..evaluation.uncertain import Abstention, PredictionSets
 from ..models.model_files import CHECKSUMS, UnsafeModel, changed_file, load_keras_file
 
@@ -32,6 +32,7 @@ __all__ = ["MAX_SERVED", "LesionClassifier"]
 
 MAX_SERVED = 256  # images of one request
 _BATCH = 64
+_AT_ONCE = 4  # of the largest images that are allowed
 _EXPECTED = "expected a JPEG or PNG as base64{elsewhere}, or pixels of shape (height, width, 3) from 0 to 255"
 
 
@@ -62,8 +63,7 @@ class LesionClassifier:
         signature = [tf.TensorSpec((None, size, size, 3), tf.uint8)]
         self._graph = tf.function(lambda pixels: model(pixels, training=False), input_signature=signature)
         self._graph(np.zeros((1, size, size, 3), np.uint8))
-        self._threads = ThreadPoolExecutor(os.cpu_count())
-        self._lock = Lock()  # the memory of one request at a time
+        self._threads = ThreadPoolExecutor(os.cpu_count())  # as many images are decoded at once, whoever asks
 
     @classmethod
     def from_folder(cls, data: Path) -> "LesionClassifier":
@@ -103,8 +103,9 @@ class LesionClassifier:
             MlflowException: BAD_REQUEST, with one sentence, where an image cannot be used.
         """
         images = _images(data)
-        with self._lock:
-            return self.decided(np.concatenate([self.probabilities(pixels) for pixels in self.decoded(images)]))
+        if _is_served():
+            self._refuse_too_many_pixels(images)
+        return self.decided(np.concatenate([self.probabilities(pixels) for pixels in self.decoded(images)]))
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Probabilities of shape (n, classes) for pixels of shape (n, image_size, image_size, 3), 0 to 255."""
@@ -158,13 +159,34 @@ class LesionClassifier:
             yield self._usable(0, images[0])[None]
             return
         coming: list[Future] = []
-        for start in range(0, len(images), _BATCH):
-            numbers = range(start, min(start + _BATCH, len(images)))
-            part = [self._threads.submit(self._usable, i, images[i]) for i in numbers]
-            if coming:
-                yield np.stack([future.result() for future in coming])
-            coming = part
-        yield np.stack([future.result() for future in coming])
+        part: list[Future] = []
+        try:
+            for start in range(0, len(images), _BATCH):
+                numbers = range(start, min(start + _BATCH, len(images)))
+                part = [self._threads.submit(self._usable, i, images[i]) for i in numbers]
+                if coming:
+                    yield np.stack([future.result() for future in coming])
+                coming = part
+            yield np.stack([future.result() for future in coming])
+        finally:
+            for future in (*coming, *part):
+                future.cancel()
+
+    def _refuse_too_many_pixels(self, images: list[Any]) -> None:
+        """Files of a few bytes may hold more pixels than can be decoded while others wait."""
+        total = 0
+        for image in images:
+            with suppress(UnreadableImage, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                content = _content(image)
+                if isinstance(content, bytes):
+                    width, height = Image.open(io.BytesIO(content), formats=FORMATS).size
+                    total += width * height
+        if total > _AT_ONCE * self._max_pixels:
+            raise MlflowException(
+                f"The images of a request may have {_AT_ONCE * self._max_pixels / 1e6:.0f} megapixels together; send "
+                f"fewer at once. Received: {total / 1e6:.0f} megapixels",
+                BAD_REQUEST,
+            )
 
     def _usable(self, i: int, image: Any) -> NDArray[np.uint8]:
         try:
@@ -220,8 +242,8 @@ def _content(image: Any) -> bytes | Path | NDArray:
 
 def _from_text(image: str | Path) -> bytes | Path:
     if not _is_served():  # else whoever may ask for a prediction could try which files there are
-        path = Path(image).expanduser()
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RuntimeError):
+            path = Path(image).expanduser()
             if path.is_file():
                 return path
     if isinstance(image, str):

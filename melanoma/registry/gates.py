@@ -10,7 +10,7 @@ from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.paired import Comparison
 from melanoma.tracking.run import by_own_names
 
-__all__ = ["Gate", "champion_gate", "limit_gates", "protocol_gate", "subgroup_gate"]
+__all__ = ["Gate", "champion_gate", "interval_gate", "limit_gates", "protocol_gate", "subgroup_gate"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,20 @@ def protocol_gate(tags: Mapping[str, str]) -> Gate:
     protocol, leaks = tags.get("melanoma.protocol", "unknown"), tags.get("melanoma.known_leaks")
     text = protocol + (f"; test images that training has seen: {leaks}" if leaks else "")
     return Gate("protocol", protocol == "clean" and not leaks, f"{text}; wanted clean")
+
+
+def interval_gate(params: Mapping[str, str]) -> Gate:
+    """The run's intervals are wide enough to hold a limit: it has chosen them itself.
+
+    Args:
+        params: of the run.
+    """
+    least = {"evaluation.confidence": 0.95, "evaluation.bootstrap": 200}
+    found = {name: float(params.get(name, 0)) for name in (*least, "evaluation.subgroup_minimum")}
+    passed = all(found[name] >= bound for name, bound in least.items()) and found["evaluation.subgroup_minimum"] <= 30
+    text = f"{found['evaluation.confidence']:.1%} of {found['evaluation.bootstrap']:.0f} resamples, subgroups from "
+    text += f"{found['evaluation.subgroup_minimum']:.0f} images on; wanted at least 95% of 200, from 30 or fewer on"
+    return Gate("intervals", passed, text)
 
 
 def limit_gates(
@@ -64,7 +78,8 @@ def _limit(metrics: Mapping[str, float], name: str, bound: float, end: str) -> G
             own[name],
             wanted.replace("lower end of its interval ", "").replace("upper end of its interval ", ""),
         )
-    passed = held >= bound if end == "low" else held <= bound
+    # An interval that does not hold its own value is none.
+    passed = min(held, own[name]) >= bound if end == "low" else max(held, own[name]) <= bound
     return Gate(name, bool(passed), f"{stored_text(own, name)}; wanted: {wanted}")
 
 

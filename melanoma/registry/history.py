@@ -10,6 +10,7 @@ from rich.table import Table
 
 from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import stored_text
+from melanoma.models.model_files import UnsafeModel
 from melanoma.registry.versions import (
     CHAMPION,
     PREVIOUS,
@@ -26,6 +27,7 @@ from melanoma.registry.versions import (
     write_down,
 )
 from melanoma.terminal import out
+from melanoma.tracking.models import checked_folder
 from melanoma.tracking.run import by_own_names
 
 __all__ = ["rollback", "show_registry"]
@@ -39,7 +41,7 @@ def rollback(task: str | None, uri: str) -> ModelVersion:
     """Swap the aliases `champion` and `previous`; returns the version that is the champion now.
 
     Raises:
-        ModelError: there is no previous champion.
+        ModelError: there is no previous champion, or it cannot be loaded.
     """
     name = only_model(task)
     with alone(uri, name):
@@ -49,6 +51,13 @@ def rollback(task: str | None, uri: str) -> ModelVersion:
         if champion is None or before is None:
             have = "no champion" if champion is None else f"version {champion.version} and none before"
             raise ModelError(f"There is no champion to go back to. Received: {name} with {have}")
+        try:
+            checked_folder(f"models:/{name}/{before.version}")
+        except (UnsafeModel, MlflowException, OSError) as error:
+            raise ModelError(
+                f"The champion before cannot be used any more ({str(error).splitlines()[0]}), and nothing was changed. "
+                f"Received: {name}, version {before.version}"
+            ) from error
         decision = new_decision("rollback", before, champion, before.run_id, [])
         write_down(name, decision)
         carry_out(name, decision)

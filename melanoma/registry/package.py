@@ -3,11 +3,13 @@
 import base64
 import io
 import json
+import logging
 import shutil
 import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -23,12 +25,15 @@ from PIL import Image
 import melanoma
 from melanoma.data.cache import content_key
 from melanoma.errors import ModelError
-from melanoma.models.model_files import CHECKSUMS, sha256_of
+from melanoma.models.model_files import CHECKSUMS, UnsafeModel, sha256_of
 from melanoma.registry.classifier import LesionClassifier
-from melanoma.tracking.models import PACKAGE, SavedModel, load_saved_model
+from melanoma.tracking.models import FILES_TAG, PACKAGE, SavedModel, checked_folder, load_saved_model
 from melanoma.tracking.predictions import config_of
+from melanoma.tracking.store import downloaded
 
 __all__ = ["Package", "load_classifier", "load_package", "save_package", "write_package"]
+
+log = logging.getLogger("melanoma")
 
 _CODE = ("registry/classifier.py", "data/decode.py", "evaluation/uncertain.py", "models/model_files.py")
 _NEEDS = ("tensorflow", "keras", "mlflow", "numpy", "pandas", "pillow", "h5py", "pyyaml")
@@ -63,25 +68,39 @@ def save_package(run_id: str) -> Package:
     """
     client, run = mlflow.MlflowClient(), mlflow.get_run(run_id)
     saved = load_saved_model(run_id)
-    digest = sha256_of(saved.file.parent)[saved.file.name]
     known = client.search_logged_models(
         [run.info.experiment_id], filter_string=f"source_run_id = '{run_id}' AND name = '{PACKAGE}'"
     )
     for one in known:
-        if one.status == LoggedModelStatus.READY and one.tags.get("melanoma.model.sha256") == digest:
-            return Package(one.model_uri, one.model_id, _files_of(one.model_uri))
+        files = json.loads(one.tags.get(FILES_TAG, "{}"))
+        if one.status == LoggedModelStatus.READY and files:
+            try:
+                checked_folder(one.model_uri)
+            except UnsafeModel as error:
+                log.warning("A package of this run is passed over: %s", error)
+            else:
+                return Package(one.model_uri, one.model_id, files)
     mlflow.set_experiment(experiment_id=run.info.experiment_id)
     with tempfile.TemporaryDirectory(prefix="melanoma-package-") as folder:
-        arguments = _parts(Path(folder), run_id, saved)
+        written: dict[str, str] = {}
+
+        def save_model(path: str, **arguments: Any) -> None:
+            mlflow.pyfunc.save_model(path, **arguments)
+            written.update(sha256_of(Path(path)))
+
         info = Model.log(
             artifact_path=None,
             name=PACKAGE,
-            flavor=mlflow.pyfunc,
+            flavor=SimpleNamespace(save_model=save_model),
             run_id=run_id,
-            tags={"melanoma.model.sha256": digest},
-            **arguments,
+            **_parts(Path(folder), run_id, saved),
         )
-    return Package(info.model_uri, str(info.model_id), _files_of(info.model_uri))
+    stored = sha256_of(downloaded(info.model_uri))
+    written["MLmodel"] = stored["MLmodel"]  # MLflow goes on writing it
+    if stored != written:
+        raise ModelError(f"The store does not hold what was written into it. Received: {info.model_uri}")
+    client.set_logged_model_tags(str(info.model_id), {FILES_TAG: json.dumps(written)})
+    return Package(info.model_uri, str(info.model_id), written)
 
 
 def load_package(folder: Path) -> LesionClassifier:
@@ -196,8 +215,3 @@ def _outputs(answer: pd.DataFrame) -> Schema:
             for name in answer
         ]
     )
-
-
-def _files_of(address: str) -> dict[str, str]:
-    """As they are in the store."""
-    return sha256_of(Path(mlflow.artifacts.download_artifacts(address)))

@@ -18,11 +18,12 @@ from melanoma.config.command_schema import PromoteConfig, RegistryConfig
 from melanoma.errors import DataError, ModelError, PromotionRefused
 from melanoma.evaluation.paired import compare_tables, matched_predictions
 from melanoma.registry.candidates import OTHER_IMAGES, Candidate, candidate_of, find_candidates, ranked, task_of
-from melanoma.registry.gates import Gate, champion_gate, limit_gates, protocol_gate, subgroup_gate
+from melanoma.registry.gates import Gate, champion_gate, interval_gate, limit_gates, protocol_gate, subgroup_gate
 from melanoma.registry.package import save_package, write_package
 from melanoma.registry.smoke import smoke_gate
 from melanoma.registry.versions import (
     CHAMPION,
+    PROMOTED,
     STATE,
     Decision,
     alias_of,
@@ -147,7 +148,9 @@ def _best(listed: list[Candidate], settings: RegistryConfig, task: str, champion
     if len(order) > _SHOWN:
         out().print(f"... and {len(order) - _SHOWN} more")
     if any(one.excluded == OTHER_IMAGES for one in order):
-        out().print("Runs that were tested on other images cannot be ranked with these; name one with run=RUN_ID.")
+        out().print(
+            "Runs that were validated or tested on other images cannot be ranked with these; name one with run=RUN_ID."
+        )
     if order[0].excluded is not None:
         raise PromotionRefused(
             "No run can be promoted: each must be finished, with a clean protocol, a model and a test set. "
@@ -158,8 +161,10 @@ def _best(listed: list[Candidate], settings: RegistryConfig, task: str, champion
 
 def _evidence(chosen: Candidate, champion: ModelVersion | None, settings: RegistryConfig) -> list[Gate]:
     """All gates but that of serving."""
-    gates = [protocol_gate(chosen.tags)]
-    if chosen.excluded is not None and not chosen.excluded.startswith(("protocol ", "known leaks")):
+    gates = [protocol_gate(chosen.tags), interval_gate(chosen.params)]
+    if chosen.excluded is not None and not chosen.excluded.startswith(
+        ("protocol ", "known leaks", "it was rolled back")
+    ):
         gates.append(Gate("candidate", False, chosen.excluded))
     gates += limit_gates(chosen.metrics, settings.floors, settings.ceilings)
     found = [subgroup_gate(_subgroups(chosen.run_id), settings.subgroups)]
@@ -234,7 +239,7 @@ def _record(
 ) -> None:
     """The decision on the run, and on the version where there is one: tags, `promotion.json` and the description."""
     client = mlflow.MlflowClient()
-    state = {"promote": "promoted", "refuse": "refused"}[decision.action]
+    state = {"promote": PROMOTED, "refuse": "refused"}[decision.action]
     content = {**asdict(decision), "decision": state, "gates": [asdict(gate) for gate in gates]}
     for internal in ("state", "owner", "key", "failed"):
         del content[internal]

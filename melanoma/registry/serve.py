@@ -18,7 +18,9 @@ __all__ = ["Guard", "serve"]
 
 log = logging.getLogger("melanoma")
 
+_OPEN = ("/ping", "/health", "/version")
 _MAX_BYTES = 64 * 1024**2
+_MAX_COMMAS = 1_000_000  # numbers of pixels that were sent as such take fifty times their size
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _EXAMPLE = '{"inputs": {"image": ["<base64 of a JPEG or PNG>"]}}'
 
@@ -66,8 +68,12 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http" or scope["path"].rstrip("/") != "/invocations" or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["path"] in _OPEN:
             await self.app(scope, receive, send)
+            return
+        if scope["path"] != "/invocations" or scope["method"] != "POST":
+            status = 405 if scope["path"] == "/invocations" else 404
+            await _refusal(status, "Predictions are asked for by POST to /invocations.")(scope, receive, send)
             return
         try:
             body = await _body(scope, receive)
@@ -131,6 +137,8 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
 
 def _checked(body: bytes) -> bytes:
     """The request in the one form that the model is asked in."""
+    if body.count(b",") > _MAX_COMMAS:
+        raise BadRequest(413, "There are too many numbers; send images as base64 of a JPEG or PNG, not as pixels.")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -1,5 +1,6 @@
 """What the commands share that answer requests: which model, and a server on loopback."""
 
+import ipaddress
 import logging
 import socket
 import tempfile
@@ -23,7 +24,7 @@ __all__ = ["listening", "package_folder", "run_server"]
 
 log = logging.getLogger("melanoma")
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_AT_ONCE = 32  # connections; more are answered with 503
 
 
 @contextmanager
@@ -67,20 +68,30 @@ def listening(host: str, port: int) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
+        bound.listen(128)  # another process could else bind it too
     except (OSError, OverflowError) as error:
         bound.close()
         raise ConfigError(
             [f"The address cannot be used ({error}); give another port, or port=0. Received: host={host} port={port}"]
         ) from error
-    if host not in _LOOPBACK:
+    if not _is_loopback(host):
         log.warning("Whoever can reach this machine can ask the model: there is no password, and no encryption")
     return bound
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def run_server(app: Any, bound: socket.socket, host: str) -> None:
     """Answer requests until the process is stopped."""
-    if host in _LOOPBACK:
+    if _is_loopback(host):
         # A page from elsewhere could else have its own name resolve to this machine, and read the answers.
-        app = TrustedHostMiddleware(app, allowed_hosts=[*_LOOPBACK, "[::1]", "testserver"])
-    settings = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+        app = TrustedHostMiddleware(app, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host])
+    settings = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, limit_concurrency=_AT_ONCE
+    )
     uvicorn.Server(settings).run(sockets=[bound])

@@ -22,7 +22,7 @@ def smoke_gate(address: str, run_id: str, uri: str) -> Gate:
         run_id: whose model is in it.
         uri: of the MLflow store.
     """
-    command = [sys.executable, "-m", "melanoma.registry.smoke", address, run_id]
+    command = [sys.executable, "-P", "-m", "melanoma.registry.smoke", address, run_id]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("MLFLOW_RUN_ID", None)
     try:

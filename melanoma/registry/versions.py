@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import mlflow
 import psutil
@@ -34,6 +35,8 @@ from melanoma.tracking.store import sqlite_path, without_password
 __all__ = [
     "CHAMPION",
     "PREVIOUS",
+    "PROMOTED",
+    "ROLLED_BACK",
     "STATE",
     "Decision",
     "alias_of",
@@ -52,7 +55,8 @@ __all__ = [
 log = logging.getLogger("melanoma")
 
 CHAMPION, PREVIOUS = "champion", "previous"
-STATE = "melanoma.promotion"  # of a version: pending, promoted, refused
+PROMOTED, ROLLED_BACK = "promoted", "rolled back"
+STATE = "melanoma.promotion"  # of a version: pending, promoted, rolled back, refused
 _OWNER = "melanoma.promotion.owner"
 _DECISION = "melanoma.decision."
 _ABANDONED = 3600  # seconds after which a decision of another machine is taken for dead
@@ -121,7 +125,8 @@ def alone(uri: str, name: str) -> Iterator[None]:
 
 def model_name(task: str) -> str:
     """The name of a task's registered model."""
-    return "melanoma-" + re.sub(r"[/:]", "_", task)
+    plain = re.sub(r"[^\w.-]", "_", task, flags=re.ASCII)
+    return f"melanoma-{plain}" if plain == task else f"melanoma-{plain}-{content_key(task)[:6]}"
 
 
 def registered_models() -> list[str]:
@@ -215,20 +220,26 @@ def decisions(name: str) -> list[Decision]:
 def repair(name: str) -> list[str]:
     """Finish or give up what a process has begun that is no more; returns what was done, in sentences."""
     client, done = mlflow.MlflowClient(), []
-    for decision in decisions(name):
-        if decision.state != "begun" or _lives(decision.owner, datetime.fromisoformat(decision.when).timestamp()):
+    trail = decisions(name)
+    for decision in trail:
+        if decision.state != "begun":
             continue
+        lives = _lives(decision.owner, datetime.fromisoformat(decision.when).timestamp())
         champion = alias_of(name, CHAMPION)
         if champion is not None and int(champion.version) == decision.version:
-            _finish(name, decision)
-            done.append(f"Finished the {decision.action} of version {decision.version}, which was interrupted.")
-        else:
+            _finish(name, decision)  # it stands, whoever was to finish it
+            if not lives:
+                done.append(f"Finished the {decision.action} of version {decision.version}, which was interrupted.")
+        elif not lives:
             if decision.action == "promote":
                 client.set_tag(decision.run_id, STATE, "interrupted")
             write_down(name, replace(decision, state="abandoned"))
             done.append(f"Gave up the {decision.action} of version {decision.version}, which was interrupted.")
+    were = {decision.version for decision in trail if decision.state == "done"}
     for version in _pending(name):
-        if not _lives(version.tags.get(_OWNER, ""), version.creation_timestamp / 1000):
+        if int(version.version) not in were and not _lives(
+            version.tags.get(_OWNER, ""), version.creation_timestamp / 1000
+        ):
             client.delete_model_version(name, version.version)
             done.append(f"Took away version {version.version}: its promotion was interrupted before it was decided.")
     return done
@@ -238,7 +249,12 @@ def _finish(name: str, decision: Decision) -> None:
     client = mlflow.MlflowClient()
     if decision.replaces is not None:
         client.set_registered_model_alias(name, PREVIOUS, str(decision.replaces))
-    client.set_model_version_tag(name, str(decision.version), STATE, "promoted")
+    client.set_model_version_tag(name, str(decision.version), STATE, PROMOTED)
+    client.set_tag(decision.run_id, STATE, PROMOTED)
+    if decision.action == "rollback":
+        left = client.get_model_version(name, str(decision.replaces))
+        client.set_model_version_tag(name, left.version, STATE, ROLLED_BACK)
+        client.set_tag(left.run_id, STATE, ROLLED_BACK)
     write_down(name, replace(decision, state="done"))
 
 
@@ -248,13 +264,21 @@ def _pending(name: str) -> list[ModelVersion]:
 
 
 def _owner() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+    return f"{_machine()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def _machine() -> str:
+    """The host, and where that is known the space of process numbers: containers may share a host's name."""
+    try:
+        return f"{socket.gethostname()}/{Path('/proc/self/ns/pid').readlink()}".replace(":", "")
+    except OSError:
+        return socket.gethostname()
 
 
 def _lives(owner: str, begun: float) -> bool:
     """Whether a process may still go on; one of another machine is given an hour."""
     host, _, process = owner.partition(":")
-    if host == socket.gethostname():
+    if host == _machine():
         number, _, started = process.partition(":")
         try:
             return f"{psutil.Process(int(number)).create_time():.0f}" == started

@@ -152,8 +152,12 @@ def log_ancestor(run: Run, ancestor: SavedModel, address: str, dataset: Dataset,
         protocol = _with(protocol, "pretraining_unknown")
         run.set_tags({"melanoma.protocol": protocol})
         return protocol
-    seen = images_seen_by(ancestor.run_id)
-    shared = int(dataset.part("test").sha256.isin(seen).sum())
+    seen, unknown = _seen_by_line(ancestor.run_id)
+    table, test = dataset.table, dataset.part("test")
+    related = test.sha256.isin(seen)
+    if "group" in table:  # another image of the same lesion gives a test image away too
+        related |= test["group"].isin(table["group"][table.sha256.isin(seen)])
+    shared = int(related.sum())
     run.set_tags({"melanoma.weights_run": ancestor.run_id})
     with suppress(MlflowException):  # it may be of another store
         client.set_tag(ancestor.run_id, link, name)
@@ -161,8 +165,24 @@ def log_ancestor(run: Run, ancestor: SavedModel, address: str, dataset: Dataset,
     if shared:
         log.warning("the model that this run starts from was trained or tuned on %d of its test images", shared)
         protocol = _with(protocol, "pretrained_on_test")
-        run.set_tags({"melanoma.protocol": protocol})
+    if unknown:
+        protocol = _with(protocol, "pretraining_unknown")
+    run.set_tags({"melanoma.protocol": protocol})
     return protocol
+
+
+def _seen_by_line(run_id: str) -> tuple[set[str], bool]:
+    """Images that a model, and those that it began from, were trained or tuned on; and whether some are not known."""
+    seen: set[str] = set()
+    line: set[str] = set()
+    while run_id not in line:
+        line.add(run_id)
+        seen |= images_seen_by(run_id)
+        tags = mlflow.get_run(run_id).data.tags
+        if "pretraining_unknown" in tags.get("melanoma.protocol", ""):
+            return seen, True
+        run_id = tags.get("melanoma.weights_run", run_id)
+    return seen, False
 
 
 def log_fit(run: Run, fitted: Fitted, profile: Path) -> None:

@@ -20,10 +20,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
+from yaml import YAMLError
 
 from melanoma.errors import ModelError
 from melanoma.evaluation.decisions import Decisions, stored_decisions
-from melanoma.models.model_files import UnsafeModel, changed_file, load_keras_file, sha256_of
+from melanoma.models.model_files import UnsafeModel, changed_file, load_keras_file, sha256_of, stripped
+from melanoma.tracking.store import downloaded
 
 log = logging.getLogger("melanoma")
 
@@ -124,44 +126,64 @@ def model_address(model: str) -> str:
 
 
 def registered_version(address: str) -> ModelVersion | None:
-    """The version behind `models:/NAME@ALIAS` or `models:/NAME/VERSION`; None for other addresses.
+    """The version behind `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `models:/NAME/latest`; None for others.
 
     Raises:
         MlflowException: there is no such version.
     """
-    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", address)
+    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/([^/@]+))", address)
     if found is None:
         return None
     name, alias, version = found.groups()
     client = mlflow.MlflowClient()
-    return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
+    if version == "latest":
+        versions = client.search_model_versions(f"name = '{name}'")
+        version = max((int(one.version) for one in versions), default=0)
+    return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, str(version))
 
 
 def checked_folder(address: str) -> Path:
-    """The files of a saved model, as they were when it was trained or promoted.
+    """A copy of the files of a saved model, as they were when it was trained or packaged, and nothing else.
+
+    What is known of them is in the store's database: on the registered version, on a package, on the run.
 
     Raises:
         UnsafeModel: a file was changed since.
         MlflowException, OSError: there is no such model.
     """
     version = registered_version(address)
-    folder = Path(mlflow.artifacts.download_artifacts(address))
-    if version is not None:
-        known = json.loads(version.tags.get(FILES_TAG, "{}"))
+    folder = downloaded(address)
+    try:
+        info = Model.load(folder)
+    except (AttributeError, TypeError, YAMLError) as error:
+        raise UnsafeModel("its MLmodel cannot be read") from error
+    known = _known_files(version, info)
+    if known:
+        # A link or compiled code beside the files would be used though it has no hash.
+        stripped(folder, known)
         wrong = changed_file(folder, known)
         if wrong is not None:
-            raise UnsafeModel(f"it was changed after it was promoted: {wrong}")
-        if not known:
-            log.warning("%s was not registered by `melanoma promote`: its files cannot be checked", address)
-    file, run_id = _keras_file(folder), Model.load(folder).run_id
-    expected = None
-    if run_id is not None:
+            raise UnsafeModel(f"it was changed after it was packaged: {wrong}")
+    elif (info.metadata or {}).get("packaged") and info.model_id is not None:
+        raise UnsafeModel("the store does not know what was packaged")
+    elif version is not None:
+        log.warning("%s was not registered by `melanoma promote`: its files cannot be checked", address)
+    file, expected = _keras_file(folder), None
+    if info.run_id is not None:
         with suppress(MlflowException):  # the model may come from another store
-            expected = mlflow.get_run(run_id).data.tags.get(_MODEL_TAG)
+            expected = mlflow.get_run(info.run_id).data.tags.get(_MODEL_TAG)
     found = sha256_of(file.parent).get(file.name)
     if expected not in (None, found):
         raise UnsafeModel(f"it was changed after it was trained: {file.name} has SHA-256 {found}, not {expected}")
     return folder
+
+
+def _known_files(version: ModelVersion | None, info: Model) -> dict[str, str]:
+    if version is not None and FILES_TAG in version.tags:
+        return dict(json.loads(version.tags[FILES_TAG]))
+    if info.model_id is None or not (info.metadata or {}).get("packaged"):
+        return {}
+    return dict(json.loads(mlflow.get_logged_model(info.model_id).tags.get(FILES_TAG, "{}")))
 
 
 def load_saved_model(model: str) -> SavedModel:
@@ -229,7 +251,7 @@ def split_of(run_id: str) -> pd.DataFrame:
         ModelError: the run has none.
     """
     try:
-        path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/data/split.csv")
+        path = downloaded(f"runs:/{run_id}/data/split.csv")
     except (MlflowException, OSError) as error:
         raise ModelError(
             "The run that trained the model has no data/split.csv, so images it has seen cannot be left out; give "

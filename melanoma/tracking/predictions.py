@@ -3,7 +3,6 @@
 import base64
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -14,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from melanoma.data.dataset import Dataset
 from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import Evaluation, evaluate
+from melanoma.tracking.store import downloaded
 
 __all__ = ["ComparedRun", "config_of", "figure_of", "find_runs", "load_run", "stored_evaluation"]
 
@@ -71,7 +71,7 @@ def load_run(run_id: str, part: str) -> ComparedRun:
     """
     try:
         run = mlflow.get_run(run_id)
-        file = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/evaluation/predictions.csv")
+        file = downloaded(f"runs:/{run_id}/evaluation/predictions.csv")
         # A class may be called 0, NA or None.
         texts = dict.fromkeys(("path", "part", "label", "sha256", "group", "predicted"), str)
         table = pd.read_csv(file, keep_default_na=False, dtype=texts)
@@ -114,7 +114,7 @@ def stored_evaluation(run_id: str, part: str, dataset: Dataset, views: dict[str,
 def figure_of(run_id: str, name: str) -> str:
     """A run's figure as a data address; empty where it has none."""
     try:
-        path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/figures/{name}.png")
+        path = downloaded(f"runs:/{run_id}/figures/{name}.png")
     except (MlflowException, OSError):
         return ""
-    return f"data:image/png;base64,{base64.b64encode(Path(path).read_bytes()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

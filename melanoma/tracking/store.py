@@ -6,14 +6,16 @@ import re
 import shlex
 import socket
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from melanoma.errors import ConfigError
+from melanoma.errors import ConfigError, ModelError
 from melanoma.paths import project_root
 
 # A bar for each small file that MLflow copies says nothing to a user.
@@ -21,7 +23,16 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 _PATIENCE = 10  # seconds
 
-__all__ = ["open_store", "prepare_experiment", "sqlite_path", "tracking_uri", "ui_command", "without_password"]
+__all__ = [
+    "downloaded",
+    "explained",
+    "open_store",
+    "prepare_experiment",
+    "sqlite_path",
+    "tracking_uri",
+    "ui_command",
+    "without_password",
+]
 
 
 def tracking_uri(configured: str | None) -> str:
@@ -60,6 +71,34 @@ def open_store(configured: str | None) -> str:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     mlflow.set_tracking_uri(uri)
     return uri
+
+
+def downloaded(address: str) -> Path:
+    """A copy of an artifact, or of a model's files, that is there until this process ends.
+
+    Raises:
+        MlflowException, OSError: there is none.
+    """
+    import mlflow
+
+    target = Path(tempfile.mkdtemp(dir=_scratch().name))
+    return Path(mlflow.artifacts.download_artifacts(address, dst_path=str(target)))
+
+
+@cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="melanoma-")
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What MLflow refuses, as one sentence."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise ModelError(f"MLflow refused it: {str(error).splitlines()[0]}") from error
 
 
 def _refuse_unreachable(uri: str) -> None:

@@ -53,7 +53,7 @@ def test_every_choice_of_every_group_makes_a_sound_training(choice: str):
     settings = typed(TrainConfig, config)
     if group != "experiment":
         assert config[group].get("name", name) in (name, None)
-    assert settings.training.epochs == (1 if name == "one_batch" else config.model.epochs)
+        assert settings.training.epochs == (1 if name == "one_batch" else config.model.epochs)
 
 
 @pytest.mark.parametrize("data", DATA)
@@ -148,6 +148,23 @@ def test_faults_of_gates_are_named():
         "registry.champion.margin must be from 0 to 1. Received: registry.champion.margin=2.0",
         "registry.floors are numbers, or null. Received: registry.floors={test/mcc: high}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("word", "fault"),
+    [
+        ("registry.metric=test/auc", "what the test set chooses, it no longer tests"),
+        ("registry.metric=validation/log_loss", "registry.direction must be minimize"),
+        ("registry.direction=minimize", "registry.direction must be minimize for log_loss"),
+        ("registry.champion.metric=log_loss", "one of which more is better"),
+        ("registry.subgroups.metric=melanoma/brier", "one of which more is better"),
+        ("registry.floors=5", "registry.floors: Cannot assign int"),
+    ],
+)
+def test_gates_that_would_prove_nothing_are_faults(word: str, fault: str):
+    config, faults = diagnose("promote", PromoteConfig, [word])
+    [found] = faults + (promote_faults(config) if config is not None else [])
+    assert fault in found
 
 
 def targets_in(node: object) -> set[str]:

@@ -21,10 +21,10 @@ from melanoma.config.launch import register_resolvers, typed
 from melanoma.config.schema import TrainConfig
 from melanoma.errors import ModelError, PromotionRefused
 from melanoma.pipeline import train
-from melanoma.registry.history import show_registry
+from melanoma.registry.history import rollback, show_registry
 from melanoma.registry.promote import promote
 from melanoma.registry.versions import CHAMPION, PREVIOUS, alias_of, decisions
-from melanoma.tracking.models import load_saved_model
+from melanoma.tracking.models import checked_folder, load_saved_model
 from tests.conftest import COMMAND, run_melanoma
 from tests.integration.conftest import SMALL, client
 
@@ -50,7 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
     def trained(name: str, *overrides: str) -> str:
         register_resolvers()
-        words = [*SMALL, f"tracking.uri={uri}", f"tracking.run_name={name}", *overrides]
+        words = [*SMALL, "evaluation.bootstrap=200", f"tracking.uri={uri}", f"tracking.run_name={name}", *overrides]
         config, faults = diagnose("train", TrainConfig, words)
         assert faults == []
         return train(config, words, folder / name).run_id
@@ -188,7 +188,7 @@ def test_a_dry_run_changes_nothing(store: Store, capsys: pytest.CaptureFixture):
 def test_a_tampered_model_is_refused_with_its_hash(store: Store):
     promoted(store, QUICK)
     address = f"models:/{NAME}@{CHAMPION}"
-    folder = Path(mlflow.artifacts.download_artifacts(address))
+    folder = Path(mlflow.artifacts.download_artifacts(address))  # the store's own, not a copy
     for name in ("data/package/model.keras", "MLmodel", "data/package/facts.json"):
         file = folder / name
         content = file.read_bytes()
@@ -201,14 +201,42 @@ def test_a_tampered_model_is_refused_with_its_hash(store: Store):
                     mlflow.pyfunc.load_model(address)
         finally:
             file.write_bytes(content)
-    planted = next((folder / "code").iterdir()) / "sitecustomize.py"
-    planted.write_text("raise SystemExit")
+    # What has no hash is not used: other files, and compiled code that Python would take instead.
+    code = next((folder / "code").iterdir())
+    compiled = code / "registry/__pycache__/classifier.cpython-311.pyc"
+    compiled.parent.mkdir(exist_ok=True)
+    for planted in (code / "sitecustomize.py", compiled, folder / "tensorflow.py"):
+        planted.write_bytes(b"raise SystemExit")
+        try:
+            copy = checked_folder(address)
+            assert copy != folder
+            assert {path.name for path in copy.rglob("*")}.isdisjoint({planted.name})
+        finally:
+            planted.unlink()
+    for other in (f"models:/{NAME}/1", f"models:/{NAME}/latest"):
+        assert load_saved_model(other).run_id == store.good
+
+
+def test_a_tampered_package_is_not_promoted_again(store: Store, caplog: pytest.LogCaptureFixture):
+    promoted(store, QUICK)
+    first = client(store.uri).get_model_version_by_alias(NAME, CHAMPION)
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}@{CHAMPION}"))
+    file = folder / "data/package/facts.json"
+    content = file.read_text()
     try:
-        with pytest.raises(ModelError, match="was not written"):
-            load_saved_model(address)
+        file.write_text(content.replace('"malignant": 0.', '"malignant": 5.'))
+        assert file.read_text() != content
+        for address in (f"models:/{NAME}/latest", first.source):
+            with pytest.raises(ModelError, match=r"facts\.json has SHA-256"):
+                load_saved_model(address)
+        promoted(store, QUICK, ANY, f"run={store.worse}")
+        again = promoted(store, QUICK, ANY, f"run={store.good}")
+        assert again is not None
+        assert again.source != first.source
+        fresh = load_saved_model(f"models:/{NAME}@{CHAMPION}")
+        assert fresh.decisions.points[0].threshold < 1
     finally:
-        planted.unlink()
-    assert load_saved_model(address).run_id == store.good
+        file.write_text(content)
 
 
 def test_a_run_whose_model_was_tampered_with_is_not_packaged(store: Store):
@@ -227,18 +255,52 @@ def test_a_run_whose_model_was_tampered_with_is_not_packaged(store: Store):
     assert alias_of(NAME, CHAMPION) is None
 
 
-def test_fine_tuning_from_the_registry_names_both(store: Store, tmp_path: Path):
-    promoted(store, QUICK)
-    words = [*SMALL, f"tracking.uri={store.uri}", "data.source.images=120", "training.epochs=1"]
-    config, faults = diagnose("train", TrainConfig, [*words, f"model.weights=models:/{NAME}@{CHAMPION}"])
+def tuned(store: Store, folder: Path, weights: str) -> mlflow.entities.Run:
+    words = [*SMALL, "evaluation.bootstrap=200", f"tracking.uri={store.uri}", "data.source.images=120"]
+    config, faults = diagnose("train", TrainConfig, [*words, "training.epochs=1", f"model.weights={weights}"])
     assert faults == []
-    result = train(config, words, tmp_path)
-    tags = client(store.uri).get_run(result.run_id).data.tags
+    return client(store.uri).get_run(train(config, words, folder).run_id)
+
+
+def test_fine_tuning_from_the_registry_names_both(store: Store, tmp_path: Path):
+    promoted(store, QUICK, f"run={store.other_split}")
+    child = tuned(store, tmp_path, f"models:/{NAME}@{CHAMPION}")
+    result, tags = child.info, child.data.tags
     assert tags["melanoma.weights_version"] == f"{NAME}/1"
-    assert tags["melanoma.weights_run"] == store.good
+    assert tags["melanoma.weights_run"] == store.other_split
     version = client(store.uri).get_model_version(NAME, "1")
     assert version.tags[f"melanoma.descendant.{result.run_id}"] == tags["mlflow.runName"]
-    assert f"melanoma.descendant.{result.run_id}" in client(store.uri).get_run(store.good).data.tags
+    assert f"melanoma.descendant.{result.run_id}" in client(store.uri).get_run(store.other_split).data.tags
+    # That one was trained on other images of the same set, and test images of this one are among them.
+    assert tags["melanoma.protocol"] == "pretrained_on_test"
+    with pytest.raises(PromotionRefused, match="protocol: pretrained_on_test"):
+        promoted(store, QUICK, ANY, f"run={result.run_id}")
+
+
+@pytest.mark.slow
+def test_one_more_step_between_hides_nothing(store: Store, tmp_path: Path):
+    child = tuned(store, tmp_path, f"runs:/{store.other_split}/model")
+    grandchild = tuned(store, tmp_path, f"runs:/{child.info.run_id}/model")
+    seen = [run.data.metrics["data/test_seen_in_pretraining"] for run in (child, grandchild)]
+    assert seen[0] == seen[1] > 0
+    assert grandchild.data.tags["melanoma.protocol"] == "pretrained_on_test"
+    file = load_saved_model(store.good).file
+    assert tuned(store, tmp_path, str(file)).data.tags["melanoma.protocol"] == "pretraining_unknown"
+
+
+def test_a_rollback_is_remembered(store: Store, capsys: pytest.CaptureFixture):
+    promoted(store, QUICK, f"run={store.worse}")
+    promoted(store, QUICK, ANY)
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/1"))
+    folder.rename(folder.with_name("gone"))
+    with pytest.raises(ModelError, match="cannot be used any more"):
+        rollback(None, store.uri)
+    folder.with_name("gone").rename(folder)
+    rollback(None, store.uri)
+    assert alias_of(NAME, CHAMPION).run_id == store.worse
+    assert promoted(store, QUICK, ANY) is None
+    assert "it was rolled back" in capsys.readouterr().out
+    assert promoted(store, QUICK, ANY, f"run={store.good}") is not None
 
 
 def test_the_commands_and_their_exit_codes(store: Store, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):

@@ -8,8 +8,10 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import mlflow
@@ -34,10 +36,17 @@ def lesion(kind: str = "JPEG", size: tuple[int, int] = (90, 70)) -> bytes:
     return file.getvalue()
 
 
-def bomb() -> bytes:
+def bomb(side: int = 12_000) -> bytes:
     file = io.BytesIO()
-    Image.new("1", (12_000, 12_000)).save(file, "PNG")
+    Image.new("1", (side, side)).save(file, "PNG")
     return file.getvalue()
+
+
+@cache
+def on_disk() -> Path:
+    file = Path(tempfile.mkdtemp()) / "lesion.png"
+    file.write_bytes(lesion("PNG"))
+    return file
 
 
 @contextmanager
@@ -141,6 +150,9 @@ def bad_bodies() -> dict[str, tuple[bytes, str | None]]:
         "truncated": (images(text(lesion()[:300])), kind),
         "bomb": (images(text(bomb())), kind),
         "path": (images("/etc/passwd"), kind),
+        "path of an image": (images(str(on_disk())), kind),
+        "many numbers": (images([[[1, 2, 3]] * 1_000] * 400), kind),
+        "many small bombs": (images(*[text(bomb(5_000))] * 12), kind),
         "number": (images(5), kind),
         "null": (images(None), kind),
         "object": (images({"a": 1}), kind),
@@ -179,6 +191,18 @@ def test_a_bad_request_is_answered_with_one_sentence(server, name: str):
     assert "\n" not in message
     assert len(message) < 600
     assert "Traceback" not in message
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/", "/invocations/"])
+def test_nothing_else_is_open(server, path: str):
+    assert ask(server[1], b"", path=path, method="GET")[0] == 404
+
+
+def test_a_port_is_taken_by_one(trained: Trained, server, tmp_path: Path):
+    words = ["serve", f"model={trained.run.info.run_id}", f"port={server[1]}", f"tracking.uri={trained.uri}"]
+    done = run_melanoma(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "give another port" in done.stderr
 
 
 def test_a_huge_request_is_refused(server):

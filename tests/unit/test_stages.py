@@ -66,6 +66,9 @@ def ready(*overrides: str) -> Dataset:
         ),
         (["split.group=none", "audit.conflicts=keep"], KNOWN, ["groups_ignored", "conflicts_kept"]),
         (["split.published_validation=test"], KNOWN, []),
+        (["model.weights=weights.keras"], KNOWN, ["pretraining_unknown"]),
+        (["model.weights=models:/melanoma-x@champion"], KNOWN, []),
+        (["model.weights=imagenet", "model=backbone"], KNOWN, []),
         (
             ["protocol=published", "split.published_validation=test"],
             PLAIN,

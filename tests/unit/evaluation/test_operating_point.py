@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from melanoma.config.schema import OperatingPointConfig
-from melanoma.evaluation.operating_point import OperatingPoint, applied, chosen_points
+from melanoma.evaluation.operating_point import OperatingPoint, applied, applied_intervals, chosen_points
 
 # Ten negatives at 0.05, 0.15, ... 0.95 and five positives.
 SCORES = np.r_[np.arange(10) / 10 + 0.05, 0.99, 0.88, 0.62, 0.41, 0.12]
@@ -75,3 +75,28 @@ def test_each_question_has_a_threshold_of_its_own():
 
 def test_without_positives_there_is_no_threshold():
     assert chosen_points(np.zeros(15, int), BINARY, ["benign", "malignant"], {}, OperatingPointConfig()) == []
+
+
+def test_intervals_at_a_threshold_are_never_without_width():
+    settings = {"groups": None, "resamples": 500, "confidence": 0.95, "seed": 0}
+    point = OperatingPoint("malignant", 0.1, "")  # finds all five
+    found = applied_intervals(point, TARGETS, BINARY, ["benign", "malignant"], {}, **settings)
+    # Wilson's interval for 5 of 5: 1 / (1 + z^2 / 5).
+    assert found["sensitivity"] == pytest.approx((1 / (1 + 1.959964**2 / 5), 1.0), abs=1e-6)
+    low, high = found["specificity"]
+    assert low < 0.1 < high
+    assert applied_intervals(point, TARGETS, BINARY, list("ab"), {}, **{**settings, "resamples": 0}) == {}
+
+
+def test_images_of_one_lesion_widen_the_interval():
+    targets = np.r_[np.zeros(200), np.ones(200)].astype(int)
+    scores = np.r_[np.zeros(200), np.repeat([0.9, 0.1], 100)]
+    probabilities = np.stack([1 - scores, scores], axis=1)
+    point = OperatingPoint("malignant", 0.5, "")
+    settings = {"resamples": 500, "confidence": 0.95, "seed": 0}
+    alone = applied_intervals(point, targets, probabilities, list("ab"), {}, groups=None, **settings)["sensitivity"]
+    lesions = np.repeat(np.arange(8), 50)
+    grouped = applied_intervals(point, targets, probabilities, list("ab"), {}, groups=lesions, **settings)[
+        "sensitivity"
+    ]
+    assert grouped[0] < alone[0] < 0.5 < alone[1] < grouped[1]

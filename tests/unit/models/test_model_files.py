@@ -8,7 +8,7 @@ import h5py
 import keras
 import pytest
 
-from melanoma.models.model_files import CHECKSUMS, UnsafeModel, changed_file, load_keras_file, sha256_of
+from melanoma.models.model_files import CHECKSUMS, UnsafeModel, changed_file, load_keras_file, sha256_of, stripped
 
 
 @pytest.fixture
@@ -82,6 +82,23 @@ def test_weights_that_point_to_another_file_are_refused(saved: Path, tmp_path: P
 def test_other_members_are_refused(saved: Path):
     with pytest.raises(UnsafeModel, match=r"assets/evil\.py"):
         load_keras_file(rewritten(saved, **{"assets/evil.py": lambda _: b"import os"}))
+
+
+def test_only_what_was_written_stays_in_a_copy(tmp_path: Path):
+    code = tmp_path / "code"
+    (code / "__pycache__").mkdir(parents=True)
+    (code / "model.py").write_text("1")
+    known = sha256_of(tmp_path)
+    (code / "__pycache__/model.cpython-311.pyc").write_bytes(b"planted")
+    (code / "numpy.py").write_text("planted")
+    (tmp_path / "elsewhere").mkdir()
+    (code / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "registered_model_meta").write_text("MLflow's note")
+    (code / "registered_model_meta").write_text("planted")
+    stripped(tmp_path, known)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if not path.is_dir()}
+    assert left == {"code/model.py", "registered_model_meta"}
+    assert changed_file(tmp_path, known) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\x89HDF\r\n"])

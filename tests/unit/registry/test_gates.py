@@ -5,7 +5,7 @@ import pytest
 
 from melanoma.config.command_schema import ChampionGateConfig, SubgroupGateConfig
 from melanoma.evaluation.paired import Comparison
-from melanoma.registry.gates import champion_gate, limit_gates, protocol_gate, subgroup_gate
+from melanoma.registry.gates import champion_gate, interval_gate, limit_gates, protocol_gate, subgroup_gate
 
 METRICS = {
     "test/auc": 0.85, "test/auc_ci_low": 0.80, "test/auc_ci_high": 0.90,
@@ -39,6 +39,30 @@ def test_cost_has_no_interval_and_null_asks_nothing():
     assert gate.passed
     assert gate.text == "12.000; wanted: <= 12"
     assert not limit_gates(METRICS, {}, {"model/latency_ms": 11.9})[0].passed
+
+
+def test_an_interval_that_does_not_hold_its_value_passes_nothing():
+    odd = {"test/auc": 0.679, "test/auc_ci_low": 0.906, "test/auc_ci_high": 0.906}
+    assert not limit_gates(odd, {"test/auc": 0.7}, {})[0].passed
+    odd = {"test/ece": 0.5, "test/ece_ci_low": 0.1, "test/ece_ci_high": 0.1}
+    assert not limit_gates(odd, {}, {"test/ece": 0.3})[0].passed
+
+
+@pytest.mark.parametrize(
+    ("changes", "passed"),
+    [
+        ({}, True),
+        ({"evaluation.bootstrap": "200"}, True),
+        ({"evaluation.bootstrap": "199"}, False),
+        ({"evaluation.confidence": "0.9"}, False),
+        ({"evaluation.confidence": "0.99"}, True),
+        ({"evaluation.subgroup_minimum": "31"}, False),
+    ],
+)
+def test_a_run_cannot_choose_how_narrow_its_intervals_are(changes: dict, passed: bool):
+    params = {"evaluation.bootstrap": "1000", "evaluation.confidence": "0.95", "evaluation.subgroup_minimum": "30"}
+    assert interval_gate({**params, **changes}).passed is passed
+    assert not interval_gate({}).passed
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The registry on a real SQLite store: killed at every point, and eight processes at once."""
 
 import os
+import re
 import shutil
 import signal
 import traceback
@@ -118,12 +119,20 @@ def state(name: str = NAME) -> tuple[str | None, str | None, dict[str, str]]:
     return champion and champion.run_id, before and before.run_id, states
 
 
+def states_of_runs(uri: str) -> dict[str, str]:
+    runs = mlflow.MlflowClient(uri).search_runs(["0"])
+    return {run.info.run_id: run.data.tags.get(STATE, "") for run in runs}
+
+
 def test_a_name_for_every_task():
     assert model_name("isic9") == "melanoma-isic9"
-    assert model_name("a/b:c") == "melanoma-a_b_c"
+    names = [model_name(task) for task in ("a_b", "a/b", "a:b", "a@b", "o'brien", "Läsion")]
+    assert names[0] == "melanoma-a_b"
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"melanoma-[\w.-]+", name, flags=re.ASCII) for name in names)
 
 
-def test_promotions_and_rollbacks(uri: str, capsys: pytest.CaptureFixture):
+def test_promotions_and_rollbacks(uri: str, monkeypatch, capsys: pytest.CaptureFixture):
     first, second, third = (run_of(uri, name) for name in ("first", "second", "third"))
     with pytest.raises(ModelError, match="No model is registered"):
         only_model(None)
@@ -134,10 +143,15 @@ def test_promotions_and_rollbacks(uri: str, capsys: pytest.CaptureFixture):
     promoted(uri, second)
     promoted(uri, third)
     assert state() == (third, second, dict.fromkeys((first, second, third), "promoted"))
+    monkeypatch.setattr(
+        "melanoma.registry.history.checked_folder", lambda address: None
+    )  # these versions have no files
     rollback(None, uri)
     assert state()[:2] == (second, third)
+    assert states_of_runs(uri) == {first: "promoted", second: "promoted", third: "rolled back"}
     rollback("test", uri)
     assert state()[:2] == (third, second)
+    assert states_of_runs(uri)[third] == "promoted"
     trail = decisions(NAME)
     assert [one.action for one in trail] == ["promote"] * 3 + ["rollback"] * 2
     assert {one.state for one in trail} == {"done"}
@@ -149,7 +163,8 @@ def test_promotions_and_rollbacks(uri: str, capsys: pytest.CaptureFixture):
 
 
 @pytest.mark.parametrize("action", ["promote", "rollback"])
-def test_a_process_killed_at_any_point_leaves_one_champion(action: str, empty: Path, tmp_path: Path):
+def test_a_process_killed_at_any_point_leaves_one_champion(action: str, empty: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("melanoma.registry.history.checked_folder", lambda address: None)
     finished = False
     call = 0
     outcomes = set()
@@ -180,13 +195,16 @@ def test_a_process_killed_at_any_point_leaves_one_champion(action: str, empty: P
         now, before, states = state()
         assert now == champion
         assert before == (old if champion == target else oldest)
-        assert set(states.values()) == {"promoted"}
+        left = {oldest, old, new} - {champion} if action == "rollback" and champion == target else set()
+        assert states.get(old) == ("rolled back" if old in left else "promoted")
+        assert set(states.values()) <= {"promoted", "rolled back"}
         assert {one.state for one in decisions(NAME)} <= {"done", "abandoned"}
         assert repair(NAME) == []
         outcomes.add(champion == target)
         # And the next promotion goes through.
         promoted(uri, new)
         assert state()[0] == new
+        assert states_of_runs(uri)[new] == "promoted"
         call += 1
     assert outcomes == {False, True}
     assert call > 4
@@ -235,6 +253,32 @@ def test_without_a_lock_the_numbers_of_the_versions_are_the_order(uri: str, tmp_
     assert {one.version: one.replaces for one in trail} == {1: None, 2: 1, 3: 2, 4: 3}
     assert int(alias_of(NAME, CHAMPION).version) == 4
     assert int(alias_of(NAME, PREVIOUS).version) == 3
+
+
+def test_one_that_died_on_another_machine_after_its_alias_is_finished_by_a_rollback(uri: str, monkeypatch):
+    monkeypatch.setattr("melanoma.registry.history.checked_folder", lambda address: None)
+    first, second, third = (run_of(uri, name) for name in ("first", "second", "third"))
+    promoted(uri, first)
+    promoted(uri, second)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("melanoma.registry.versions._machine", lambda: "elsewhere")
+        version = register(NAME, "test", f"runs:/{third}/package", None, third, {})
+        write_down(NAME, new_decision("promote", version, alias_of(NAME, CHAMPION), third, []))
+        mlflow.MlflowClient().set_registered_model_alias(NAME, CHAMPION, str(version.version))
+    rollback("test", uri)
+    assert state()[:2] == (second, third)
+    assert len(state()[2]) == 3
+
+
+def test_one_that_is_under_way_on_another_machine_is_left_alone(uri: str, monkeypatch):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("melanoma.registry.versions._machine", lambda: "elsewhere")
+        register(NAME, "test", "runs:/x/package", None, run_of(uri, "theirs"), {})
+    assert repair(NAME) == []
+    assert list(state()[2].values()) == ["pending"]
+    monkeypatch.setattr("melanoma.registry.versions._ABANDONED", 0)
+    assert repair(NAME) == ["Took away version 1: its promotion was interrupted before it was decided."]
+    assert state()[2] == {}
 
 
 def test_the_trail_survives_what_others_wrote(uri: str):
