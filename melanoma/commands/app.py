@@ -1,29 +1,18 @@
 """`melanoma app`."""
 
-from pathlib import Path
-
-from omegaconf import DictConfig
-
-from melanoma.config.checks import range_faults
+from melanoma.commands.on_store import launch_on_store
 from melanoma.config.command_schema import ServeConfig
-from melanoma.config.launch import launch
 
 __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
-    """Check the configuration, then show the page."""
-    launch("app", ServeConfig, range_faults, _run, arguments, rename={"model": "saved_model"})
-
-
-def _run(config: DictConfig, overrides: list[str], folder: Path) -> None:  # noqa: ARG001
-    from melanoma.terminal import log_to_terminal, quiet_native_imports
-    from melanoma.tracking.store import explained, open_store
-
-    log_to_terminal()
-    open_store(config.tracking.uri)
-    with quiet_native_imports():
-        from melanoma.registry.app import show_app
-
-    with explained():
-        show_app(config.saved_model, config.host, config.port)
+    """Show a page to try a model."""
+    launch_on_store(
+        "app",
+        ServeConfig,
+        arguments,
+        "melanoma.registry.app",
+        lambda module, settings, _uri: module.show_app(settings.saved_model, settings.host, settings.port),
+        rename={"model": "saved_model"},
+    )

@@ -1,29 +1,18 @@
 """`melanoma export`."""
 
-from pathlib import Path
-
-from omegaconf import DictConfig
-
-from melanoma.config.checks import range_faults
+from melanoma.commands.on_store import launch_on_store
 from melanoma.config.command_schema import ExportConfig
-from melanoma.config.launch import launch
 
 __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
-    """Check the configuration, then write a model in another format."""
-    launch("export", ExportConfig, range_faults, _run, arguments, rename={"model": "saved_model"})
-
-
-def _run(config: DictConfig, overrides: list[str], folder: Path) -> None:  # noqa: ARG001
-    from melanoma.terminal import log_to_terminal, quiet_native_imports
-    from melanoma.tracking.store import explained, open_store
-
-    log_to_terminal()
-    open_store(config.tracking.uri)
-    with quiet_native_imports():
-        from melanoma.registry.export import export_model
-
-    with explained():
-        export_model(config.saved_model, config.format, config.output)
+    """Write a model in another format."""
+    launch_on_store(
+        "export",
+        ExportConfig,
+        arguments,
+        "melanoma.registry.export",
+        lambda module, settings, _uri: module.export_model(settings.saved_model, settings.format, settings.output),
+        rename={"model": "saved_model"},
+    )

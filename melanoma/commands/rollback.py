@@ -1,30 +1,17 @@
 """`melanoma rollback`."""
 
-from pathlib import Path
-
-from omegaconf import DictConfig
-
-from melanoma.config.checks import range_faults
+from melanoma.commands.on_store import launch_on_store
 from melanoma.config.command_schema import RollbackConfig
-from melanoma.config.launch import launch, typed
 
 __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
-    """Check the configuration, then go back to the champion before."""
-    launch("rollback", RollbackConfig, range_faults, _run, arguments)
-
-
-def _run(config: DictConfig, overrides: list[str], folder: Path) -> None:  # noqa: ARG001
-    from melanoma.terminal import log_to_terminal, quiet_native_imports
-    from melanoma.tracking.store import explained, open_store
-
-    log_to_terminal()
-    settings: RollbackConfig = typed(RollbackConfig, config)
-    uri = open_store(settings.tracking.uri)
-    with quiet_native_imports():
-        from melanoma.registry.history import rollback
-
-    with explained():
-        rollback(settings.task, uri)
+    """Go back to the champion before."""
+    launch_on_store(
+        "rollback",
+        RollbackConfig,
+        arguments,
+        "melanoma.registry.history",
+        lambda module, settings, uri: module.rollback(settings.task, uri),
+    )

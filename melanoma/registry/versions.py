@@ -149,7 +149,8 @@ def only_model(task: str | None) -> str:
             )
         return model_name(task)
     if len(known) != 1:
-        what = "Several models are registered; name one" if known else "No model is registered; promote one"
+        several = "Several models are registered; name one (task=TASK, or model=models:/NAME@champion)"
+        what = several if known else "No model is registered; promote one"
         raise ModelError(f"{what}. Received: {', '.join(known) or 'an empty registry'}")
     return known[0]
 
