@@ -194,7 +194,7 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
     path = tmp_path / "file.txt"
     write_atomically(path, "ä old")
     with pytest.raises(TypeError):
-        write_atomically(path, b"half")  # type: ignore[arg-type]
+        write_atomically(path, 5)  # type: ignore[arg-type]
     assert path.read_text(encoding="utf-8") == "ä old"
     assert os.listdir(tmp_path) == ["file.txt"]
 
