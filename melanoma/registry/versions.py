@@ -233,7 +233,7 @@ def repair(name: str) -> list[str]:
                 done.append(f"Finished the {decision.action} of version {decision.version}, which was interrupted.")
         elif not lives:
             if decision.action == "promote":
-                client.set_tag(decision.run_id, STATE, "interrupted")
+                _tag_run(decision.run_id, "interrupted")
             write_down(name, replace(decision, state="abandoned"))
             done.append(f"Gave up the {decision.action} of version {decision.version}, which was interrupted.")
     were = {decision.version for decision in trail if decision.state == "done"}
@@ -251,12 +251,17 @@ def _finish(name: str, decision: Decision) -> None:
     if decision.replaces is not None:
         client.set_registered_model_alias(name, PREVIOUS, str(decision.replaces))
     client.set_model_version_tag(name, str(decision.version), STATE, PROMOTED)
-    client.set_tag(decision.run_id, STATE, PROMOTED)
+    _tag_run(decision.run_id, PROMOTED)
     if decision.action == "rollback":
         left = client.get_model_version(name, str(decision.replaces))
         client.set_model_version_tag(name, left.version, STATE, ROLLED_BACK)
-        client.set_tag(left.run_id, STATE, ROLLED_BACK)
+        _tag_run(left.run_id, ROLLED_BACK)
     write_down(name, replace(decision, state="done"))
+
+
+def _tag_run(run_id: str, state: str) -> None:
+    with suppress(MlflowException):  # it was deleted: the registry goes on without it
+        mlflow.MlflowClient().set_tag(run_id, STATE, state)
 
 
 def _pending(name: str) -> list[ModelVersion]:

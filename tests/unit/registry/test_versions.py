@@ -281,6 +281,19 @@ def test_one_that_is_under_way_on_another_machine_is_left_alone(uri: str, monkey
     assert state()[2] == {}
 
 
+def test_a_run_that_was_deleted_holds_nothing_up(uri: str, monkeypatch):
+    monkeypatch.setattr("melanoma.registry.history.checked_folder", lambda address: None)
+    first, second = (run_of(uri, name) for name in ("first", "second"))
+    promoted(uri, first)
+    promoted(uri, second)
+    for run_id in (first, second):
+        mlflow.MlflowClient().delete_run(run_id)
+    rollback("test", uri)
+    assert state()[:2] == (first, second)
+    assert {one.state for one in decisions(NAME)} == {"done"}
+    assert repair(NAME) == []
+
+
 def test_the_trail_survives_what_others_wrote(uri: str):
     promoted(uri, run_of(uri, "only"))
     mlflow.MlflowClient().set_registered_model_tag(NAME, "melanoma.decision.zzz", "by hand")
