@@ -204,6 +204,7 @@ def _drawn(studies: Sequence[Study]) -> matplotlib.figure.Figure:
         axes.plot([min(values), max(values)], [y, y], color="#DDDDDD", linewidth=1, zorder=1)
         if study.honest:
             axes.plot([study.honest.low, study.honest.high], [y, y], color=GREEN, linewidth=3, alpha=0.35, zorder=2)
+    axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.set_yticks(range(len(shown)), [study.name for study in shown])
     axes.set_xlabel("accuracy")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
