@@ -19,7 +19,7 @@ from melanoma.evaluation.mistakes import heated
 from melanoma.pages import rendered
 from melanoma.registry.classifier import LesionClassifier
 from melanoma.registry.package import load_package
-from melanoma.registry.server import listening, package_folder, run_server
+from melanoma.registry.server import address_of, listening, package_folder, run_server
 from melanoma.terminal import out
 from melanoma.tracking.models import PACKAGE
 
@@ -43,10 +43,7 @@ def show_app(model: str | None, host: str, port: int) -> None:
     with listening(host, port) as bound, package_folder(model) as folder:
         classifier = load_package(folder)
         card = (folder / "data" / PACKAGE / "model_card.md").read_text(encoding="utf-8")
-        shown = f"[{host}]" if ":" in host else host
-        out().print(
-            f"{classifier.version}: open http://{shown}:{bound.getsockname()[1]} (stop with Ctrl-C)", markup=False
-        )
+        out().print(f"{classifier.version}: open {address_of(bound, host)} (stop with Ctrl-C)", markup=False)
         run_server(page(classifier, card), bound, host)
 
 

@@ -67,17 +67,15 @@ def limit_gates(
 
 def _limit(metrics: Mapping[str, float], name: str, bound: float, end: str) -> Gate:
     own = by_own_names(metrics, [name])
-    wanted = f"{'lower' if end == 'low' else 'upper'} end of its interval {'>=' if end == 'low' else '<='} {bound:g}"
+    side, sign = ("lower", ">=") if end == "low" else ("upper", "<=")
+    of_interval = f"{side} end of its interval {sign} {bound:g}"
     if name not in own:
-        return Gate(name, False, f"not measured; wanted: {wanted}")
-    held = own.get(f"{name}_ci_{end}")
+        return Gate(name, False, f"not measured; wanted: {of_interval}")
+    held, wanted = own.get(f"{name}_ci_{end}"), of_interval
     if held is None and name.startswith(("validation/", "test/")):
         return Gate(name, False, f"{own[name]:.3f} without an interval; wanted: {wanted}")
     if held is None:
-        held, wanted = (
-            own[name],
-            wanted.replace("lower end of its interval ", "").replace("upper end of its interval ", ""),
-        )
+        held, wanted = own[name], f"{sign} {bound:g}"
     # An interval that does not hold its own value is none.
     passed = min(held, own[name]) >= bound if end == "low" else max(held, own[name]) <= bound
     return Gate(name, bool(passed), f"{stored_text(own, name)}; wanted: {wanted}")

@@ -216,14 +216,13 @@ def _refused(
     name: str, chosen: Candidate, version: ModelVersion | None, champion: ModelVersion | None, gates: list[Gate]
 ) -> PromotionRefused:
     """Write a refusal down, and say why."""
-    decision = new_decision(
-        "refuse", version, champion, chosen.run_id, [gate.name for gate in gates if not gate.passed]
-    )
+    failed = [gate for gate in gates if not gate.passed]
+    decision = new_decision("refuse", version, champion, chosen.run_id, [gate.name for gate in failed])
     _record(chosen, version, decision, gates)
     if version is not None or champion is not None:
         write_down(name, replace(decision, state="done"))
     _show_gates(chosen, gates)
-    return PromotionRefused(_reasons(chosen, [gate for gate in gates if not gate.passed]))
+    return PromotionRefused(_reasons(chosen, failed))
 
 
 def _reasons(chosen: Candidate, failed: list[Gate]) -> str:

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from melanoma.registry.classifier import MAX_SERVED
-from melanoma.registry.server import listening, package_folder, run_server
+from melanoma.registry.server import address_of, listening, package_folder, run_server
 from melanoma.terminal import out
 
 __all__ = ["Guard", "serve"]
@@ -39,7 +39,7 @@ def serve(model: str | None, host: str, port: int) -> None:
     """
     with listening(host, port) as bound, package_folder(model) as folder:
         loaded = mlflow.pyfunc.load_model(str(folder))
-        address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
+        address = address_of(bound, host)
         version = loaded.get_raw_model().version
         out().print(f"Serving   {version} at {address}/invocations (stop with Ctrl-C)", markup=False)
         body = """(printf '{"inputs": {"image": ["'; base64 -w0 IMAGE.jpg; printf '"]}}')"""

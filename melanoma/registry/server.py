@@ -20,7 +20,7 @@ from melanoma.registry.package import write_package
 from melanoma.registry.versions import CHAMPION, only_model
 from melanoma.tracking.models import checked_folder, model_address
 
-__all__ = ["listening", "package_folder", "run_server"]
+__all__ = ["address_of", "listening", "package_folder", "run_server"]
 
 log = logging.getLogger("melanoma")
 
@@ -84,6 +84,11 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def address_of(bound: socket.socket, host: str) -> str:
+    """What to open, or to ask."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
 
 
 def run_server(app: Any, bound: socket.socket, host: str) -> None:

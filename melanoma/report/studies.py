@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
-import mlflow
 import numpy as np
 import yaml
 
@@ -31,7 +30,6 @@ class Measured:
 
     Attributes:
         seeds: of its runs, the latest of each seed.
-        runs: their ids.
         validation: mean accuracy on the images that were called validation.
         test: mean accuracy on the delivered test images.
         low: lower bound of that mean's 95% interval, over test images.
@@ -40,7 +38,6 @@ class Measured:
     """
 
     seeds: list[int]
-    runs: list[str]
     validation: float
     test: float
     low: float
@@ -70,15 +67,12 @@ class Study:
 def read_studies() -> list[Study]:
     """What the tracking store knows of each reference study, in the order of `published.yaml`."""
     text = resources.files("melanoma.report").joinpath("published.yaml").read_text(encoding="utf-8")
-    return [
-        Study(
-            name,
-            float(known["accuracy"]),
-            known.get("note", ""),
-            *(_measured(name, kind) for kind in ("published", "clean")),
-        )
-        for name, known in yaml.safe_load(text).items()
-    ]
+    studies = []
+    for name, known in yaml.safe_load(text).items():
+        runs = _runs_of(name)
+        both = [_measured(runs, protocol) for protocol in ("published", "clean")]
+        studies.append(Study(name, float(known["accuracy"]), known.get("note", ""), *both))
+    return studies
 
 
 def write_report(folder: Path) -> list[Study]:
@@ -104,13 +98,17 @@ def write_report(folder: Path) -> list[Study]:
     return studies
 
 
-def _measured(name: str, protocol: str) -> Measured | None:
+def _runs_of(name: str) -> list[ComparedRun]:
+    """All runs of a study, oldest first; none where it was not run."""
     try:
-        found = [load_run(run_id, "test") for run_id in find_runs(name, None)]
+        return [load_run(run_id, "test") for run_id in find_runs(name, None)]
     except ModelError:
-        return None  # no such experiment
-    found = [run for run in found if run.tags.get("melanoma.protocol", "").split(",")[0] == protocol]
-    by_seed = {int(mlflow.get_run(run.id).data.params["seed"]): run for run in found}
+        return []  # no such experiment
+
+
+def _measured(found: Sequence[ComparedRun], protocol: str) -> Measured | None:
+    own = [run for run in found if run.tags.get("melanoma.protocol", "").split(",")[0] == protocol]
+    by_seed = {int(run.params["seed"]): run for run in own}
     if not by_seed:
         return None
     runs = [by_seed[seed] for seed in sorted(by_seed)]
@@ -120,9 +118,7 @@ def _measured(name: str, protocol: str) -> Measured | None:
         return float(np.mean([run.metrics[metric] for run in runs]))
 
     seconds = mean("fit/seconds")
-    return Measured(
-        sorted(by_seed), [run.id for run in runs], mean("validation/accuracy"), test, low, high, seconds / 60
-    )
+    return Measured(sorted(by_seed), mean("validation/accuracy"), test, low, high, seconds / 60)
 
 
 def _over_test_images(runs: Sequence[ComparedRun]) -> tuple[float, float, float]:

@@ -27,6 +27,7 @@ class ComparedRun:
         name: of the run, made unique by the start of its id.
         metrics: by the names of the tracking store.
         tags: of the run.
+        params: of the run.
         predictions: of one part: `path`, `label`, `sha256`, `group`, and a column `probability/<class>` each.
         views: see `melanoma.evaluation.metrics.metrics_of`.
     """
@@ -35,6 +36,7 @@ class ComparedRun:
     name: str
     metrics: dict[str, float]
     tags: dict[str, str]
+    params: dict[str, str]
     predictions: pd.DataFrame
     views: dict[str, list[str]]
 
@@ -84,7 +86,8 @@ def load_run(run_id: str, part: str) -> ComparedRun:
         raise ModelError(f"The run has no predictions of {part} images that can be matched. Received: {run_id}")
     views = (config.get("data") or {}).get("views") or {}
     name = f"{run.info.run_name} ({run_id[:6]})"
-    return ComparedRun(run_id, name, dict(run.data.metrics), dict(run.data.tags), predictions, views)
+    known = run.data
+    return ComparedRun(run_id, name, dict(known.metrics), dict(known.tags), dict(known.params), predictions, views)
 
 
 def config_of(run_id: str) -> dict[str, Any]:
