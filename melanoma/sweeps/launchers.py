@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -103,13 +104,20 @@ def run_process(job: Job, started: Callable[[subprocess.Popen], None] | None = N
 def _local(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Outcome]]:  # noqa: ARG001
     threads = max(len(os.sched_getaffinity(0)) // settings.workers, 1)
     processes: list[subprocess.Popen] = []
+    closed = threading.Event()
+
+    def started(process: subprocess.Popen) -> None:
+        processes.append(process)
+        if closed.is_set():  # the sweep was ended while this one was being started
+            process.send_signal(signal.SIGTERM)
 
     def run(job: Job) -> Outcome:
-        return run_process(job.with_threads(threads), processes.append)
+        return run_process(job.with_threads(threads), started)
 
     try:
         yield run
     finally:
+        closed.set()
         under_way = [process for process in processes if process.poll() is None]
         for process in under_way:
             process.send_signal(signal.SIGTERM)
@@ -210,10 +218,13 @@ def _slurm(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], O
     }  # fmt: skip
     executor.update_parameters(**{name: value for name, value in asked.items() if value is not None})
     jobs: list[Any] = []
+    closed = threading.Event()
 
     def run(job: Job) -> Outcome:
         submitted = executor.submit(run_process, job)
         jobs.append(submitted)
+        if closed.is_set():  # the sweep was ended while this one was being submitted
+            submitted.cancel()
         try:
             return submitted.result()
         except (UncompletedJobError, submitit.core.utils.FailedJobError) as error:
@@ -222,6 +233,7 @@ def _slurm(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], O
     try:
         yield run
     finally:
+        closed.set()
         for job in jobs:
             if not job.done():
                 job.cancel()

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -43,7 +44,7 @@ from melanoma.terminal import log_to, out, quiet_native_imports
 from melanoma.tracking.log_config import log_config
 from melanoma.tracking.run import tracked_run
 from melanoma.tracking.store import tracking_uri, ui_command
-from melanoma.tracking.trials import tag_best
+from melanoma.tracking.trials import close_unfinished, tag_best
 
 __all__ = ["run_sweep"]
 
@@ -80,7 +81,8 @@ def run_sweep(plan: Plan, folder: Path) -> None:
     storage = storage_address(plan.sweep.storage, uri)
     name = plan.sweep.resume or plan.sweep.name or f"{settings.data.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"
     check_name(plan.sweep, name, storage)
-    with launched(plan.launcher, folder) as run_trial:
+    with ExitStack() as launcher:
+        run_trial = launcher.enter_context(launched(plan.launcher, folder))
         audit, dataset = _warmed_up(settings, source, several)
         if of_folds:
             numbers = range(1, len(folds_of(settings, dataset.table)) + 1)
@@ -116,6 +118,8 @@ def run_sweep(plan: Plan, folder: Path) -> None:
                 _conclude(sweep, name)
                 raise
             finally:
+                launcher.close()  # ends the trials that are still under way
+                close_unfinished(run.id)
                 run.log_file(str(log_file), "logs")
             _report(sweep)
             _conclude(sweep, name)

@@ -1,12 +1,13 @@
 """The runs of a sweep's trials: made before each is started, and brought to an end whatever became of it."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
-__all__ = ["TrialRun", "close_trial", "make_trial", "read_trial", "tag_best"]
+__all__ = ["TrialRun", "close_trial", "close_unfinished", "make_trial", "read_trial", "tag_best"]
 
 _NAME = 250
 
@@ -55,6 +56,17 @@ def close_trial(run_id: str, *, error: str) -> None:
     lines = [line for line in error.splitlines() if line.strip()]
     client.set_tag(run_id, "melanoma.error", "\n".join(lines[-5:])[:5000] or "no message")
     client.set_terminated(run_id, "FAILED")
+
+
+def close_unfinished(parent: str) -> None:
+    """End the runs of trials whose processes did not live to open them; a resumed sweep begins those again."""
+    client = mlflow.MlflowClient()
+    # A store that does not answer has ended the sweep with a message of its own.
+    with suppress(MlflowException):
+        experiment = client.get_run(parent).info.experiment_id
+        unfinished = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'"
+        for run in client.search_runs([experiment], unfinished):
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def tag_best(run_id: str, others: Iterable[str]) -> None:

@@ -136,10 +136,11 @@ def test_a_killed_sweep_takes_its_trials_along_and_is_resumed(tmp_path: Path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
-def test_ctrl_c_ends_the_trials_too(tmp_path: Path):
+@pytest.mark.parametrize("seconds", [0, 12], ids=["before the trial has opened its run", "in training"])
+def test_ctrl_c_ends_the_trials_too(tmp_path: Path, seconds: int):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     process = under_way("sweep", *TINY, "seed=0,1", f"tracking.uri={uri}", "training.epochs=500")
-    time.sleep(12)
+    time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     process.communicate()
     assert process.wait(60) == 130
