@@ -215,6 +215,7 @@ class EvaluationConfig:
     bootstrap: int = 1000
     confidence: float = 0.95
     batch_size: int = 64
+    test_time_augmentation: Literal["none", "flips", "dihedral"] = "none"
     calibration: Literal["none", "temperature", "isotonic"] = "none"
     operating_point: OperatingPointConfig = field(default_factory=OperatingPointConfig)
     coverage: float = 0.9

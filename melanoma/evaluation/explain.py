@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from melanoma.models.build import HEAD
+from melanoma.models.build import HEAD, network_of
 
 __all__ = ["grad_cam"]
 
@@ -25,6 +25,7 @@ def grad_cam(model: keras.Model, images: NDArray, classes: NDArray[np.integer]) 
         Heat from 0 to 1, shape (n, height, width) of the feature maps; None for a network that has none, or whose head
         does not hang on them alone.
     """
+    model = network_of(model)
     names = [layer.name for layer in model.layers]
     if HEAD not in names:  # a network from elsewhere
         return None

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
+from typing import Literal
 
 import keras
 from keras import layers
@@ -17,10 +18,12 @@ __all__ = [
     "head",
     "load_model_file",
     "load_weights_file",
+    "network_of",
     "with_probabilities",
 ]
 
 HEAD = "head"
+_AVERAGED = "averaged"
 
 
 def head(features: keras.KerasTensor, classes: int, dropout: float = 0.0) -> keras.KerasTensor:
@@ -52,13 +55,40 @@ def build_network(builder: Callable[..., keras.Model], *, image_size: int, class
     return network
 
 
-def with_probabilities(network: keras.Model) -> keras.Model:
-    """The network followed by the softmax: class probabilities of shape (n, classes), also for two classes."""
-    logits = network.output
+def with_probabilities(
+    network: keras.Model, test_time_augmentation: Literal["none", "flips", "dihedral"] = "none"
+) -> keras.Model:
+    """The network followed by the softmax: class probabilities of shape (n, classes), also for two classes.
+
+    Args:
+        network: from pixels to logits.
+        test_time_augmentation: average the logits of the image and its mirror images (`flips`: 4 views), or of all
+            its mirrored and quarter-turned images (`dihedral`: 8 views).
+    """
+    images, logits = network.input, network.output
+    if test_time_augmentation != "none":
+        images = keras.Input(images.shape[1:], name="image")
+        logits = _averaged(network, images, turned=test_time_augmentation == "dihedral")
     if logits.shape[-1] == 1:
         logits = layers.Concatenate(dtype="float32")([keras.ops.zeros_like(logits), logits])
     probabilities = layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
-    return keras.Model(network.input, probabilities, name="melanoma")
+    return keras.Model(images, probabilities, name="melanoma")
+
+
+def network_of(model: keras.Model) -> keras.Model:
+    """The network inside a model that averages over views of the image; else the model itself."""
+    return next((layer for layer in model.layers if layer.name == _AVERAGED), model)
+
+
+def _averaged(network: keras.Model, images: keras.KerasTensor, turned: bool) -> keras.KerasTensor:
+    network.name = _AVERAGED
+    views = [images, keras.ops.flip(images, axis=2)]
+    views += [keras.ops.flip(view, axis=1) for view in views]
+    if turned:
+        views += [keras.ops.transpose(view, (0, 2, 1, 3)) for view in views]
+    # One batch rather than a call for each: a smaller graph, which is sooner traced and exported.
+    logits = network(keras.ops.concatenate(views, axis=0))
+    return keras.ops.mean(keras.ops.reshape(logits, (len(views), -1, logits.shape[-1])), axis=0)
 
 
 def copy_weights(source: keras.Model, target: keras.Model, with_head: bool = True) -> bool:
@@ -70,6 +100,7 @@ def copy_weights(source: keras.Model, target: keras.Model, with_head: bool = Tru
     Raises:
         ModelError: the networks differ in more than the head.
     """
+    source = network_of(source)
     given, wanted = _body(source), _body(target)
     if [w.shape for w in given] != [w.shape for w in wanted]:
         raise ModelError(

@@ -16,6 +16,7 @@ def resnet_small(
     *,
     widths: Sequence[int] = (32, 64, 128, 256),
     blocks: Sequence[int] = (1, 2, 2, 2),
+    patch: int = 2,
     dropout: float = 0.2,
 ) -> keras.Model:
     """Residual blocks (He et al. 2015, arXiv:1512.03385) with batch normalisation and global average pooling.
@@ -29,6 +30,8 @@ def resnet_small(
         classes: number of classes.
         widths: channels of each stage; each stage but the first halves the resolution.
         blocks: residual blocks of each stage.
+        patch: factor by which the stem reduces the resolution: 2 by a convolution of 3x3, more by one whose patches do
+            not overlap (as in ViT and ConvNeXt; Liu et al. 2022, arXiv:2201.03545), which is the cheaper.
         dropout: rate before the head.
 
     Returns:
@@ -38,7 +41,7 @@ def resnet_small(
         raise ValueError(f"widths and blocks must be of one length. Received: widths={widths} blocks={blocks}")
     inputs = keras.Input((image_size, image_size, 3), name="image")
     x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
-    x = _convolution(x, widths[0], stride=2)
+    x = _convolution(x, widths[0], kernel=max(patch, 3), stride=patch)
     x = layers.ReLU()(x)
     for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
         for number in range(count):

@@ -18,6 +18,7 @@ from melanoma.models.losses import training_loss
 from melanoma.training.batches import augmenter, encode, prediction_batches, training_batches
 from melanoma.training.fit import FitSettings, fit
 from melanoma.training.hardware import has_gpu, resolve_precision, strategy_of
+from melanoma.training.normalization import with_fused_normalization
 
 __all__ = ["Fitted", "fit_network"]
 
@@ -76,6 +77,7 @@ def fit_network(
     with strategy.scope():
         network = build_network(builder, image_size=size, classes=classes, policy=policy)
         initialise(network)
+        network = with_fused_normalization(network)
     rows, targets, weights = _training_rows(dataset, settings)
     validation = dataset.part("validation")
     if settings.debug.overfit:
@@ -122,7 +124,8 @@ def fit_network(
     plain = build_network(builder, image_size=size, classes=classes, policy="float32")
     plain.set_weights(network.get_weights())
     only_images = None if augment is None else lambda images: augment(images, None, None)[0]
-    return Fitted(with_probabilities(plain), only_images, history, epoch, network.count_params(), policy)
+    model = with_probabilities(plain, settings.evaluation.test_time_augmentation)
+    return Fitted(model, only_images, history, epoch, network.count_params(), policy)
 
 
 def _training_rows(

@@ -12,17 +12,17 @@ from melanoma.models.build import head, with_probabilities
 CORNERS = [(slice(0, 8), slice(0, 8)), (slice(24, 32), slice(24, 32))]
 
 
-def network(classes: int) -> keras.Model:
+def network(classes: int, averaged: str = "none") -> keras.Model:
     """One feature map for red and one for blue; red speaks for the first class, blue for the second."""
     inputs = keras.Input((32, 32, 3))
     features = keras.layers.Conv2D(2, 4, strides=4, name="maps")(keras.layers.Rescaling(1 / 255)(inputs))
-    model = with_probabilities(keras.Model(inputs, head(keras.layers.GlobalAveragePooling2D()(features), classes)))
+    model = keras.Model(inputs, head(keras.layers.GlobalAveragePooling2D()(features), classes))
     kernel = np.zeros((4, 4, 3, 2), np.float32)
     kernel[:, :, 0, 0] = kernel[:, :, 2, 1] = 1
     model.get_layer("maps").set_weights([kernel, np.zeros(2)])
     weights = np.array([[-1.0], [1.0]]) if classes == 2 else np.eye(2, classes)
     model.get_layer("head").set_weights([weights, np.zeros(weights.shape[1])])
-    return model
+    return with_probabilities(model, averaged)
 
 
 def picture() -> np.ndarray:
@@ -33,8 +33,9 @@ def picture() -> np.ndarray:
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("calibrated", [False, True])
-def test_the_heat_is_where_the_class_asked_about_is(classes, calibrated):
-    model = network(classes)
+@pytest.mark.parametrize("averaged", ["none", "dihedral"])
+def test_the_heat_is_where_the_class_asked_about_is(classes, calibrated, averaged):
+    model = network(classes, averaged)
     if calibrated:
         model = with_calibration(model, Temperature(2.0))
     heat = grad_cam(model, np.stack([picture(), picture()]), np.array([0, 1]))

@@ -109,6 +109,29 @@ def test_probabilities_of_a_backbone_survive_saving(tmp_path: Path):
     np.testing.assert_array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize(("kind", "views"), [("flips", 4), ("dihedral", 8)])
+def test_averaged_views_are_part_of_the_saved_model(tmp_path: Path, classes, kind, views):
+    network, images = build_network(tiny_cnn, image_size=16, classes=classes, policy="float32"), pixels(3, 16)
+    seen = [turned for one in (images, images[:, ::-1]) for turned in (one, one[:, :, ::-1])]
+    seen += [one.transpose(0, 2, 1, 3) for one in seen]
+    logits = np.mean([network.predict(one, verbose=0) for one in seen[:views]], axis=0)
+    with_probabilities(network, kind).save(tmp_path / "model.keras")
+    loaded = load_model_file(tmp_path / "model.keras")
+    if classes == 2:
+        logits = np.hstack([np.zeros_like(logits), logits])
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, rtol=1e-4)
+    fresh = build_network(tiny_cnn, image_size=16, classes=classes, policy="float32")
+    assert copy_weights(loaded, fresh)
+    assert same_weights(fresh, network)
+
+
+def test_the_stem_reduces_as_it_is_told():
+    sizes = [resnet_small(64, 2, patch=patch).get_layer(index=2).output.shape[1] for patch in (1, 2, 4, 8)]
+    assert sizes == [64, 32, 16, 8]
+
+
 @pytest.mark.parametrize(
     ("builder", "fault"),
     [

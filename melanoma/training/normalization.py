@@ -1,0 +1,57 @@
+"""Batch normalisation as one TensorFlow operation: what Keras 3 does in several, each of them limited by memory."""
+
+import keras
+import tensorflow as tf
+
+__all__ = ["with_fused_normalization"]
+
+
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Keras's layer whose training step over NHWC images is FusedBatchNormV3; otherwise it is Keras's own.
+
+    The moving variance is that of a sample (divided by n - 1), as in TensorFlow 2's Keras.
+    """
+
+    def call(
+        self, inputs: keras.KerasTensor, training: bool | None = None, mask: keras.KerasTensor | None = None
+    ) -> keras.KerasTensor:
+        """As keras.layers.BatchNormalization."""
+        if not (training and self.trainable):
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.cast(self.gamma, tf.float32),
+            offset=tf.cast(self.beta, tf.float32),
+            mean=tf.zeros([0]),
+            variance=tf.zeros([0]),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        for stored, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            stored.assign(self.momentum * stored + (1 - self.momentum) * tf.cast(new, stored.dtype))
+        return outputs
+
+
+def with_fused_normalization(network: keras.Model) -> keras.Model:
+    """The same network, with the same weights, whose batch normalisation trains faster; itself where there is none."""
+    if not any(_can_be_fused(layer) for layer in network._flatten_layers(include_self=False)):
+        return network
+    fused = keras.models.clone_model(network, clone_function=_fused, recursive=True)
+    fused.set_weights(network.get_weights())
+    return fused
+
+
+def _fused(layer: keras.layers.Layer) -> keras.layers.Layer:
+    kind = FusedBatchNormalization if _can_be_fused(layer) else type(layer)
+    return kind.from_config(layer.get_config())
+
+
+def _can_be_fused(layer: keras.layers.Layer) -> bool:
+    return (
+        type(layer) is keras.layers.BatchNormalization
+        and layer.trainable
+        and len(layer.input.shape) == 4
+        and layer.axis in (-1, 3)
+        and layer.center
+        and layer.scale
+    )
