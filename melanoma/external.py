@@ -9,13 +9,17 @@ import pandas as pd
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from melanoma.audit.across import copies_among
 from melanoma.config.command_schema import EvaluateConfig
 from melanoma.config.launch import typed
-from melanoma.config.schema import DataConfig
+from melanoma.config.schema import AuditConfig, DataConfig
 from melanoma.data.dataset import Dataset
+from melanoma.data.progress import TerminalProgress
+from melanoma.data.sources import Source
 from melanoma.errors import DataError
+from melanoma.paths import cache_dir
 from melanoma.pipeline import Result
-from melanoma.stages import check_views, decoded, read_source
+from melanoma.stages import audited, check_views, decoded, read_source
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import open_store
 
@@ -32,9 +36,9 @@ _SOURCES = {
 def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     """Evaluate a saved model into a new run, linked to the run that trained it.
 
-    Without other data these are the test images of that run. Of other data, images that stand in that run's training
-    or validation part, by content, are left out. `include_seen` evaluates all, and is written on the run as its
-    protocol.
+    Without other data these are the test images of that run. Of other data, images that stand in the training or
+    validation part of that run, or of one whose weights it began from, are left out, and copies of such. `include_seen`
+    evaluates all, and is written on the run as its protocol.
 
     Args:
         config: the composed configuration of `melanoma evaluate`.
@@ -73,9 +77,14 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     check_views(data.views, saved.classes)
     # Beside the result on other images stands the one on the test images of the training run.
     internal = metrics_of_run(saved.run_id) if settings.data is not None and saved.run_id else {}
-    seen = set() if settings.include_seen else images_seen_by(saved.run_id)
-    origin = "clean" if saved.run_id else "seen_images_unknown"
-    protocol = "seen_images" if settings.include_seen else origin
+    seen, unknown = (set(), False) if settings.include_seen else images_seen_by(saved.run_id)
+    protocol = "seen_images_unknown" if unknown else "clean"
+    if settings.include_seen:
+        protocol = "seen_images"
+    elif settings.data is not None:
+        seen, compared = _with_copies(source, seen, data.max_megapixels)
+        if protocol == "clean" and not compared:
+            protocol = "near_duplicates_ignored"
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     if resolved.get("data") is None:
         resolved["data"] = asdict(data)
@@ -136,6 +145,21 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
             run.log_file(str(log_file), "logs")
     show_result([evaluation], run.id, uri, None, internal)
     return Result(run.id, [evaluation], address)
+
+
+def _with_copies(source: Source, seen: set[str], max_megapixels: float) -> tuple[set[str], bool]:
+    """Images that were seen with those of the source that are copies of them, and whether all could be compared."""
+    settings = AuditConfig(near_duplicates=False)
+    own = audited(source, settings, max_megapixels).table.sha256
+    copies, not_compared = copies_among(
+        list(own), sorted(seen), similarity=settings.similarity, cache=cache_dir(), progress=TerminalProgress()
+    )
+    if not_compared:
+        log.warning(
+            "%d images that the model was trained on have not been audited on this machine, so that copies were "
+            "not looked for; run `melanoma audit` of its data set here, and evaluate again", not_compared,
+        )  # fmt: skip
+    return seen | copies, not not_compared
 
 
 def _data_of(run_id: str | None) -> DataConfig:

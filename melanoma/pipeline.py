@@ -150,7 +150,10 @@ def run_experiment(
             ancestor = None
             if ":/" in (settings.model.weights or ""):
                 ancestor = load_saved_model(str(settings.model.weights))
-                protocol = tracking_log.log_ancestor(run, ancestor, str(settings.model.weights), dataset, protocol)
+                least = settings.audit.similarity if settings.audit.near_duplicates else None
+                protocol = tracking_log.log_ancestor(
+                    run, ancestor, str(settings.model.weights), dataset, protocol, least
+                )
             # Before the layers are built: each draws the seed of its own generator when it is made.
             prepare(settings.seed, settings.training.deterministic)
             fitted = fit_network(

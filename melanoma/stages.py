@@ -131,15 +131,18 @@ def decoded(settings: DataConfig, source: Source, least: int = 2) -> Dataset:
 
 
 def cleaned(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
-    """Say which images belong together, and take out copies and contradictions."""
+    """Say which images belong together, and take out copies, contradictions and what is in an excluded set."""
     seen = audit.table.set_index("path")
+    # A delivered test set is compared by with others': it stays whole, as nothing is trained on it.
+    delivered = settings.split.method in ("auto", "official") and bool((dataset.table.part == "test").any())
+    excluded = dataset.table.path.isin(audit.excluded.path) & ~((dataset.table.part == "test") & delivered)
+    dataset = without(dataset, excluded.map({True: "in an excluded set", False: ""}))
     if settings.protocol == "published":
         return with_groups(dataset, seen.cluster, [])
     dataset = with_groups(dataset, seen.cluster, group_columns(dataset.table, settings.split.group))
     if settings.split.file is not None:
         return dataset  # the file says what is used
     table = dataset.table.assign(pixels=dataset.table.path.map(seen.pixels))
-    delivered = settings.split.method in ("auto", "official") and bool((table.part == "test").any())
     reasons = apply_policy(
         table, duplicates=settings.audit.duplicates, conflicts=settings.audit.conflicts, keep_test=delivered
     )

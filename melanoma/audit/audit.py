@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
+from melanoma.audit.across import copies_among
 from melanoma.audit.findings import Audit, find
 from melanoma.audit.inspection import inspect_files
 from melanoma.audit.near import near_duplicates
-from melanoma.config.schema import AuditConfig
+from melanoma.config.schema import ArchiveConfig, AuditConfig
 from melanoma.data.digests import file_digests
 from melanoma.data.progress import Progress
-from melanoma.data.sources import Source
+from melanoma.data.sources import Source, image_files, open_path
+from melanoma.errors import DataError
 
 __all__ = ["audit_source"]
 
@@ -50,4 +52,35 @@ def audit_source(
             inspection.thumbnails[first], list(inspection.facts.pixels[first]), cache=cache, progress=progress
         )
         pairs = pairs[similarity >= settings.similarity]
-    return find(source, table[readable].reset_index(drop=True), unreadable, inspection, pairs, settings.odd)
+    table = table[readable].reset_index(drop=True)
+    others = _contents_of(settings.exclude, max_megapixels=max_megapixels, cache=cache, progress=progress)
+    excluded: set[str] = set()
+    if others:
+        least = settings.similarity if settings.near_duplicates else None
+        excluded, _ = copies_among(list(table.sha256), others, similarity=least, cache=cache, progress=progress)
+    return find(source, table, unreadable, inspection, pairs, settings.odd, excluded)
+
+
+def _contents_of(paths: list[str], *, max_megapixels: float, cache: Path, progress: Progress) -> list[str]:
+    """SHA-256 of all images in some folders and archives, once they are looked at."""
+    archives, workers = ArchiveConfig(), len(os.sched_getaffinity(0))
+    contents: list[str] = []
+    for path in paths:
+        folder = open_path(
+            path, key="audit.exclude", max_files=archives.max_files, max_bytes=archives.max_gigabytes * 1e9,
+            cache=cache, progress=progress,
+        )  # fmt: skip
+        files = image_files(folder)
+        if len(files) == 0:
+            raise DataError(f"audit.exclude names a folder or an archive without images. Received: {path}")
+        found = file_digests(
+            folder, [str(file.relative_to(folder)) for file in files], cache=cache, progress=progress, workers=workers
+        )
+        read = [(file, digest) for file, digest in zip(files, found, strict=True) if digest is not None]
+        digests = [digest for _, digest in read]
+        inspect_files(
+            [file for file, _ in read], digests,
+            max_pixels=max_megapixels * 1e6, cache=cache, progress=progress, workers=workers,
+        )  # fmt: skip
+        contents += digests
+    return contents

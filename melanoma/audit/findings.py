@@ -1,6 +1,6 @@
 """What an audit finds: clusters of copies, contradicting labels, leaks between delivered parts, odd files."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class Audit:
             that copies share), facts of `melanoma.audit.inspection`, and the metadata columns.
         unreadable: `path`, `label` and `reason` of the files that cannot be read.
         odd: `path` and `reason` of odd files.
+        excluded: rows of `table` that are in a set of `audit.exclude` as well, or copies of such.
         classes: class names.
         groups: for each finding that is about groups, lists of paths.
     """
@@ -38,6 +39,7 @@ class Audit:
     table: pd.DataFrame
     unreadable: pd.DataFrame
     odd: pd.DataFrame
+    excluded: pd.DataFrame
     classes: list[str]
     groups: dict[str, list[list[str]]]
 
@@ -57,7 +59,12 @@ class Audit:
 
     def listed(self) -> dict[str, pd.DataFrame]:
         """The findings about single files, with their `path`."""
-        return {"unreadable": self.unreadable, "odd": self.odd, "metadata_disagreements": self.disagreements}
+        return {
+            "unreadable": self.unreadable,
+            "odd": self.odd,
+            "metadata_disagreements": self.disagreements,
+            "excluded": self.excluded,
+        }
 
     def counts(self) -> dict[str, int]:
         """How many there are of each finding, by the keys of the report."""
@@ -115,6 +122,7 @@ def find(
     inspection: Inspection,
     pairs: NDArray[np.integer],
     odd: OddConfig,
+    excluded: Set[str] = frozenset(),
 ) -> Audit:
     """Put together what is wrong with a data set.
 
@@ -125,6 +133,7 @@ def find(
         inspection: of the contents of `table`.
         pairs: near duplicates, as positions in the unique `pixels` of the inspection, in their order; shape (n, 2).
         odd: limits beyond which a file is odd.
+        excluded: SHA-256 of images that are in another set as well.
     """
     facts = inspection.facts
     table = table.join(facts, on="sha256")
@@ -141,7 +150,8 @@ def find(
         "split_leaks": _paths(parted),
         "group_leaks": _paths(rows for rows in lesions if rows.part.nunique() > 1),
     }
-    return Audit(source.root, table, unreadable, _odd_files(table, odd), source.classes, groups)
+    shared = table[table.sha256.isin(excluded)]
+    return Audit(source.root, table, unreadable, _odd_files(table, odd), shared, source.classes, groups)
 
 
 def _members(table: pd.DataFrame, column: str) -> list[pd.DataFrame]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from melanoma.data.cache import cached_folder, content_key
 from melanoma.data.decode import DECODER, FORMATS, UnreadableImage, open_rgb
 from melanoma.data.progress import Progress
 
-__all__ = ["THUMBNAIL", "Inspection", "inspect_files"]
+__all__ = ["THUMBNAIL", "Inspection", "inspect_files", "recalled"]
 
 THUMBNAIL = 64
 _MEASURED = (
@@ -86,12 +86,43 @@ def inspect_files(
         (folder / "reasons.json").write_text(json.dumps(reasons), encoding="utf-8")
 
     folder = cached_folder(cache, "inspected", key, make)
-    facts = pd.read_csv(folder / "facts.csv", keep_default_na=False).set_index("sha256")
     reasons = json.loads((folder / "reasons.json").read_text(encoding="utf-8"))
+    return Inspection(*_read(folder), reasons)
+
+
+def recalled(digests: Collection[str], cache: Path) -> tuple[pd.Series, NDArray[np.uint8]]:
+    """What earlier inspections, of any data set, have kept in the cache.
+
+    Args:
+        digests: SHA-256 of the files that are asked about.
+        cache: the cache folder.
+
+    Returns:
+        The hash of the pixels of each that is known, by its SHA-256, sorted; and its thumbnail, in this order.
+    """
+    known: list[pd.Series] = []
+    kept: list[NDArray[np.uint8]] = []
+    for folder in sorted((cache / "inspected").glob("[!.]*")):
+        try:
+            facts, thumbnails = _read(folder)
+        except OSError:  # cleared by another process
+            continue
+        wanted = facts.index.isin(digests)
+        known.append(facts.pixels[wanted])
+        kept.append(thumbnails[wanted])
+    if len(known) == 0:
+        return pd.Series(dtype=object), np.empty((0, THUMBNAIL, THUMBNAIL), np.uint8)
+    pixels = pd.concat(known)
+    order = np.argsort(pixels.index.to_numpy(dtype=str), kind="stable")
+    order = order[~pixels.index[order].duplicated()]
+    return pixels.iloc[order], np.concatenate(kept)[order]
+
+
+def _read(folder: Path) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    facts = pd.read_csv(folder / "facts.csv", keep_default_na=False).set_index("sha256")
     shape = (len(facts), THUMBNAIL, THUMBNAIL)
     empty = np.empty(shape, np.uint8)
-    thumbnails = np.memmap(folder / "thumbnails.u8", np.uint8, "r", shape=shape) if len(facts) else empty
-    return Inspection(facts, thumbnails, reasons)
+    return facts, np.memmap(folder / "thumbnails.u8", np.uint8, "r", shape=shape) if len(facts) else empty
 
 
 _COLUMNS = [

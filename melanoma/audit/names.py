@@ -12,6 +12,7 @@ FINDINGS = {
     "split_leaks": "groups of copies in more than one part",
     "group_leaks": "lesions or patients in more than one part",
     "metadata_disagreements": "labels that the metadata contradicts",
+    "excluded": "images that are in an excluded set too",
 }
 
 

@@ -67,6 +67,8 @@ def headlines(audit: Audit) -> list[str]:
     if copies:
         distinct = f"{table.cluster.nunique():,} are distinct"
         lines.append(f"{copies} of the {len(table):,} images are copies of others; {distinct}.")
+    if counts["excluded"]:
+        lines.append(f"{counts['excluded']} of the {len(table):,} images are in a set of audit.exclude too.")
     if counts["metadata_disagreements"]:
         rows = audit.disagreements
         worst_label = rows.label.value_counts()
@@ -110,6 +112,7 @@ def _content(audit: Audit, name: str) -> dict[str, Any]:
         "Files that cannot be read": audit.unreadable[["path", "reason"]],
         "Odd files": audit.odd,
         "Labels that the metadata contradicts": _disagreeing(audit),
+        "Images that are in an excluded set too": audit.excluded[["path", "label"]],
     }
     counts = audit.counts()
     facts = table.set_index("path")

@@ -249,6 +249,11 @@ def _split_faults(get: Callable[[str], Any]) -> list[str]:
             "The published protocol divides the images after files were added, so that it takes no split.file. "
             f"Received: protocol={protocol} split.file={file}"
         )
+    if file is not None and get("audit.exclude"):
+        faults.append(
+            "A split.file says which images are used, so that none can be excluded. "
+            f"Received: split.file={file} audit.exclude={list(get('audit.exclude'))}"
+        )
     if method == "leave_one_out_by" and get("split.column") is None:
         faults.append(
             "split=leave_one_out_by needs a metadata column, as in split.column=site. Received: split.column=null"

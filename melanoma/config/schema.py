@@ -89,6 +89,7 @@ class AuditConfig:
     similarity: float = 0.75
     duplicates: Literal["first", "keep"] = "first"
     conflicts: Literal["drop", "first", "keep"] = "drop"
+    exclude: list[str] = field(default_factory=list)
     odd: OddConfig = field(default_factory=OddConfig)
 
 

@@ -82,7 +82,9 @@ def open_source(
     Raises:
         DataError: there are no usable images at `path`.
     """
-    folder = open_path(path, cache=cache, max_files=max_files, max_bytes=max_gigabytes * 1e9, progress=progress)
+    folder = None
+    if path is not None:
+        folder = open_path(path, cache=cache, max_files=max_files, max_bytes=max_gigabytes * 1e9, progress=progress)
     wanted = classes if classes is None or isinstance(classes, int) else list(classes)
     return source(path=folder, cache=cache, classes=wanted, progress=progress)
 

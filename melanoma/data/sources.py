@@ -147,14 +147,14 @@ def synthetic(
     return Source(folder, source.table.merge(metadata, on="path", how="left"), names)
 
 
-def open_path(path: str | None, *, cache: Path, max_files: int, max_bytes: float, progress: Progress) -> Path | None:
-    """The folder behind `data.path`: the folder itself, or an archive's files in the cache.
+def open_path(
+    path: str, *, cache: Path, max_files: int, max_bytes: float, progress: Progress, key: str = "data.path"
+) -> Path:
+    """The folder behind `data.path`, or another key: the folder itself, or an archive's files in the cache.
 
     Raises:
         DataError: there is no such path, or it is neither a folder nor a .zip, or it may not be read.
     """
-    if path is None:
-        return None
     where = Path(path).expanduser().absolute()
     try:
         if where.is_dir():
@@ -162,11 +162,11 @@ def open_path(path: str | None, *, cache: Path, max_files: int, max_bytes: float
             return where
         if where.is_file():
             if where.suffix.lower() != ".zip":
-                raise DataError(f"data.path must be a folder or a .zip. Received: {path}")
+                raise DataError(f"{key} must be a folder or a .zip. Received: {path}")
             return unpacked(where, cache=cache, max_files=max_files, max_bytes=max_bytes, progress=progress)
     except PermissionError as error:
-        raise DataError(f"data.path may not be read ({error.strerror}). Received: {path}") from error
-    raise DataError(f"data.path does not exist; expected a folder of images or a .zip. Received: {path}")
+        raise DataError(f"{key} may not be read ({error.strerror}). Received: {path}") from error
+    raise DataError(f"{key} does not exist; expected a folder of images or a .zip. Received: {path}")
 
 
 def image_files(folder: Path) -> list[Path]:

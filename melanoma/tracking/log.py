@@ -10,13 +10,16 @@ import numpy as np
 from mlflow.data.sources import LocalArtifactDatasetSource
 from mlflow.exceptions import MlflowException
 
+from melanoma.audit.across import copies_among
 from melanoma.audit.findings import Audit
 from melanoma.audit.names import FINDINGS
 from melanoma.data.cache import content_key
 from melanoma.data.dataset import Dataset
+from melanoma.data.progress import TerminalProgress
 from melanoma.data.split import PARTS, REMOVED
 from melanoma.data.split_file import shared_with_training
 from melanoma.evaluation import plots
+from melanoma.paths import cache_dir
 from melanoma.tracking.models import SavedModel, images_seen_by, registered_version
 from melanoma.tracking.run import Run
 from melanoma.training.hardware import device_name
@@ -132,8 +135,12 @@ def log_samples(run: Run, dataset: Dataset, augment: Any, seed: int) -> None:
     run.log_figure(figure, "augmentation_samples")
 
 
-def log_ancestor(run: Run, ancestor: SavedModel, address: str, dataset: Dataset, protocol: str) -> str:
+def log_ancestor(
+    run: Run, ancestor: SavedModel, address: str, dataset: Dataset, protocol: str, similarity: float | None
+) -> str:
     """The model that a run starts from, and whether that one was trained or tuned on test images of this run.
+
+    Copies count, where audits on this machine have seen the images of both: see `copies_among` for `similarity`.
 
     Both know of each other: the new run has `melanoma.weights`, `melanoma.weights_run` and, where it is a registered
     version, `melanoma.weights_version`; that run and that version have `melanoma.descendant.<id of the new run>`.
@@ -152,11 +159,18 @@ def log_ancestor(run: Run, ancestor: SavedModel, address: str, dataset: Dataset,
         protocol = _with(protocol, "pretraining_unknown")
         run.set_tags({"melanoma.protocol": protocol})
         return protocol
-    seen, unknown = _seen_by_line(ancestor.run_id)
+    seen, unknown = images_seen_by(ancestor.run_id)
     table, test = dataset.table, dataset.part("test")
-    related = test.sha256.isin(seen)
+    found, not_compared = copies_among(
+        list(table.sha256[table.parent == ""]),
+        sorted(seen),
+        similarity=similarity,
+        cache=cache_dir(),
+        progress=TerminalProgress(),
+    )
+    related = test.sha256.isin(found)
     if "group" in table:  # another image of the same lesion gives a test image away too
-        related |= test["group"].isin(table["group"][table.sha256.isin(seen)])
+        related |= test["group"].isin(table["group"][table.sha256.isin(found)])
     shared = int(related.sum())
     run.set_tags({"melanoma.weights_run": ancestor.run_id})
     with suppress(MlflowException):  # it may be of another store
@@ -165,24 +179,15 @@ def log_ancestor(run: Run, ancestor: SavedModel, address: str, dataset: Dataset,
     if shared:
         log.warning("the model that this run starts from was trained or tuned on %d of its test images", shared)
         protocol = _with(protocol, "pretrained_on_test")
-    if unknown:
+    if not_compared and similarity is not None:
+        log.warning(
+            "%d images could not be compared by how they look with those that the model has seen; run `melanoma audit` "
+            "of its data set here, and train again", not_compared,
+        )  # fmt: skip
+    if unknown or (not_compared and similarity is not None):
         protocol = _with(protocol, "pretraining_unknown")
     run.set_tags({"melanoma.protocol": protocol})
     return protocol
-
-
-def _seen_by_line(run_id: str) -> tuple[set[str], bool]:
-    """Images that a model, and those that it began from, were trained or tuned on; and whether some are not known."""
-    seen: set[str] = set()
-    line: set[str] = set()
-    while run_id not in line:
-        line.add(run_id)
-        seen |= images_seen_by(run_id)
-        tags = mlflow.get_run(run_id).data.tags
-        if "pretraining_unknown" in tags.get("melanoma.protocol", ""):
-            return seen, True
-        run_id = tags.get("melanoma.weights_run", run_id)
-    return seen, False
 
 
 def log_fit(run: Run, fitted: Fitted, profile: Path) -> None:

@@ -227,13 +227,26 @@ def _keras_file(folder: Path) -> Path:
     return inside if inside.is_file() else folder / "data" / "model.keras"
 
 
-def images_seen_by(run_id: str | None) -> set[str]:
-    """SHA-256 of the images that a run trained or tuned on."""
+def images_seen_by(run_id: str | None) -> tuple[set[str], bool]:
+    """SHA-256 of the images that a run, and those whose weights it began from, trained or tuned on.
+
+    Returns:
+        They, and whether there are others that are not known.
+    """
     if run_id is None:
         log.warning("The model does not say which run trained it: images it has seen cannot be told from others.")
-        return set()
-    table = split_of(run_id)
-    return set(table.sha256[table.part.isin(["train", "validation"])])
+        return set(), True
+    seen: set[str] = set()
+    line: set[str] = set()
+    while run_id not in line:
+        line.add(run_id)
+        table = split_of(run_id)
+        seen |= set(table.sha256[table.part.isin(["train", "validation"]) & (table.parent == "")])
+        tags = mlflow.get_run(run_id).data.tags
+        if "pretraining_unknown" in tags.get("melanoma.protocol", ""):
+            return seen, True
+        run_id = tags.get("melanoma.weights_run", run_id)
+    return seen, False
 
 
 def metrics_of_run(run_id: str) -> dict[str, float]:

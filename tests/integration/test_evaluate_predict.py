@@ -1,5 +1,6 @@
 """Evaluating and predicting with a saved model."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import mlflow
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from melanoma.data.synthetic import write_synthetic
+from melanoma.models.model_files import sha256_of
 from tests.conftest import run_melanoma
 from tests.integration.conftest import SMALL, Trained, all_runs, client
 
@@ -86,6 +89,47 @@ def test_a_class_that_the_model_does_not_know(trained: Trained, other_images: Pa
     )  # fmt: skip
     assert done.returncode == 2
     assert "does not know 'harmless'" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def encoded_anew(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All images of the run's data set as smaller JPEG files, beside as many others."""
+    mlflow.set_tracking_uri(trained.uri)
+    split = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{trained.run.info.run_id}/data/split.csv"))
+    one = split[split.part == "train"].iloc[0]
+    roots = [path.parent for path in Path(os.environ["MELANOMA_CACHE_DIR"], "synthetic").rglob("benign")]
+    root = next(root for root in roots if (root / one.path).is_file() and sha256_of(root / one.path) == one.sha256)
+    folder = tmp_path_factory.mktemp("anew") / "set"
+    folder.mkdir()
+    write_synthetic(folder, classes=["benign", "malignant"], images=80, size=64, seed=98)
+    for number, row in split[split.parent.isna() & split.part.isin(["train", "validation", "test"])].iterrows():
+        with Image.open(root / row.path) as image:
+            image.convert("RGB").resize((44, 44)).save(folder / row.label / f"again_{number}.jpg", quality=90)
+    return folder
+
+
+def test_copies_of_images_that_the_model_has_seen_are_left_out(trained: Trained, encoded_anew: Path):
+    done = run_melanoma(
+        "evaluate", f"model=runs:/{trained.run.info.run_id}/model", "data=folder", f"data.path={encoded_anew}",
+        f"tracking.uri={trained.uri}", "tracking.experiment=copies",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = all_runs(trained.uri, "copies")
+    assert run.data.tags["melanoma.protocol"] == "clean"
+    assert run.data.metrics["data/seen_left_out"] == pytest.approx(62, abs=3)  # all of training and validation
+
+
+def test_starting_from_a_model_that_saw_copies_of_the_test_images(trained: Trained, encoded_anew: Path):
+    arguments = [word for word in SMALL if not word.startswith("data.source")]
+    done = run_melanoma(
+        "train", *arguments, "data=folder", f"data.path={encoded_anew}", "training.epochs=1",
+        f"model.weights=runs:/{trained.run.info.run_id}/model", f"tracking.uri={trained.uri}",
+        "tracking.experiment=on copies",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = all_runs(trained.uri, "on copies")
+    assert run.data.tags["melanoma.protocol"] == "pretrained_on_test"
+    assert 5 < run.data.metrics["data/test_seen_in_pretraining"] < 25
 
 
 def test_predict_a_folder(trained: Trained, other_images: Path, tmp_path: Path):

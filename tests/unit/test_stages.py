@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
+from melanoma.config.checks import train_faults
 from melanoma.config.diagnose import compose_config
 from melanoma.config.launch import register_resolvers, typed
 from melanoma.config.schema import TrainConfig
@@ -160,3 +162,23 @@ def test_the_same_settings_give_the_same_data_set():
     first, second = (ready(*AUGMENTOR, *FAULTY) for _ in range(2))
     pd.testing.assert_frame_equal(first.table, second.table)
     assert first.split_hash == second.split_hash
+
+
+@pytest.mark.parametrize("protocol", ["clean", "published"])
+@pytest.mark.parametrize("delivered", [False, True])
+def test_images_of_an_excluded_set_are_taken_out_but_of_a_delivered_test_set(tmp_path: Path, protocol, delivered):
+    plain = ["data.source.test_share=0.3"] if delivered else []
+    _, before, _ = stages(*plain)
+    rows = [before.table[before.table.part == part].head(3) for part in before.table.part.unique()]
+    for number, path in enumerate(path for part in rows for path in part.path):
+        with Image.open(before.root / path) as image:
+            image.resize((60, 60)).save(tmp_path / f"{number}.png")
+    _, after, _ = stages(*plain, f"audit.exclude=[{tmp_path}]", f"protocol={protocol}")
+    removed = after.removed[after.removed.reason == "in an excluded set"]
+    assert len(rows) == 1 + delivered
+    assert set(removed.path) == {path for part in rows if part.part.iloc[0] != "test" for path in part.path}
+
+
+def test_a_split_file_excludes_by_itself():
+    faults = train_faults(compose_config("train", ["split.file=some.csv", "audit.exclude=[folder]"]))
+    assert "so that none can be excluded" in "".join(faults)

@@ -12,8 +12,8 @@ from melanoma.data.sources import Source, class_folders, image_files, open_path,
 from melanoma.errors import DataError
 
 
-def opened(path: Path | str | None, cache: Path) -> Path | None:
-    return open_path(path and str(path), cache=cache, max_files=1000, max_bytes=1e8, progress=SilentProgress())
+def opened(path: Path | str, cache: Path) -> Path:
+    return open_path(str(path), cache=cache, max_files=1000, max_bytes=1e8, progress=SilentProgress())
 
 
 def listed(path: Path, cache: Path, classes: list[str] | int | None = None) -> Source:
@@ -148,10 +148,6 @@ def test_a_path_that_may_not_be_read_is_named(public_path, unprivileged, name):
     (public_path / "folder").chmod(0o755)  # so that it can be removed
     assert "may not be read" in message
     assert message.endswith(str(public_path / name))
-
-
-def test_no_path_is_passed_on(cache):
-    assert opened(None, cache) is None
 
 
 def test_a_list_of_classes_fixes_their_order(tmp_path, cache, write_folders):

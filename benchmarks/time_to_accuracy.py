@@ -1,0 +1,137 @@
+"""Seconds from the start of the process to the accuracy that a plain Keras script reaches at its best.
+
+The task is that of `experiment=binary150`, as it was done: 10 epochs, validated on the test images, for which every
+fifth image of melanoma10k stands here. `python -m benchmarks.time_to_accuracy [KEY=VALUE ...]` measures the script,
+then `melanoma train` with an empty cache and again; the keys are given to `melanoma train`, as `model=resnet_small`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+from benchmarks.__main__ import machine
+
+EPOCHS = 10
+RESULTS = Path(__file__).parent / "time_to_accuracy.json"
+Curve = list[tuple[float, float]]  # seconds since the start, validation accuracy; one of each epoch
+
+
+def unpack(folder: Path) -> None:
+    """The images of melanoma10k, every fifth of each class under `test`."""
+    with zipfile.ZipFile(Path(os.environ["MELANOMA_DATA"]) / "melanoma10k.zip") as archive:
+        archive.extractall(folder)
+    for label in ("benign", "malignant"):
+        (folder / "test" / label).mkdir(parents=True)
+        for image in sorted((folder / "train" / label).iterdir())[::5]:
+            image.rename(folder / "test" / label / image.name)
+
+
+def plain(folder: Path) -> None:
+    """As tutorials write it: ImageDataGenerator over class folders, float32. Prints one line of JSON an epoch."""
+    import keras
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    layers = keras.layers
+    training = ImageDataGenerator(
+        rescale=1 / 255, rotation_range=20, width_shift_range=0.2, height_shift_range=0.2, shear_range=0.2,
+        zoom_range=0.2, horizontal_flip=True, fill_mode="nearest",
+    )  # fmt: skip
+    chosen = {"target_size": (150, 150), "batch_size": 32, "class_mode": "binary"}
+    train = training.flow_from_directory(folder / "train", **chosen)
+    test = ImageDataGenerator(rescale=1 / 255).flow_from_directory(folder / "test", **chosen)
+    model = keras.Sequential(
+        [
+            keras.Input((150, 150, 3)),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(128, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(128, activation="relu"),
+            layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+    told = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda _, logs: print(json.dumps({"accuracy": logs["val_accuracy"]}), flush=True)
+    )
+    model.fit(train, validation_data=test, epochs=EPOCHS, callbacks=[told], verbose=0)
+
+
+def plain_curve(folder: Path) -> Curve:
+    """The script, in a process of its own."""
+    start = time.time()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.time_to_accuracy", "plain", str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    curve = [(time.time() - start, json.loads(line)["accuracy"]) for line in process.stdout if line.startswith("{")]
+    if process.wait() or len(curve) != EPOCHS:
+        sys.exit("The plain script failed.")
+    return curve
+
+
+def our_curve(folder: Path, scratch: Path, overrides: list[str]) -> Curve:
+    """`melanoma train`; its epochs are read from the tracking store."""
+    import mlflow
+
+    uri = f"sqlite:///{scratch / f'{time.time_ns()}.db'}"
+    start = time.time()
+    done = subprocess.run(
+        [Path(sys.executable).parent / "melanoma", "train", "experiment=binary150", "protocol=published",
+         f"data.path={folder}", f"tracking.uri={uri}", *overrides],
+        cwd=scratch, capture_output=True, text=True, check=False,
+        env={**os.environ, "MELANOMA_CACHE_DIR": str(scratch / "cache")},
+    )  # fmt: skip
+    if done.returncode:
+        sys.exit(f"melanoma train failed:\n{done.stderr[-3000:]}")
+    client = mlflow.MlflowClient(uri)
+    (experiment,) = client.search_experiments(filter_string="name = 'binary150'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    epochs = sorted(client.get_metric_history(run.info.run_id, "val/accuracy"), key=lambda metric: metric.step)
+    return [(metric.timestamp / 1000 - start, metric.value) for metric in epochs]
+
+
+def seconds_to(curve: Curve, accuracy: float) -> float | None:
+    """When an epoch ended that was as good, or None."""
+    return next((seconds for seconds, reached in curve if reached >= accuracy), None)
+
+
+def main() -> None:
+    """Measure, print and write `benchmarks/time_to_accuracy.json`."""
+    overrides = sys.argv[1:]
+    with tempfile.TemporaryDirectory(prefix="melanoma-benchmark-") as name:
+        scratch = Path(name)
+        images = scratch / "images"
+        unpack(images)
+        curves = {"plain": plain_curve(images)}
+        for way in ("melanoma, empty cache", "melanoma, again"):
+            curves[way] = our_curve(images, scratch, overrides)
+    target = max(accuracy for _, accuracy in curves["plain"])
+    seconds = {way: seconds_to(curve, target) for way, curve in curves.items()}
+    result = {
+        "machine": machine(),
+        "overrides": overrides,
+        "accuracy": target,
+        "seconds": seconds,
+        "times_faster": {
+            way: seconds["plain"] / value if value else None for way, value in seconds.items() if seconds["plain"]
+        },
+        "epochs": curves,
+    }
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results[" ".join(overrides) or "binary150"] = result
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    plain(Path(sys.argv[2])) if sys.argv[1:2] == ["plain"] else main()

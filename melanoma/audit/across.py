@@ -1,0 +1,43 @@
+"""Images of one set among those of another: the same picture is in many public sets, resized, cropped or saved anew."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from melanoma.audit.inspection import recalled
+from melanoma.audit.near import near_duplicates
+from melanoma.data.progress import Progress
+
+__all__ = ["copies_among"]
+
+
+def copies_among(
+    digests: Sequence[str], others: Sequence[str], *, similarity: float | None, cache: Path, progress: Progress
+) -> tuple[set[str], int]:
+    """Which images are, or are near duplicates of, some of another set.
+
+    Images are compared by what audits on this machine have kept of them; those that none has seen, by their bytes only.
+
+    Args:
+        digests: SHA-256 of the images asked about.
+        others: SHA-256 of the images of the other set.
+        similarity: from which on two images are near duplicates, see `AuditConfig`; None for equal pictures only.
+        cache: the cache folder.
+        progress: shows how far it is.
+
+    Returns:
+        SHA-256 of those that are, and how many images of either set could be compared by their bytes only.
+    """
+    pixels, thumbnails = recalled({*digests, *others}, cache)
+    own = pixels[pixels.index.isin(digests)]
+    theirs = set(pixels[pixels.index.isin(others)])
+    alike = theirs
+    if similarity is not None and len(own):
+        first = ~pixels.duplicated().to_numpy()
+        unique = pixels[first].to_numpy()
+        pairs, scores = near_duplicates(thumbnails[first], list(unique), cache=cache, progress=progress)
+        close = pd.DataFrame(unique[pairs[scores >= similarity]].reshape(-1, 2))
+        alike = theirs | set(close[0][close[1].isin(theirs)]) | set(close[1][close[0].isin(theirs)])
+    found = {*digests} & {*others} | set(own.index[own.isin(alike)])
+    return found, len({*digests, *others}) - len(pixels)
