@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import mlflow
@@ -11,7 +12,6 @@ import yaml
 from PIL import Image
 
 from melanoma.data.synthetic import write_synthetic
-from melanoma.models.model_files import sha256_of
 from tests.conftest import run_melanoma
 from tests.integration.conftest import SMALL, Trained, all_runs, client
 
@@ -96,9 +96,13 @@ def encoded_anew(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> 
     """All images of the run's data set as smaller JPEG files, beside as many others."""
     mlflow.set_tracking_uri(trained.uri)
     split = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{trained.run.info.run_id}/data/split.csv"))
-    one = split[split.part == "train"].iloc[0]
+    one = split[split.parent.isna()].iloc[0]
     roots = [path.parent for path in Path(os.environ["MELANOMA_CACHE_DIR"], "synthetic").rglob("benign")]
-    root = next(root for root in roots if (root / one.path).is_file() and sha256_of(root / one.path) == one.sha256)
+    root = next(
+        root
+        for root in roots
+        if (root / one.path).is_file() and sha256((root / one.path).read_bytes()).hexdigest() == one.sha256
+    )
     folder = tmp_path_factory.mktemp("anew") / "set"
     folder.mkdir()
     write_synthetic(folder, classes=["benign", "malignant"], images=80, size=64, seed=98)
