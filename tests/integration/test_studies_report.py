@@ -58,7 +58,7 @@ def test_the_table_holds_what_the_store_does(uri: str, tmp_path: Path):
     assert cells[1:4] == ["54.0%", "70.0%", "55.0%"]
     assert cells[4].startswith("35.0% [")
     assert cells[5:] == ["+35.0 points", "0, 1 / 0, 1", "1.5 min"]
-    assert "validation: 55.0% to 66.0%; test: 35.0% to 55.0%" in text
+    assert "validation 55.0% to 66.0%, test 35.0% to 55.0%, which is +20.0 points [" in text
     assert (tmp_path / "results.png").stat().st_size > 5_000
     write_report(tmp_path)
     assert (tmp_path / "README.md").read_text() == text
