@@ -90,7 +90,7 @@ def test_faults_of_an_audit_are_named():
         "audit.similarity must be from 0.5 to 1. Received: audit.similarity=0.3",
         "audit.odd.aspect must be at least 1. Received: audit.odd.aspect=0.5",
         "audit.fail_on names findings: any, unreadable, odd, exact_duplicate_groups, near_duplicate_groups, "
-        "label_conflicts, split_leaks, group_leaks, metadata_disagreements. Received: leaks",
+        "label_conflicts, split_leaks, group_leaks, metadata_disagreements, excluded. Received: leaks",
     ]
 
 

@@ -38,7 +38,12 @@ def test_what_is_varied_and_what_is_fixed():
 
 @pytest.mark.parametrize("name", READY)
 def test_every_ready_space_fits_the_configuration(name: str):
-    extra = {"grid": ["seed=0,1"], "optuna": ["seed=0,1"], "backbone": ["model=backbone", "model.weights=none"]}
+    extra = {
+        "grid": ["seed=0,1"],
+        "optuna": ["seed=0,1"],
+        "backbone": ["model=backbone", "model.weights=none"],
+        "melanoma10k_architecture": ["model=resnet_small"],
+    }
     plan = read_plan([f"sweep={name}", *extra.get(name, [])])
     assert plan.space
 
