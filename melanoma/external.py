@@ -13,13 +13,13 @@ from melanoma.audit.across import copies_among
 from melanoma.config.command_schema import EvaluateConfig
 from melanoma.config.launch import typed
 from melanoma.config.schema import AuditConfig, DataConfig
-from melanoma.data.dataset import Dataset
+from melanoma.data.dataset import Dataset, without_classes
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.sources import Source
 from melanoma.errors import DataError
 from melanoma.paths import cache_dir
 from melanoma.pipeline import Result
-from melanoma.stages import audited, check_views, decoded, read_source
+from melanoma.stages import audited, check_views, decoded, kept_classes, read_source
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import open_store
 
@@ -74,6 +74,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     data = settings.data or _data_of(saved.run_id)
     data = replace(data, image_size=saved.image_size, resize=saved.resize)
     source = read_source(data)
+    kept_classes(data, source.classes)
     check_views(data.views, saved.classes)
     # Beside the result on other images stands the one on the test images of the training run.
     internal = metrics_of_run(saved.run_id) if settings.data is not None and saved.run_id else {}
@@ -102,7 +103,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     ) as run:
         try:
             log_config(run, resolved, overrides)
-            dataset = _as_test(decoded(data, source, least=1), saved.classes)
+            dataset = _as_test(without_classes(decoded(data, source, least=1), data.leave_out), saved.classes)
             images = len(dataset.table)
             if settings.data is None and not settings.include_seen:
                 dataset = _tested_by(dataset, split_of(str(saved.run_id)))
@@ -195,7 +196,7 @@ def _as_test(dataset: Dataset, classes: list[str]) -> Dataset:
     if unknown:
         raise DataError(
             f"The model does not know {', '.join(repr(c) for c in unknown)}; its classes are {', '.join(classes)}. "
-            f"Rename or leave out those folders. Received: {', '.join(dataset.classes)}"
+            f"Rename those folders, or leave them out by data.leave_out. Received: {', '.join(dataset.classes)}"
         )
     targets = dataset.table.label.map({label: i for i, label in enumerate(classes)})
     return replace(dataset, classes=classes, table=dataset.table.assign(part="test", target=targets.astype("int64")))

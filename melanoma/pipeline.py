@@ -16,7 +16,17 @@ from melanoma.config.schema import TrainConfig
 from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
 from melanoma.errors import ConfigError, DataError
-from melanoma.stages import audited, build, check_split, check_views, number_of_folds, prepared, read_source, shortcuts
+from melanoma.stages import (
+    audited,
+    build,
+    check_split,
+    check_views,
+    kept_classes,
+    number_of_folds,
+    prepared,
+    read_source,
+    shortcuts,
+)
 from melanoma.sweeps.pruning import pruning_check
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import tracking_uri
@@ -259,8 +269,9 @@ def check_experiment(settings: TrainConfig, model: dict[str, Any], source: Sourc
     Raises:
         MelanomaError: model, questions or split do not fit the data.
     """
-    _check_classes(model, source.classes)
-    check_views(settings.data.views, source.classes)
+    classes = kept_classes(settings.data, source.classes)
+    _check_classes(model, classes)
+    check_views(settings.data.views, classes)
     check_split(settings, source)
 
 

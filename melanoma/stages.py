@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -14,7 +15,16 @@ from melanoma.audit.audit import audit_source
 from melanoma.audit.findings import Audit
 from melanoma.audit.policy import apply_policy
 from melanoma.config.schema import FOLDED, AuditConfig, DataConfig, TrainConfig
-from melanoma.data.dataset import Dataset, add_augmented, divided, load_images, open_source, with_groups, without
+from melanoma.data.dataset import (
+    Dataset,
+    add_augmented,
+    divided,
+    load_images,
+    open_source,
+    with_groups,
+    without,
+    without_classes,
+)
 from melanoma.data.groups import group_columns
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.sources import Source
@@ -41,6 +51,7 @@ __all__ = [
     "cleaned",
     "decoded",
     "folds_of",
+    "kept_classes",
     "number_of_folds",
     "prepared",
     "read_source",
@@ -104,7 +115,8 @@ def check_split(settings: TrainConfig, source: Source) -> None:
     elif chosen.method == "leave_one_out_by":
         values_left_out(table, str(chosen.column))
     elif chosen.method == "kfold":
-        enough_for_folds(table.groupby("label").path.nunique(), chosen.folds)
+        kept = table[~table.label.isin(settings.data.leave_out)]
+        enough_for_folds(kept.groupby("label").path.nunique(), chosen.folds)
 
 
 _KNOWN_WEIGHTS = (None, "none", "imagenet")
@@ -125,13 +137,37 @@ def decoded(settings: DataConfig, source: Source, least: int = 2) -> Dataset:
         max_megapixels=settings.max_megapixels,
         max_quarantined=settings.max_quarantined,
         least=least,
+        leave_out=settings.leave_out,
         cache=cache_dir(),
         progress=TerminalProgress(),
     )
 
 
+def kept_classes(settings: DataConfig, classes: Sequence[str]) -> list[str]:
+    """The classes but those of `data.leave_out`.
+
+    Raises:
+        ConfigError: one of these is not there, or fewer than two classes are kept.
+    """
+    unknown = [label for label in settings.leave_out if label not in classes]
+    kept = [label for label in classes if label not in settings.leave_out]
+    if unknown or len(kept) < 2:
+        raise ConfigError(
+            [f"data.leave_out names classes of the data, and leaves two or more: {', '.join(classes)}. "
+             f"Received: {', '.join(unknown or settings.leave_out)}"]
+        )  # fmt: skip
+    return kept
+
+
 def cleaned(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
-    """Say which images belong together, and take out copies, contradictions and what is in an excluded set."""
+    """Say which images belong together, and take out copies, contradictions, and what is excluded or left out.
+
+    Classes are left out last: an image that stands under one of these as well contradicts itself all the same.
+    """
+    return without_classes(_compared(settings, dataset, audit), settings.data.leave_out)
+
+
+def _compared(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
     seen = audit.table.set_index("path")
     # A delivered test set is compared by with others': it stays whole, as nothing is trained on it.
     delivered = settings.split.method in ("auto", "official") and bool((dataset.table.part == "test").any())

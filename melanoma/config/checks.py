@@ -94,6 +94,9 @@ def train_faults(config: DictConfig) -> list[str]:
     get = _reader(config)
     faults = [*range_faults(config), *_split_faults(get)]
     wanted, given = get("model.classes"), class_count(get("data.classes"))
+    left_out = get("data.leave_out")
+    if given is not None and isinstance(left_out, ListConfig):
+        given -= len(left_out)
     if isinstance(wanted, int) and given is not None and wanted != given:
         faults.append(
             f"Model '{get('model.name')}' is for {wanted} classes and data '{get('data.name')}' has {given}: choose "

@@ -61,6 +61,7 @@ class DataConfig:
     image_size: int = 180
     resize: Literal["stretch", "crop", "pad"] = "stretch"
     classes: Any = None
+    leave_out: list[str] = field(default_factory=list)
     views: dict[str, Any] = field(default_factory=dict)
     max_megapixels: float = 50.0
     max_quarantined: float = 0.05

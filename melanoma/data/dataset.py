@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,16 @@ from melanoma.data.split import REMOVED, refuse_overlap
 from melanoma.data.split_file import split_hash
 from melanoma.errors import DataError
 
-__all__ = ["Dataset", "add_augmented", "divided", "load_images", "open_source", "with_groups", "without"]
+__all__ = [
+    "Dataset",
+    "add_augmented",
+    "divided",
+    "load_images",
+    "open_source",
+    "with_groups",
+    "without",
+    "without_classes",
+]
 
 log = logging.getLogger("melanoma")
 _REMOVED = ["path", "label", "sha256", "reason"]
@@ -100,11 +109,13 @@ def load_images(
     least: int,
     cache: Path,
     progress: Progress,
+    leave_out: Collection[str] = (),
 ) -> Dataset:
     """Decode every image once, into the cache, and put aside those that cannot be read.
 
     Raises:
-        DataError: more than the share `max_quarantined` cannot be read, or a class is left with fewer than `least`.
+        DataError: more than the share `max_quarantined` cannot be read, or a class has fewer than `least`, unless it is
+            in `leave_out`.
     """
     workers = len(os.sched_getaffinity(0))
     table = source.table.copy()
@@ -129,7 +140,7 @@ def load_images(
     table = table.astype({"row": np.int64}).reset_index(drop=True)
     table["target"] = table.label.map({label: i for i, label in enumerate(source.classes)}).astype(np.int64)
     table["parent"] = ""
-    _check_sizes(table, source, least)
+    _check_sizes(table, source, least, leave_out)
     removed = pd.DataFrame(columns=_REMOVED, dtype=object)
     return Dataset(name, source.root, source.classes, table, quarantined, removed, store, data_fingerprint(table))
 
@@ -160,6 +171,14 @@ def without(dataset: Dataset, reasons: pd.Series) -> Dataset:
     removed = dataset.table[gone].assign(reason=reasons[gone])[_REMOVED]
     table = dataset.table[~gone].reset_index(drop=True)
     return replace(dataset, table=table, removed=pd.concat([dataset.removed, removed], ignore_index=True))
+
+
+def without_classes(dataset: Dataset, labels: Collection[str]) -> Dataset:
+    """The data set without the images of some classes, which it does not know any more."""
+    dataset = without(dataset, dataset.table.label.isin(labels).map({True: "class left out", False: ""}))
+    classes = [label for label in dataset.classes if label not in labels]
+    targets = dataset.table.label.map({label: i for i, label in enumerate(classes)}).astype(np.int64)
+    return replace(dataset, classes=classes, table=dataset.table.assign(target=targets))
 
 
 def divided(dataset: Dataset, parts: pd.Series) -> Dataset:
@@ -229,12 +248,13 @@ def _check_quarantine(quarantined: pd.DataFrame, images: int, allowed: float) ->
         )
 
 
-def _check_sizes(table: pd.DataFrame, source: Source, least: int) -> None:
-    counts = table.label.value_counts().reindex(source.classes, fill_value=0)
+def _check_sizes(table: pd.DataFrame, source: Source, least: int, leave_out: Collection[str]) -> None:
+    kept = [label for label in source.classes if label not in leave_out]
+    counts = table.label.value_counts().reindex(kept, fill_value=0)
     small = counts[counts < least]
     if len(small):
         listed = ", ".join(f"'{label}': {count}" for label, count in small.items())
         raise DataError(
             f"Each class needs at least {least} readable images, and enough for its part of the split; add images or "
-            f"leave the class out. Received: {listed} in {source.root}"
+            f"leave the class out by data.leave_out. Received: {listed} in {source.root}"
         )

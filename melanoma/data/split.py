@@ -182,7 +182,8 @@ def _draw(parts: pd.Series, table: pd.DataFrame, name: str, wanted: int, seed: i
         raise DataError(
             f"Class {', '.join(repr(label) for label in small.index)} has too few images to stand in training, "
             "validation and test, or all its images belong together as one lesion, patient or cluster of copies; add "
-            f"images or leave the class out. Received: {counts} images in {small.to_dict()} groups when drawing {name}"
+            "images, or leave it out by data.leave_out. "
+            f"Received: {counts} images in {small.to_dict()} groups when drawing {name}"
         )
     parts.loc[_stratified(rows, max(wanted, len(groups)), seed)] = name
 

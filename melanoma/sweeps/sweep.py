@@ -28,6 +28,7 @@ from melanoma.stages import (
     cleaned,
     decoded,
     folds_of,
+    kept_classes,
     number_of_folds,
     prepared,
     read_source,
@@ -76,7 +77,8 @@ def run_sweep(plan: Plan, folder: Path) -> None:
     of_folds = not plan.space  # the folds are the trials
     inside = several and not of_folds and "split.fold" not in {one.key for one in plan.space}
     metrics = _metrics(plan, inside)
-    check_metrics(metrics, logged_metrics(source.classes, settings.data.views, folds=inside))
+    classes = kept_classes(settings.data, source.classes)
+    check_metrics(metrics, logged_metrics(classes, settings.data.views, folds=inside))
     uri = tracking_uri(settings.tracking.uri)
     storage = storage_address(plan.sweep.storage, uri)
     name = plan.sweep.resume or plan.sweep.name or f"{settings.data.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"

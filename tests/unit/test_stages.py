@@ -11,7 +11,18 @@ from melanoma.config.diagnose import compose_config
 from melanoma.config.launch import register_resolvers, typed
 from melanoma.config.schema import TrainConfig
 from melanoma.data.dataset import Dataset
-from melanoma.stages import audited, cleaned, decoded, prepared, read_source, shortcuts, split
+from melanoma.errors import ConfigError, DataError
+from melanoma.stages import (
+    audited,
+    check_split,
+    cleaned,
+    decoded,
+    kept_classes,
+    prepared,
+    read_source,
+    shortcuts,
+    split,
+)
 
 register_resolvers()
 
@@ -182,3 +193,37 @@ def test_images_of_an_excluded_set_are_taken_out_but_of_a_delivered_test_set(tmp
 def test_a_split_file_excludes_by_itself():
     faults = train_faults(compose_config("train", ["split.file=some.csv", "audit.exclude=[folder]"]))
     assert "so that none can be excluded" in "".join(faults)
+
+
+NINE = ["data.classes=9", "data.source.images=270", "data.source.conflicts=30", "data.source.imbalance=1"]
+
+
+def test_classes_are_left_out_once_they_were_compared_with_the_others():
+    _, before, _ = stages(*NINE)
+    out = before.classes[:2]
+    settings, after, divided = stages(*NINE, f"data.leave_out=[{','.join(out)}]")
+    assert after.classes == before.classes[2:] == kept_classes(settings.data, before.classes)
+    assert (after.table.label == after.table.target.map(dict(enumerate(after.classes)))).all()
+    assert set(divided.part("train").label) == set(after.classes)
+    # What contradicts itself is out all the same, also where one of its two labels is of a class left out.
+    assert set(after.table.path) == set(before.table.path[~before.table.label.isin(out)])
+    reasons = after.removed.groupby("reason").size()
+    assert reasons["class left out"] == before.table.label.isin(out).sum()
+    assert reasons["label conflict"] == before.removed.reason.eq("label conflict").sum() == 60
+
+
+@pytest.mark.parametrize("leave_out", ["[naevus]", "[benign]", "[benign,malignant]"])
+def test_classes_left_out_are_there_and_two_are_kept(leave_out: str):
+    settings = configured(*SMALL, f"data.leave_out={leave_out}")
+    with pytest.raises(ConfigError, match=r"data\.leave_out names classes of the data"):
+        kept_classes(settings.data, read_source(settings.data).classes)
+
+
+def test_folds_do_not_ask_for_images_of_a_class_left_out():
+    few = ["data.classes=3", "data.source.images=60", "data.source.imbalance=20", "split=kfold"]
+    names = read_source(configured(*SMALL, *few).data).classes
+    settings = configured(*SMALL, *few)
+    with pytest.raises(DataError, match=r"so that one is in each fold"):
+        check_split(settings, read_source(settings.data))
+    settings = configured(*SMALL, *few, f"data.leave_out=[{names[-1]}]")
+    check_split(settings, read_source(settings.data))
