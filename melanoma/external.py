@@ -14,12 +14,13 @@ from melanoma.config.command_schema import EvaluateConfig
 from melanoma.config.launch import typed
 from melanoma.config.schema import AuditConfig, DataConfig
 from melanoma.data.dataset import Dataset, without_classes
+from melanoma.data.groups import group_columns, grouped
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.sources import Source
 from melanoma.errors import DataError
 from melanoma.paths import cache_dir
 from melanoma.pipeline import Result
-from melanoma.stages import audited, check_views, decoded, kept_classes, read_source
+from melanoma.stages import audited, check_views, decoded, joined_protocol, kept_classes, read_source
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import open_store
 
@@ -64,6 +65,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
             load_saved_model,
             metrics_of_run,
             model_address,
+            protocol_of,
             split_of,
         )
         from melanoma.tracking.run import by_own_names, tracked_run
@@ -74,18 +76,20 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     data = settings.data or _data_of(saved.run_id)
     data = replace(data, image_size=saved.image_size, resize=saved.resize)
     source = read_source(data)
-    kept_classes(data, source.classes)
+    kept_classes(data, source.classes, least=1)
     check_views(data.views, saved.classes)
     # Beside the result on other images stands the one on the test images of the training run.
     internal = metrics_of_run(saved.run_id) if settings.data is not None and saved.run_id else {}
     seen, unknown = (set(), False) if settings.include_seen else images_seen_by(saved.run_id)
-    protocol = "seen_images_unknown" if unknown else "clean"
+    if settings.data is None:  # what the run took, its own test images have behind them
+        protocol = protocol_of(saved.run_id)
+    else:
+        protocol = "seen_images_unknown" if unknown else "clean"
+        if not settings.include_seen:
+            seen, compared = _with_copies(source, seen, data.max_megapixels)
+            protocol = joined_protocol(protocol, "" if compared else "near_duplicates_ignored")
     if settings.include_seen:
-        protocol = "seen_images"
-    elif settings.data is not None:
-        seen, compared = _with_copies(source, seen, data.max_megapixels)
-        if protocol == "clean" and not compared:
-            protocol = "near_duplicates_ignored"
+        protocol = joined_protocol(protocol, "seen_images")
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     if resolved.get("data") is None:
         resolved["data"] = asdict(data)
@@ -145,22 +149,24 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
         finally:
             run.log_file(str(log_file), "logs")
     show_result([evaluation], run.id, uri, None, internal)
-    return Result(run.id, [evaluation], address)
+    return Result(run.id, [evaluation], address, protocol)
 
 
 def _with_copies(source: Source, seen: set[str], max_megapixels: float) -> tuple[set[str], bool]:
-    """Images that were seen with those of the source that are copies of them, and whether all could be compared."""
-    settings = AuditConfig(near_duplicates=False)
-    own = audited(source, settings, max_megapixels).table.sha256
+    """What was seen, with copies and relatives of it in the source, and whether all could be compared."""
+    settings = AuditConfig()
+    own = audited(source, settings, max_megapixels).table
     copies, not_compared = copies_among(
-        list(own), sorted(seen), similarity=settings.similarity, cache=cache_dir(), progress=TerminalProgress()
+        list(own.sha256), sorted(seen), similarity=settings.similarity, cache=cache_dir(), progress=TerminalProgress()
     )
+    groups = pd.Series(grouped(own, group_columns(own, "auto")), index=own.index)
+    related = groups.isin(groups[own.sha256.isin(copies)])
     if not_compared:
         log.warning(
             "%d images that the model was trained on have not been audited on this machine, so that copies were "
             "not looked for; run `melanoma audit` of its data set here, and evaluate again", not_compared,
         )  # fmt: skip
-    return seen | copies, not not_compared
+    return seen | copies | set(own.sha256[related]), not not_compared
 
 
 def _data_of(run_id: str | None) -> DataConfig:

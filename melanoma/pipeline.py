@@ -72,11 +72,13 @@ class Result:
         run_id: of the MLflow run.
         evaluations: of validation and test.
         model: address of the saved model; None for a run that only gathers others.
+        protocol: `clean`, or the shortcuts taken.
     """
 
     run_id: str
     evaluations: list["Evaluation"]
     model: str | None
+    protocol: str
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -217,7 +219,7 @@ def run_experiment(
             )
         finally:
             run.log_file(str(experiment.log_file), "logs")
-    return Result(run.id, evaluations, address)
+    return Result(run.id, evaluations, address, protocol)
 
 
 def _measured(

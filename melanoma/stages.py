@@ -38,7 +38,7 @@ from melanoma.data.split import (
 )
 from melanoma.data.split_file import read_split, split_table
 from melanoma.data.tables import with_metadata
-from melanoma.errors import ConfigError, MelanomaError
+from melanoma.errors import ConfigError, DataError, MelanomaError
 from melanoma.paths import cache_dir
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "cleaned",
     "decoded",
     "folds_of",
+    "joined_protocol",
     "kept_classes",
     "number_of_folds",
     "prepared",
@@ -143,17 +144,17 @@ def decoded(settings: DataConfig, source: Source, least: int = 2) -> Dataset:
     )
 
 
-def kept_classes(settings: DataConfig, classes: Sequence[str]) -> list[str]:
+def kept_classes(settings: DataConfig, classes: Sequence[str], least: int = 2) -> list[str]:
     """The classes but those of `data.leave_out`.
 
     Raises:
-        ConfigError: one of these is not there, or fewer than two classes are kept.
+        ConfigError: one of these is not there, or fewer than `least` classes are kept.
     """
     unknown = [label for label in settings.leave_out if label not in classes]
     kept = [label for label in classes if label not in settings.leave_out]
-    if unknown or len(kept) < 2:
+    if unknown or (settings.leave_out and len(kept) < least):
         raise ConfigError(
-            [f"data.leave_out names classes of the data, and leaves two or more: {', '.join(classes)}. "
+            [f"data.leave_out names classes of the data, and leaves {least} or more: {', '.join(classes)}. "
              f"Received: {', '.join(unknown or settings.leave_out)}"]
         )  # fmt: skip
     return kept
@@ -164,7 +165,17 @@ def cleaned(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
 
     Classes are left out last: an image that stands under one of these as well contradicts itself all the same.
     """
-    return without_classes(_compared(settings, dataset, audit), settings.data.leave_out)
+    dataset = _compared(settings, dataset, audit)
+    if settings.split.file is None:  # which names the images of all classes
+        dataset = without_classes(dataset, settings.data.leave_out)
+    empty = [label for label in dataset.classes if not (dataset.table.label == label).any()]
+    if empty:
+        removed = dataset.removed[dataset.removed.label.isin(empty)]
+        raise DataError(
+            f"Nothing is left of class {', '.join(map(repr, empty))}; leave it out by data.leave_out, or keep more. "
+            f"Received: {removed.groupby('label').reason.value_counts().to_dict()}"
+        )
+    return dataset
 
 
 def _compared(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
@@ -208,7 +219,10 @@ def split(settings: TrainConfig, dataset: Dataset) -> Dataset:
     """Put each image into training, validation or test."""
     chosen = settings.split
     if chosen.file is not None:
-        return divided(dataset, read_split(chosen.file, dataset.table))
+        left_out = settings.data.leave_out
+        parts = dict(zip(dataset.table.path, read_split(chosen.file, dataset.table, left_out), strict=True))
+        dataset = without_classes(dataset, left_out)
+        return divided(dataset, dataset.table.path.map(parts))
     if chosen.method in FOLDED:
         folds = list(folds_of(settings, dataset.table).values())
         if chosen.fold is None or chosen.fold > len(folds):
@@ -288,6 +302,12 @@ def shortcuts(settings: TrainConfig, columns: pd.Index) -> list[str]:
     # What a sweep knows of its trials, and a trial cannot know of itself.
     told = [name for name in os.environ.get(SHORTCUTS, "").split(",") if name]
     return [name for name, is_taken in taken.items() if is_taken] + told
+
+
+def joined_protocol(*protocols: str) -> str:
+    """One protocol of several: all their shortcuts; `clean` where there is none."""
+    taken = dict.fromkeys(name for protocol in protocols for name in protocol.split(",") if name not in ("", "clean"))
+    return ",".join(taken) or "clean"
 
 
 def build(key: str, node: dict[str, Any], **arguments: Any) -> Any:

@@ -17,7 +17,7 @@ from melanoma.data.dataset import Dataset, divided
 from melanoma.evaluation.evaluate import Evaluation, evaluate
 from melanoma.evaluation.summary import show_difference, show_result, show_spread
 from melanoma.pipeline import Experiment, Result, run_experiment
-from melanoma.stages import audited, balanced, cleaned, decoded, folds_of, prepared
+from melanoma.stages import audited, balanced, cleaned, decoded, folds_of, joined_protocol, prepared
 from melanoma.tracking import log as tracking_log
 from melanoma.tracking import log_evaluation
 from melanoma.tracking.log_config import log_config
@@ -45,13 +45,15 @@ def cross_validate(experiment: Experiment) -> Result:
             fold = _prepared_fold(experiment, audit, dataset, parts)
             results[name] = run_experiment(experiment, fold, name=name, nested=True)
             _forget()
+        # What a fold's weights have seen is known once it ran.
+        protocol = joined_protocol(experiment.tags["melanoma.protocol"], *(r.protocol for r in results.values()))
+        run.set_tags({"melanoma.protocol": protocol})
         pooled = log_cross_validation(
-            run, dataset, folds, {name: r.evaluations for name, r in results.items()}, settings,
-            experiment.tags["melanoma.protocol"],
-        )  # fmt: skip
+            run, dataset, folds, {name: r.evaluations for name, r in results.items()}, settings, protocol
+        )
     show_result([pooled], run.id, experiment.uri, None)
     show_spread([result.evaluations[-1] for result in results.values()])
-    return Result(run.id, [pooled], None)
+    return Result(run.id, [pooled], None, protocol)
 
 
 def log_cross_validation(
@@ -112,7 +114,7 @@ def compare_protocols(experiment: Experiment) -> Result:
         run.log_metrics(difference)
         log_evaluation.log_difference(run, results["published"].evaluations, results["clean"].evaluations)
     show_difference(results["published"].evaluations, results["clean"].evaluations, run.id, experiment.uri)
-    return Result(run.id, results["clean"].evaluations, results["clean"].model)
+    return Result(run.id, results["clean"].evaluations, results["clean"].model, "both")
 
 
 @contextmanager

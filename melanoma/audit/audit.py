@@ -1,5 +1,6 @@
 """An audit of a data source: reads every image once, then puts the findings together."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from melanoma.data.sources import Source, image_files, open_path
 from melanoma.errors import DataError
 
 __all__ = ["audit_source"]
+
+log = logging.getLogger("melanoma")
 
 
 def audit_source(
@@ -57,7 +60,9 @@ def audit_source(
     excluded: set[str] = set()
     if others:
         least = settings.similarity if settings.near_duplicates else None
-        excluded, _ = copies_among(list(table.sha256), others, similarity=least, cache=cache, progress=progress)
+        excluded, unseen = copies_among(list(table.sha256), others, similarity=least, cache=cache, progress=progress)
+        if unseen:
+            log.warning("%d images of audit.exclude cannot be decoded: only files equal to them are found", unseen)
     return find(source, table, unreadable, inspection, pairs, settings.odd, excluded)
 
 
@@ -76,6 +81,8 @@ def _contents_of(paths: list[str], *, max_megapixels: float, cache: Path, progre
         found = file_digests(
             folder, [str(file.relative_to(folder)) for file in files], cache=cache, progress=progress, workers=workers
         )
+        if not any(found):
+            raise DataError(f"None of the images of audit.exclude may be read. Received: {path}")
         read = [(file, digest) for file, digest in zip(files, found, strict=True) if digest is not None]
         digests = [digest for _, digest in read]
         inspect_files(

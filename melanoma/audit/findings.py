@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from melanoma.audit.inspection import Inspection
 from melanoma.config.schema import OddConfig
-from melanoma.data.groups import connected
+from melanoma.data.groups import connected, group_columns, grouped
 from melanoma.data.sources import Source
 
 __all__ = ["Audit", "find"]
@@ -30,7 +30,7 @@ class Audit:
             that copies share), facts of `melanoma.audit.inspection`, and the metadata columns.
         unreadable: `path`, `label` and `reason` of the files that cannot be read.
         odd: `path` and `reason` of odd files.
-        excluded: rows of `table` that are in a set of `audit.exclude` as well, or copies of such.
+        excluded: rows of `table` that are in a set of `audit.exclude` as well, and copies and relatives of such.
         classes: class names.
         groups: for each finding that is about groups, lists of paths.
     """
@@ -97,7 +97,7 @@ class Audit:
             "counts": self.counts(),
         }
         named = {path for name in self.groups for group in self.groups[name] for path in group}
-        named |= set(report["odd"]) | set(report["metadata_disagreements"])
+        named |= {path for name in ("odd", "metadata_disagreements", "excluded") for path in report[name]}
         report["files"] = {**self._files(named), **_reasons(self.unreadable)}
         for path, reason in zip(self.odd.path, self.odd.reason, strict=True):
             report["files"][path]["odd"] = reason
@@ -150,7 +150,8 @@ def find(
         "split_leaks": _paths(parted),
         "group_leaks": _paths(rows for rows in lesions if rows.part.nunique() > 1),
     }
-    shared = table[table.sha256.isin(excluded)]
+    belonging = pd.Series(grouped(table, group_columns(table, "auto")), index=table.index)
+    shared = table[belonging.isin(belonging[table.sha256.isin(excluded)])]
     return Audit(source.root, table, unreadable, _odd_files(table, odd), shared, source.classes, groups)
 
 

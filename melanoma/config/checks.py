@@ -162,6 +162,12 @@ def evaluate_faults(config: DictConfig) -> list[str]:
         )
     elif config.saved_model is not None and config.get("data") is None:
         faults.append("With model=ADDRESS the images must be named too, as in data=folder data.path=FOLDER")
+    for key in ("test_time_augmentation", "calibration"):
+        if config.evaluation[key] != "none":
+            faults.append(
+                f"evaluation.{key} is a part of the saved model, chosen when it is trained. "
+                f"Received: evaluation.{key}={config.evaluation[key]}"
+            )
     return faults
 
 

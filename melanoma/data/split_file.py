@@ -1,5 +1,6 @@
 """A split as a file: written by each run, read again by `split.file`, and its hash."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +12,11 @@ from melanoma.errors import DataError
 __all__ = ["read_split", "shared_with_training", "split_hash", "split_table"]
 
 
-def read_split(file: str, table: pd.DataFrame) -> pd.Series:
+def read_split(file: str, table: pd.DataFrame, left_out: Collection[str] = ()) -> pd.Series:
     """The part of each row from a split file: a CSV with columns `path` and `part`, such as a run's `data/split.csv`.
 
-    Rows with a `parent` (made by augmentation) are passed over: they are made anew.
+    Rows with a `parent` (made by augmentation) are passed over: they are made anew. Classes that are `left_out` need no
+    images in any part.
 
     Raises:
         DataError: no such file, missing columns, unknown parts, or other images than in the data set.
@@ -43,7 +45,8 @@ def read_split(file: str, table: pd.DataFrame) -> pd.Series:
             "split.file marks images as quarantined that can be read now; make a new split. Received: "
             f"{table.path[parts == 'quarantined'].iloc[0]}"
         )
-    check_classes(parts, table.label)
+    kept = ~table.label.isin(left_out)
+    check_classes(parts[kept], table.label[kept])
     return parts
 
 

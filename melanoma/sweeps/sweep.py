@@ -28,6 +28,7 @@ from melanoma.stages import (
     cleaned,
     decoded,
     folds_of,
+    joined_protocol,
     kept_classes,
     number_of_folds,
     prepared,
@@ -45,7 +46,7 @@ from melanoma.terminal import log_to, out, quiet_native_imports
 from melanoma.tracking.log_config import log_config
 from melanoma.tracking.run import tracked_run
 from melanoma.tracking.store import tracking_uri, ui_command
-from melanoma.tracking.trials import close_unfinished, tag_best
+from melanoma.tracking.trials import close_unfinished, read_trial, tag_best
 
 __all__ = ["run_sweep"]
 
@@ -201,7 +202,10 @@ def _pool_folds(sweep: Sweep, audit: Audit, dataset: Dataset) -> None:
         for name, trial in zip(folds, done, strict=True)
     }
     log_audit(sweep.run, audit, dataset, announce=False)
-    pooled = log_cross_validation(sweep.run, dataset, folds, evaluations, sweep.settings, sweep.protocol)
+    taken = [read_trial(str(trial.user_attrs[RUN])).tags.get("melanoma.protocol", "") for trial in done]
+    protocol = joined_protocol(sweep.protocol, *taken)
+    sweep.run.set_tags({"melanoma.protocol": protocol})
+    pooled = log_cross_validation(sweep.run, dataset, folds, evaluations, sweep.settings, protocol)
     show_result([pooled], sweep.run.id, sweep.uri, None)
     show_spread([parts[-1] for parts in evaluations.values()])
 

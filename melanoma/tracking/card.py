@@ -115,6 +115,7 @@ def _facts(trained: Any, evaluated: Any, config: Mapping[str, Any], split: pd.Da
         "confidence": f"{evaluation['confidence']:.0%}",
         "resamples": evaluation["bootstrap"],
         "calibration": evaluation.get("calibration", "none"),
+        "views": _VIEWS.get(evaluation.get("test_time_augmentation", "none")),
         "grouped": grouped,
         "columns": columns,
         "results": [(name, [stored_text(m, f"{part}/{name}") for m, part in shown.values()]) for name in names],
@@ -132,12 +133,16 @@ def _facts(trained: Any, evaluated: Any, config: Mapping[str, Any], split: pd.Da
         "metadata_columns": metadata,
         "tone_estimated": any(one["name"].startswith(ESTIMATED_TONE) for one in subgroups),
         "external": external,
-        "seen": external and other_protocol != "clean",
+        "seen": external and "seen_images" in other_protocol.split(","),
+        "seen_unknown": external and other_protocol != "clean",
         "test_unused": "selected_on_test" not in protocol,
         "external_data": (evaluated.data.params.get("data.name"), evaluated.data.params.get("data.path")),
         "limits": _limits(protocol, leaks, counts, external, metadata),
         "fit_time": _fit_time(metrics, trained.data.params, tags),
     }
+
+
+_VIEWS = {"flips": "4 mirrored views", "dihedral": "8 mirrored and turned views"}
 
 
 def _limits(

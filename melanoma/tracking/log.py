@@ -20,6 +20,7 @@ from melanoma.data.split import PARTS, REMOVED
 from melanoma.data.split_file import shared_with_training
 from melanoma.evaluation import plots
 from melanoma.paths import cache_dir
+from melanoma.stages import joined_protocol
 from melanoma.tracking.models import SavedModel, images_seen_by, registered_version
 from melanoma.tracking.run import Run
 from melanoma.training.hardware import device_name
@@ -156,7 +157,7 @@ def log_ancestor(
         run.set_tags({"melanoma.weights_version": f"{version.name}/{version.version}"})
         client.set_model_version_tag(version.name, version.version, link, name)
     if ancestor.run_id is None:
-        protocol = _with(protocol, "pretraining_unknown")
+        protocol = joined_protocol(protocol, "pretraining_unknown")
         run.set_tags({"melanoma.protocol": protocol})
         return protocol
     seen, unknown = images_seen_by(ancestor.run_id)
@@ -178,14 +179,14 @@ def log_ancestor(
     run.log_metrics({"data/test_seen_in_pretraining": shared})
     if shared:
         log.warning("the model that this run starts from was trained or tuned on %d of its test images", shared)
-        protocol = _with(protocol, "pretrained_on_test")
+        protocol = joined_protocol(protocol, "pretrained_on_test")
     if not_compared and similarity is not None:
         log.warning(
             "%d images could not be compared by how they look with those that the model has seen; run `melanoma audit` "
             "of its data set here, and train again", not_compared,
         )  # fmt: skip
     if unknown or (not_compared and similarity is not None):
-        protocol = _with(protocol, "pretraining_unknown")
+        protocol = joined_protocol(protocol, "pretraining_unknown")
     run.set_tags({"melanoma.protocol": protocol})
     return protocol
 
@@ -200,8 +201,3 @@ def log_fit(run: Run, fitted: Fitted, profile: Path) -> None:
     run.log_metrics({"fit/best_epoch": fitted.epoch, "fit/epochs": len(fitted.history), "fit/seconds": seconds})
     if profile.is_dir():
         run.log_file(str(profile), "profile")
-
-
-def _with(protocol: str, shortcut: str) -> str:
-    """The protocol with one more shortcut; `clean` stands alone."""
-    return shortcut if protocol == "clean" else f"{protocol},{shortcut}"

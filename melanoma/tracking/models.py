@@ -38,6 +38,7 @@ __all__ = [
     "load_saved_model",
     "metrics_of_run",
     "model_address",
+    "protocol_of",
     "registered_version",
     "save_model",
     "split_of",
@@ -231,22 +232,38 @@ def images_seen_by(run_id: str | None) -> tuple[set[str], bool]:
     """SHA-256 of the images that a run, and those whose weights it began from, trained or tuned on.
 
     Returns:
-        They, and whether there are others that are not known.
+        They, and whether there may be others.
+
+    Raises:
+        ModelError: it is not known what the run itself has seen.
     """
     if run_id is None:
         log.warning("The model does not say which run trained it: images it has seen cannot be told from others.")
         return set(), True
     seen: set[str] = set()
-    line: set[str] = set()
+    unknown, line = False, list[str]()
     while run_id not in line:
-        line.add(run_id)
-        table = split_of(run_id)
-        seen |= set(table.sha256[table.part.isin(["train", "validation"]) & (table.parent == "")])
-        tags = mlflow.get_run(run_id).data.tags
-        if "pretraining_unknown" in tags.get("melanoma.protocol", ""):
+        try:
+            table, protocol = split_of(run_id), protocol_of(run_id)
+        except ModelError:
+            if not line:
+                raise
             return seen, True
-        run_id = tags.get("melanoma.weights_run", run_id)
-    return seen, False
+        line.append(run_id)
+        used = table[table.part.isin(["train", "validation"])]
+        # An image that only its augmented copies stand for was seen too.
+        seen |= set(table.sha256[(table.parent == "") & table.path.isin({*used.path, *used.parent})])
+        unknown |= "pretraining_unknown" in protocol
+        run_id = mlflow.get_run(run_id).data.tags.get("melanoma.weights_run", run_id)
+    return seen, unknown
+
+
+def protocol_of(run_id: str | None) -> str:
+    """The protocol of a run: `clean`, or the shortcuts it took; `clean` where it is not there any more."""
+    try:
+        return str(mlflow.get_run(run_id).data.tags.get("melanoma.protocol", "clean"))
+    except MlflowException:
+        return "clean"
 
 
 def metrics_of_run(run_id: str) -> dict[str, float]:

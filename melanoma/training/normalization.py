@@ -47,11 +47,13 @@ def _fused(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 
 def _can_be_fused(layer: keras.layers.Layer) -> bool:
-    return (
+    return bool(
         type(layer) is keras.layers.BatchNormalization
         and layer.trainable
+        and layer._inbound_nodes  # else it is inside a layer of the user's, which calls it by itself
         and len(layer.input.shape) == 4
         and layer.axis in (-1, 3)
         and layer.center
         and layer.scale
+        and not (layer.renorm or layer.synchronized)
     )

@@ -134,6 +134,10 @@ def test_starting_from_a_model_that_saw_copies_of_the_test_images(trained: Train
     (run,) = all_runs(trained.uri, "on copies")
     assert run.data.tags["melanoma.protocol"] == "pretrained_on_test"
     assert 5 < run.data.metrics["data/test_seen_in_pretraining"] < 25
+    done = run_melanoma("evaluate", f"run={run.info.run_id}", f"tracking.uri={trained.uri}", "tracking.experiment=own")
+    assert done.returncode == 0, done.stderr
+    (again,) = all_runs(trained.uri, "own")
+    assert again.data.tags["melanoma.protocol"] == "pretrained_on_test"
 
 
 def test_predict_a_folder(trained: Trained, other_images: Path, tmp_path: Path):

@@ -1,5 +1,6 @@
 """The stages before the network: cleaned, divided and balanced as the configuration asks."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from melanoma.stages import (
     check_split,
     cleaned,
     decoded,
+    joined_protocol,
     kept_classes,
     prepared,
     read_source,
@@ -187,7 +189,9 @@ def test_images_of_an_excluded_set_are_taken_out_but_of_a_delivered_test_set(tmp
     _, after, _ = stages(*plain, f"audit.exclude=[{tmp_path}]", f"protocol={protocol}")
     removed = after.removed[after.removed.reason == "in an excluded set"]
     assert len(rows) == 1 + delivered
-    assert set(removed.path) == {path for part in rows if part.part.iloc[0] != "test" for path in part.path}
+    chosen = {number for part in rows for number in part.group}
+    related = before.table.group.isin(chosen)  # other images of these lesions and patients
+    assert set(removed.path) == set(before.table.path[related & ~((before.table.part == "test") & delivered)])
 
 
 def test_a_split_file_excludes_by_itself():
@@ -227,3 +231,35 @@ def test_folds_do_not_ask_for_images_of_a_class_left_out():
         check_split(settings, read_source(settings.data))
     settings = configured(*SMALL, *few, f"data.leave_out=[{names[-1]}]")
     check_split(settings, read_source(settings.data))
+
+
+def test_a_split_file_and_a_class_left_out(tmp_path: Path):
+    whole = ["data.classes=3", "data.source.images=90"]
+    names = read_source(configured(*SMALL, *whole).data).classes
+    out = [*whole, f"data.leave_out=[{names[-1]}]"]
+    for how in (out, whole):  # a file of a run without that class, and of one with it
+        _, dataset, divided = stages(*how)
+        listed = [divided.table[["path", "part"]], dataset.removed.assign(part="removed")[["path", "part"]]]
+        pd.concat(listed).drop_duplicates("path").to_csv(tmp_path / "split.csv", index=False)
+        _, _, again = stages(*out, f"split.file={tmp_path / 'split.csv'}")
+        assert again.classes == names[:-1]
+        expected = divided.table[divided.table.label != names[-1]]
+        assert dict(zip(again.table.path, again.table.part, strict=True)) == dict(
+            zip(expected.path, expected.part, strict=True)
+        )
+
+
+def test_a_class_of_which_nothing_is_left(tmp_path: Path):
+    source = read_source(configured(*SMALL).data)
+    shutil.copytree(source.root / "malignant", tmp_path / "malignant")
+    with pytest.raises(DataError, match=r"Nothing is left of class 'malignant'.*in an excluded set"):
+        stages(f"audit.exclude=[{tmp_path}]")
+    with pytest.raises(DataError, match=r"Nothing is left of class 'benign', 'malignant'"):
+        stages(f"audit.exclude=[{source.root}]")
+
+
+def test_protocols_are_joined():
+    assert joined_protocol("clean", "", "clean") == "clean"
+    assert joined_protocol("clean", "pretrained_on_test", "groups_ignored,pretrained_on_test") == (
+        "pretrained_on_test,groups_ignored"
+    )

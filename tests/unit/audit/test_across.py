@@ -1,12 +1,14 @@
 """The same picture is recognised in another set, resized, mirrored and encoded anew."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageOps
 
 from melanoma.audit.across import copies_among
+from melanoma.data.sources import class_folders
 from melanoma.data.synthetic import write_synthetic
 from melanoma.errors import DataError
 
@@ -74,3 +76,22 @@ def test_an_excluded_set_must_be_there_and_have_images(two_sets, audit, tmp_path
         audit(two_sets[0], exclude=[str(tmp_path / "gone")])
     with pytest.raises(DataError, match=r"audit\.exclude names a folder or an archive without images"):
         audit(two_sets[0], exclude=[str(tmp_path / "empty")])
+
+
+def test_an_excluded_set_of_which_nothing_can_be_decoded_is_told(two_sets, audit, tmp_path, caplog):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"no image")
+    with caplog.at_level("WARNING", logger="melanoma"):
+        assert audit(two_sets[0], exclude=[str(tmp_path / "broken")]).excluded.empty
+    assert "1 images of audit.exclude cannot be decoded" in caplog.text
+
+
+def test_relatives_of_an_excluded_image_go_with_it(two_sets, audit, common):
+    source = class_folders(two_sets[0], **common)
+    lesions = [f"lesion {number // 2}" for number in range(len(source.table))]
+    source = replace(source, table=source.table.assign(lesion=lesions))
+    found = audit(source, exclude=[str(two_sets[1])])
+    table = found.table
+    own = set(table.lesion[table.path.isin(two_sets[2] | two_sets[3])])
+    assert set(found.excluded.path) == set(table.path[table.lesion.isin(own)])
+    assert len(found.excluded) > 7

@@ -61,16 +61,39 @@ def test_a_network_inside_the_network_is_fused_too():
     assert fused.layers[1].name == "backbone"
 
 
+class Wrapped(layers.Layer):
+    """A layer of a user's, with batch normalisation inside."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = layers.BatchNormalization()
+
+    def call(self, inputs, training=None):
+        return self.inner(inputs, training=training)
+
+
 @pytest.mark.parametrize(
     "network",
     [
+        keras.Sequential([layers.Input((8, 8, 3)), Wrapped()]),
+        keras.Sequential([layers.Input((8, 8, 3)), layers.BatchNormalization(renorm=True)]),
+        keras.Sequential([layers.Input((8, 8, 3)), layers.BatchNormalization(synchronized=True)]),
         backbone(32, 2, family="MobileNetV3Small", pretrained=True),
         keras.Sequential([layers.Input((8, 8, 3)), layers.BatchNormalization(axis=1), layers.Flatten()]),
         keras.Sequential([layers.Input((8,)), layers.BatchNormalization()]),
         keras.Sequential([layers.Input((8, 8, 3)), layers.BatchNormalization(scale=False)]),
         keras.Sequential([layers.Input((8, 8, 3)), layers.Conv2D(4, 3)]),
     ],
-    ids=["stored statistics", "another axis", "vectors", "no scale", "none"],
+    ids=[
+        "in another layer",
+        "renorm",
+        "synchronized",
+        "stored statistics",
+        "another axis",
+        "vectors",
+        "no scale",
+        "none",
+    ],
 )
 def test_what_cannot_be_fused_is_left_alone(network):
     assert with_fused_normalization(network) is network
