@@ -14,13 +14,14 @@ FACTS = {
     "totals": {"train": 3, "validation": 2, "test": 1}, "augmented": 0, "removed": 0, "quarantined": 0,
     "audit": {"images": 6, "found": ["1 odd files"]}, "split": {"method": "auto", "group": "auto"}, "split_hash": "h",
     "leaks": "None.", "seed": 0, "monitor": "val/loss", "epochs": 2, "optimizer": "Adam", "balance": "none",
-    "pretrained": None, "confidence": "95%", "resamples": 10, "calibration": "none", "grouped": False,
+    "pretrained": None, "confidence": "95%", "resamples": 10, "calibration": "none", "views": None, "grouped": False,
     "columns": [{"title": "validation", "images": 2}, {"title": "test", "images": 1}],
     "results": [("accuracy", ["0.500", "-"])], "remarks": "", "points": [],
     "sets": {"wanted": "90%", "coverage": "90%", "size": "1.5"},
     "abstention": {"wanted": "10%", "share": "1%", "accuracy": "2%", "threshold": "0.5"}, "subgroups": [],
     "subgroup_metric": "", "assessed": 0, "worst": None, "metadata_columns": [], "tone_estimated": False,
-    "external": False, "seen": False, "test_unused": True, "external_data": (None, None), "limits": ["One seed."],
+    "external": False, "seen": False, "seen_unknown": False, "test_unused": True, "external_data": (None, None),
+    "limits": ["One seed."],
     "fit_time": "Time: not known.",
 }  # fmt: skip
 
@@ -66,6 +67,15 @@ def test_an_external_result_is_a_column_of_its_own(external):
     card = model_card(facts, {})
     assert ("other images (7 images) |" in card) is external
     assert (rows(card, "CLEAR Derm")["12"] == "csv, 7 images; see Results.") is external
+    assert ("without any that the model was trained or tuned on" in card) is external
+    assert "is not fully known" not in card
+    unsure = model_card({**facts, "seen_unknown": True}, {})
+    assert ("; whether the model has seen some of them, or copies, is not fully known" in unsure) is external
+    assert ("**no fair test**" in model_card({**facts, "seen": True, "seen_unknown": True}, {})) is external
+
+
+def test_views_that_were_averaged_are_named():
+    assert "average over 8 mirrored" in model_card({**FACTS, "views": "8 mirrored and turned views"}, {})
 
 
 def test_the_page_obeys_no_html_in_names():
