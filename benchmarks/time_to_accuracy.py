@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.__main__ import machine
+from benchmarks.training import BATCH, SIZE, plain_generator, plain_network
 
 EPOCHS = 10
 RESULTS = Path(__file__).parent / "time_to_accuracy.json"
@@ -42,29 +43,10 @@ def plain(folder: Path) -> None:
     import keras
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-    layers = keras.layers
-    training = ImageDataGenerator(
-        rescale=1 / 255, rotation_range=20, width_shift_range=0.2, height_shift_range=0.2, shear_range=0.2,
-        zoom_range=0.2, horizontal_flip=True, fill_mode="nearest",
-    )  # fmt: skip
-    chosen = {"target_size": (150, 150), "batch_size": 32, "class_mode": "binary"}
-    train = training.flow_from_directory(folder / "train", **chosen)
+    chosen = {"target_size": (SIZE, SIZE), "batch_size": BATCH, "class_mode": "binary"}
+    train = plain_generator().flow_from_directory(folder / "train", **chosen)
     test = ImageDataGenerator(rescale=1 / 255).flow_from_directory(folder / "test", **chosen)
-    model = keras.Sequential(
-        [
-            keras.Input((150, 150, 3)),
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(128, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dense(128, activation="relu"),
-            layers.Dense(1, activation="sigmoid"),
-        ]
-    )
-    model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+    model = plain_network()
     told = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda _, logs: print(json.dumps({"accuracy": logs["val_accuracy"]}), flush=True)
     )
@@ -123,13 +105,12 @@ def main() -> None:
             curves[way] = our_curve(images, scratch, cache, overrides)
     target = max(accuracy for _, accuracy in curves["plain"])
     seconds = {way: seconds_to(curve, target) for way, curve in curves.items()}
-    plain_seconds = min(at for at, accuracy in curves["plain"] if accuracy == target)
     result = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "accuracy": target,
         "seconds": seconds,
-        "times_faster": {way: plain_seconds / value if value else None for way, value in seconds.items()},
+        "times_faster": {way: seconds["plain"] / value if value else None for way, value in seconds.items()},
         "overrides": WAYS,
         "epochs": curves,
     }

@@ -32,20 +32,20 @@ def dataset():
     return split(settings, decoded(settings.data, read_source(settings.data))), settings
 
 
-def plain() -> float:
-    """As tutorials write it: ImageDataGenerator, float32."""
-    import keras
+def plain_generator():
+    """The augmentation of tutorials."""
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-    data, _ = dataset()
-    train = data.part("train").assign(file=lambda rows: [str(data.root / path) for path in rows.path])
-    generator = ImageDataGenerator(
+    return ImageDataGenerator(
         rescale=1 / 255, rotation_range=20, width_shift_range=0.2, height_shift_range=0.2, shear_range=0.2,
         zoom_range=0.2, horizontal_flip=True, fill_mode="nearest",
     )  # fmt: skip
-    flow = generator.flow_from_dataframe(
-        train, x_col="file", y_col="label", target_size=(SIZE, SIZE), batch_size=BATCH, class_mode="binary", seed=0
-    )
+
+
+def plain_network():
+    """binary150 as tutorials write it, compiled."""
+    import keras
+
     layers = keras.layers
     model = keras.Sequential(
         [
@@ -62,6 +62,17 @@ def plain() -> float:
         ]
     )
     model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def plain() -> float:
+    """As tutorials write it: ImageDataGenerator, float32."""
+    data, _ = dataset()
+    train = data.part("train").assign(file=lambda rows: [str(data.root / path) for path in rows.path])
+    flow = plain_generator().flow_from_dataframe(
+        train, x_col="file", y_col="label", target_size=(SIZE, SIZE), batch_size=BATCH, class_mode="binary", seed=0
+    )
+    model = plain_network()
     model.fit(flow, steps_per_epoch=WARM_UP_STEPS, epochs=1, verbose=0)
     start = time.perf_counter()
     model.fit(flow, epochs=1, verbose=0)

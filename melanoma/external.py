@@ -14,7 +14,7 @@ from melanoma.config.command_schema import EvaluateConfig
 from melanoma.config.launch import typed
 from melanoma.config.schema import AuditConfig, DataConfig
 from melanoma.data.dataset import Dataset, without_classes
-from melanoma.data.groups import group_columns, grouped
+from melanoma.data.groups import related
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.sources import Source
 from melanoma.errors import DataError
@@ -85,7 +85,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
         protocol = protocol_of(saved.run_id)
     else:
         protocol = "seen_images_unknown" if unknown else "clean"
-        if not settings.include_seen:
+        if seen:
             seen, compared = _with_copies(source, seen, data.max_megapixels)
             protocol = joined_protocol(protocol, "" if compared else "near_duplicates_ignored")
     if settings.include_seen:
@@ -159,14 +159,12 @@ def _with_copies(source: Source, seen: set[str], max_megapixels: float) -> tuple
     copies, not_compared = copies_among(
         list(own.sha256), sorted(seen), similarity=settings.similarity, cache=cache_dir(), progress=TerminalProgress()
     )
-    groups = pd.Series(grouped(own, group_columns(own, "auto")), index=own.index)
-    related = groups.isin(groups[own.sha256.isin(copies)])
     if not_compared:
         log.warning(
             "%d images that the model was trained on have not been audited on this machine, so that copies were "
             "not looked for; run `melanoma audit` of its data set here, and evaluate again", not_compared,
         )  # fmt: skip
-    return seen | copies | set(own.sha256[related]), not not_compared
+    return seen | set(own.sha256[related(own, own.sha256.isin(copies))]), not not_compared
 
 
 def _data_of(run_id: str | None) -> DataConfig:

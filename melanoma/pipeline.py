@@ -21,6 +21,7 @@ from melanoma.stages import (
     build,
     check_split,
     check_views,
+    joined_protocol,
     kept_classes,
     number_of_folds,
     prepared,
@@ -61,7 +62,7 @@ class Experiment:
     def tags(self) -> dict[str, str]:
         """The task, and the protocol: `clean`, or the name of each shortcut taken."""
         taken = shortcuts(self.settings, self.source.table.columns)
-        return {"melanoma.task": self.settings.data.name, "melanoma.protocol": ",".join(taken) or "clean"}
+        return {"melanoma.task": self.settings.data.name, "melanoma.protocol": joined_protocol(*taken)}
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def cleaned(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
 
 def _compared(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
     seen = audit.table.set_index("path")
-    # A delivered test set is compared by with others': it stays whole, as nothing is trained on it.
+    # A delivered test set stays whole: nothing is trained on it, and its results are compared with others'.
     delivered = settings.split.method in ("auto", "official") and bool((dataset.table.part == "test").any())
     excluded = dataset.table.path.isin(audit.excluded.path) & ~((dataset.table.part == "test") & delivered)
     dataset = without(dataset, excluded.map({True: "in an excluded set", False: ""}))

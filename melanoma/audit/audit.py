@@ -8,7 +8,7 @@ import numpy as np
 
 from melanoma.audit.across import copies_among
 from melanoma.audit.findings import Audit, find
-from melanoma.audit.inspection import inspect_files
+from melanoma.audit.inspection import Inspection, inspect_files
 from melanoma.audit.near import near_duplicates
 from melanoma.config.schema import ArchiveConfig, AuditConfig
 from melanoma.data.digests import file_digests
@@ -33,17 +33,9 @@ def audit_source(
         cache: the cache folder.
         progress: shows how far it is.
     """
-    workers = len(os.sched_getaffinity(0))
     table = source.table.copy()
-    table["sha256"] = file_digests(source.root, list(table.path), cache=cache, progress=progress, workers=workers)
-    permitted = table[table.sha256.notna()]
-    inspection = inspect_files(
-        [source.root / path for path in permitted.path],
-        list(permitted.sha256),
-        max_pixels=max_megapixels * 1e6,
-        cache=cache,
-        progress=progress,
-        workers=workers,
+    table["sha256"], inspection = _looked_at(
+        source.root, list(table.path), max_megapixels=max_megapixels, cache=cache, progress=progress
     )
     readable = table.sha256.isin(inspection.facts.index)
     reason = table.sha256.map(inspection.reasons).fillna("no permission to read it, or gone")
@@ -66,9 +58,27 @@ def audit_source(
     return find(source, table, unreadable, inspection, pairs, settings.odd, excluded)
 
 
+def _looked_at(
+    root: Path, paths: list[str], *, max_megapixels: float, cache: Path, progress: Progress
+) -> tuple[list[str | None], Inspection]:
+    """SHA-256 of each file, None for one that may not be read, and what is seen of their contents."""
+    workers = len(os.sched_getaffinity(0))
+    digests = file_digests(root, paths, cache=cache, progress=progress, workers=workers)
+    permitted = [(root / path, digest) for path, digest in zip(paths, digests, strict=True) if digest is not None]
+    inspection = inspect_files(
+        [file for file, _ in permitted],
+        [digest for _, digest in permitted],
+        max_pixels=max_megapixels * 1e6,
+        cache=cache,
+        progress=progress,
+        workers=workers,
+    )
+    return digests, inspection
+
+
 def _contents_of(paths: list[str], *, max_megapixels: float, cache: Path, progress: Progress) -> list[str]:
     """SHA-256 of all images in some folders and archives, once they are looked at."""
-    archives, workers = ArchiveConfig(), len(os.sched_getaffinity(0))
+    archives = ArchiveConfig()
     contents: list[str] = []
     for path in paths:
         folder = open_path(
@@ -78,16 +88,10 @@ def _contents_of(paths: list[str], *, max_megapixels: float, cache: Path, progre
         files = image_files(folder)
         if len(files) == 0:
             raise DataError(f"audit.exclude names a folder or an archive without images. Received: {path}")
-        found = file_digests(
-            folder, [str(file.relative_to(folder)) for file in files], cache=cache, progress=progress, workers=workers
-        )
-        if not any(found):
+        names = [str(file.relative_to(folder)) for file in files]
+        found, _ = _looked_at(folder, names, max_megapixels=max_megapixels, cache=cache, progress=progress)
+        digests = [digest for digest in found if digest is not None]
+        if len(digests) == 0:
             raise DataError(f"None of the images of audit.exclude may be read. Received: {path}")
-        read = [(file, digest) for file, digest in zip(files, found, strict=True) if digest is not None]
-        digests = [digest for _, digest in read]
-        inspect_files(
-            [file for file, _ in read], digests,
-            max_pixels=max_megapixels * 1e6, cache=cache, progress=progress, workers=workers,
-        )  # fmt: skip
         contents += digests
     return contents

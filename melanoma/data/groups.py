@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-__all__ = ["connected", "group_columns", "grouped"]
+__all__ = ["connected", "group_columns", "grouped", "related"]
 
 
 def connected(count: int, pairs: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -47,3 +47,9 @@ def grouped(table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
         edges.append(np.stack([known, keys + size], axis=1))
         size += len(values)
     return connected(size, np.concatenate(edges))[: len(table)]
+
+
+def related(table: pd.DataFrame, chosen: pd.Series) -> pd.Series:
+    """Which rows of an audit's table are chosen, or share a cluster, lesion or patient with one that is."""
+    groups = pd.Series(grouped(table, group_columns(table, "auto")), index=table.index)
+    return groups.isin(groups[chosen])

@@ -93,7 +93,7 @@ def run_sweep(plan: Plan, folder: Path) -> None:
         grid = combinations(plan.space) if plan.sweep.sampler == "grid" else []
         total = min(plan.sweep.n_trials or len(grid), len(grid)) if grid else int(plan.sweep.n_trials or 0)
         taken = [*shortcuts(settings, source.table.columns), *([ON_TEST] if _on_test(metrics) else [])]
-        protocol = ",".join(taken) or "clean"
+        protocol = joined_protocol(*taken)
         with (
             open_study(plan.sweep, name, storage, _about(plan, metrics, dataset.fingerprint)) as study,
             tracked_run(

@@ -244,7 +244,7 @@ def images_seen_by(run_id: str | None) -> tuple[set[str], bool]:
     unknown, line = False, list[str]()
     while run_id not in line:
         try:
-            table, protocol = split_of(run_id), protocol_of(run_id)
+            table = split_of(run_id)
         except ModelError:
             if not line:
                 raise
@@ -253,8 +253,9 @@ def images_seen_by(run_id: str | None) -> tuple[set[str], bool]:
         used = table[table.part.isin(["train", "validation"])]
         # An image that only its augmented copies stand for was seen too.
         seen |= set(table.sha256[(table.parent == "") & table.path.isin({*used.path, *used.parent})])
-        unknown |= "pretraining_unknown" in protocol
-        run_id = mlflow.get_run(run_id).data.tags.get("melanoma.weights_run", run_id)
+        tags = mlflow.get_run(run_id).data.tags
+        unknown |= "pretraining_unknown" in tags.get("melanoma.protocol", "")
+        run_id = tags.get("melanoma.weights_run", run_id)
     return seen, unknown
 
 
