@@ -91,6 +91,7 @@ def melanoma(limit: bool = False) -> float:
     from melanoma.training.augmentation import RandomAffine
     from melanoma.training.batches import augmenter, encode, training_batches
     from melanoma.training.hardware import prepare, resolve_precision
+    from melanoma.training.optimizers import Adam
 
     data, settings = dataset()
     train = data.part("train")
@@ -98,7 +99,7 @@ def melanoma(limit: bool = False) -> float:
     builder = partial(plain_cnn, filters=[32, 64, 128], dense=[128])
     network = build_network(builder, image_size=SIZE, classes=2, policy=resolve_precision(settings.training.precision))
     accuracy = keras.metrics.BinaryAccuracy(threshold=0.0)
-    network.compile(keras.optimizers.Adam(), training_loss(2), metrics=[accuracy], jit_compile=False)
+    network.compile(Adam(), training_loss(2), metrics=[accuracy], jit_compile=False)
     steps = -(-len(train) // BATCH)
     if limit:
         rng = np.random.default_rng(0)

@@ -16,6 +16,7 @@ from melanoma.models.build import build_network, head
 from melanoma.training.batches import encode
 from melanoma.training.fit import FitSettings, fit
 from melanoma.training.hardware import prepare, strategy_of
+from melanoma.training.optimizers import Adam
 from melanoma.training.schedules import constant
 
 prepare(0, True)
@@ -38,7 +39,7 @@ with strategy.scope():
     network = build_network(builder, image_size=8, classes=2, policy="float32")
     fit(
         network, batches, validation, targets, classes=2, images=64,
-        loss=keras.losses.BinaryCrossentropy(from_logits=True), optimizer=keras.optimizers.Adam, learning_rate=1e-2,
+        loss=keras.losses.BinaryCrossentropy(from_logits=True), optimizer=Adam, learning_rate=1e-2,
         schedule=constant, settings=FitSettings(epochs=4, steps_per_epoch=4, monitor="val/loss", restore_best=False),
         on_epoch=lambda epoch, metrics: history.append(metrics),
     )

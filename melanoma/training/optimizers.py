@@ -1,0 +1,34 @@
+"""Adam as one TensorFlow operation a weight: what Keras 3 does in a dozen, each of them limited by memory."""
+
+import keras
+import tensorflow as tf
+
+__all__ = ["Adam", "AdamW"]
+
+
+class Adam(keras.optimizers.Adam):
+    """keras.optimizers.Adam by TensorFlow's ResourceApplyAdam; same arguments, same results but for rounding."""
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        """As keras.optimizers.Adam."""
+        if self.amsgrad or isinstance(gradient, tf.IndexedSlices):
+            super().update_step(gradient, variable, learning_rate)
+            return
+        index = self._get_variable_index(variable)
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.cast(self.beta_1, variable.dtype) ** step,
+            beta2_power=tf.cast(self.beta_2, variable.dtype) ** step,
+            lr=tf.cast(learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=tf.cast(gradient, variable.dtype),
+        )
+
+
+class AdamW(keras.optimizers.AdamW, Adam):
+    """keras.optimizers.AdamW by the same operation; same arguments, same results but for rounding."""
