@@ -21,7 +21,8 @@ pytestmark = pytest.mark.real
 def test_one_batch_of_a_real_set(real_data: Path, store: str, data: str, model: str, counts: dict[str, int]):
     done = run_melanoma(
         "train", f"data={data}", f"data.path={real_data / f'{data}.zip'}", f"model={model}", "training.epochs=1",
-        "debug=one_batch", "balance.images_per_class=10", "evaluation.bootstrap=20", f"tracking.uri={store}",
+        "data.image_size=64", "debug=one_batch", "balance.images_per_class=10", "evaluation.bootstrap=20",
+        f"tracking.uri={store}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     run = only_run(store)
