@@ -1,4 +1,4 @@
-"""The reference studies as published, as re-created and as they are: a table and a figure from the tracking store."""
+"""The reference studies as published, as re-created and as they are, and ours: tables and a figure from the store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,10 @@ from melanoma.tracking.predictions import ComparedRun, find_runs, load_run
 
 __all__ = ["Study", "read_studies", "write_report"]
 
-_BEGIN, _END = "<!-- written by `melanoma report experiments` -->", "<!-- end -->"
+_REFERENCE = "<!-- written by `melanoma report experiments` -->"
+_OURS = "<!-- ours, written by `melanoma report experiments` -->"
+_END = "<!-- end -->"
+_BEST = ("melanoma10k_best", "isic9_best")
 _RESAMPLES = 2000
 _FIGURE = "results.png"
 
@@ -78,10 +81,10 @@ def read_studies() -> list[Study]:
 
 
 def write_report(folder: Path) -> list[Study]:
-    """Write the table into `README.md` of a folder, between its marks, and the figure beside it.
+    """Write the tables into `README.md` of a folder, between their marks, and the figure beside it.
 
     Raises:
-        DataError: the store has none of the studies, or the README has no place for the table.
+        DataError: the store has none of the studies, or the README has no place for a table.
     """
     studies = read_studies()
     if not any(study.reproduced or study.honest for study in studies):
@@ -91,13 +94,19 @@ def write_report(folder: Path) -> list[Study]:
         )
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise DataError(f"The file has no place for the table, between {_BEGIN} and {_END}. Received: {readme}")
+    for begin, table in ((_REFERENCE, _table(studies)), (_OURS, _table_of_ours())):
+        text = _filled(text, begin, table, readme)
     _drawn(studies).savefig(folder / _FIGURE, dpi=120)
-    write_atomically(readme, f"{before}{_BEGIN}\n\n{_table(studies)}\n{_END}{after}")
+    write_atomically(readme, text)
     return studies
+
+
+def _filled(text: str, begin: str, content: str, readme: Path) -> str:
+    before, found, rest = text.partition(begin)
+    _, end, after = rest.partition(_END)
+    if not found or not end:
+        raise DataError(f"The file has no place for the table, between {begin} and {_END}. Received: {readme}")
+    return f"{before}{begin}\n\n{content}\n{_END}{after}"
 
 
 def _runs_of(name: str) -> list[ComparedRun]:
@@ -161,6 +170,35 @@ def _table(studies: Sequence[Study]) -> str:
     notes = [f"- `{study.name}`: {study.note}" for study in studies if study.note]
     gained = _gained({study.name: study for study in studies})
     return "\n".join([*lines, "", *notes, "", *gained, f"![published, reproduced and honest accuracy]({_FIGURE})", ""])
+
+
+def _table_of_ours() -> str:
+    """The latest clean run of each of our best studies; of a cross-validation all test images, each in its fold."""
+    lines = ["| study | test images | accuracy | balanced accuracy | AUC | fit |", "|---|---|---|---|---|---|"]
+    for name in _BEST:
+        runs = _runs_of(name)
+        whole = [r for r in runs if r.tags["melanoma.protocol"] == "clean" and "mlflow.parentRunId" not in r.tags]
+        if not whole:
+            lines.append(f"| [`{name}`]({name}.yaml) | not run | | | | |")
+            continue
+        run = whole[-1]
+        folds = [fold for fold in runs if fold.tags.get("mlflow.parentRunId") == run.id]
+        minutes = np.mean([one.metrics["fit/seconds"] for one in folds or [run]]) / 60
+        cells = [
+            f"[`{name}`]({name}.yaml)",
+            f"{len(run.predictions):,}" + (f", in {len(folds)} folds" if folds else ""),
+            *(_with_interval(run, metric) for metric in ("accuracy", "balanced_accuracy", "auc")),
+            f"{minutes:.1f} min" + (" each" if folds else ""),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _with_interval(run: ComparedRun, metric: str) -> str:
+    value, *interval = (run.metrics.get(f"test/{metric}{end}") for end in ("", "_ci_low", "_ci_high"))
+    if value is None:
+        return ""
+    return f"{value:.3f}" if None in interval else "{:.3f} [{:.3f}, {:.3f}]".format(value, *interval)
 
 
 def _seeds(measured: Measured | None) -> str:

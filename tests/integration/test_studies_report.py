@@ -10,7 +10,16 @@ import pytest
 from melanoma.errors import DataError
 from melanoma.report.studies import read_studies, write_report
 
-MARKS = "# Studies\n<!-- written by `melanoma report experiments` -->\nold\n<!-- end -->\nafter\n"
+MARKS = """# Studies
+<!-- written by `melanoma report experiments` -->
+old
+<!-- end -->
+# Ours
+<!-- ours, written by `melanoma report experiments` -->
+older
+<!-- end -->
+after
+"""
 
 
 @pytest.fixture
@@ -20,16 +29,27 @@ def uri(tmp_path: Path) -> str:
     return address
 
 
-def logged(study: str, protocol: str, seed: int, validation: float, right: int, images: int = 40) -> None:
-    """A run as `melanoma train` leaves it, as far as the report reads it."""
+def logged(
+    study: str,
+    protocol: str,
+    seed: int,
+    validation: float,
+    right: int,
+    images: int = 40,
+    parent: str | None = None,
+    **metrics: float,
+) -> str:
+    """A run as `melanoma train` leaves it, as far as the report reads it; its id."""
     client = mlflow.MlflowClient()
     found = client.get_experiment_by_name(study)
     experiment = found.experiment_id if found else client.create_experiment(study)
-    run = client.create_run(experiment, tags={"melanoma.protocol": protocol}).info.run_id
+    tags = {"melanoma.protocol": protocol} | ({"mlflow.parentRunId": parent} if parent else {})
+    run = client.create_run(experiment, tags=tags).info.run_id
     for name, value in {
         "test/accuracy": right / images,
         "validation/accuracy": validation,
         "fit/seconds": 90.0,
+        **{f"test/{metric}": value for metric, value in metrics.items()},
     }.items():
         client.log_metric(run, name, value)
     client.log_param(run, "seed", seed)
@@ -40,6 +60,7 @@ def logged(study: str, protocol: str, seed: int, validation: float, right: int, 
     client.log_text(run, table.to_csv(index=False), "evaluation/predictions.csv")
     client.log_text(run, "data: {views: {}}\n", "config/resolved.yaml")
     client.set_terminated(run)
+    return run
 
 
 def test_the_table_holds_what_the_store_does(uri: str, tmp_path: Path):
@@ -71,6 +92,21 @@ def test_the_interval_is_of_the_mean_over_test_images(uri: str):
     assert study.honest is not None
     # 20 of 40: about 1.96 * sqrt(0.25 / 40) to each side.
     assert (study.honest.low, study.honest.high) == pytest.approx((0.345, 0.655), abs=0.03)
+
+
+def test_our_studies_have_a_table_of_their_own(uri: str, tmp_path: Path):
+    logged("binary150", "clean", 0, 0.5, 20)
+    logged("isic9_best", "published,augmented_before_split", 0, 0.9, 39)
+    parent = logged("isic9_best", "clean", 0, 0.5, 30, auc=0.92, auc_ci_low=0.9, auc_ci_high=0.9405)
+    for _ in range(2):
+        logged("isic9_best", "clean", 0, 0.5, 10, images=20, parent=parent)
+    (tmp_path / "README.md").write_text(MARKS)
+    write_report(tmp_path)
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    assert "| [`melanoma10k_best`](melanoma10k_best.yaml) | not run | | | | |" in lines
+    assert (
+        "| [`isic9_best`](isic9_best.yaml) | 40, in 2 folds | 0.750 |  | 0.920 [0.900, 0.941] | 1.5 min each |" in lines
+    )
 
 
 def test_what_is_missing_is_said(uri: str, tmp_path: Path):

@@ -43,6 +43,8 @@ def test_every_ready_space_fits_the_configuration(name: str):
         "optuna": ["seed=0,1"],
         "backbone": ["model=backbone", "model.weights=none"],
         "melanoma10k_architecture": ["model=resnet_small"],
+        "isic9_recipe": ["model=resnet_small"],
+        "isic9_start": ["model=resnet_small"],
     }
     plan = read_plan([f"sweep={name}", *extra.get(name, [])])
     assert plan.space
