@@ -9,7 +9,7 @@ __all__ = ["main"]
 
 def main(arguments: list[str]) -> None:
     """Promote the best run, if it deserves it."""
-    arguments = ["dry_run=true" if word in ("--dry-run", "--dry_run") else word for word in arguments]
+    arguments = ["dry_run=true" if word == "--dry-run" else word for word in arguments]
     launch_on_store(
         "promote",
         PromoteConfig,

@@ -10,9 +10,17 @@ from melanoma.errors import ConfigError
 __all__ = ["normalise", "overrides_in", "quoted", "search_path_in"]
 
 _HYDRA_SWITCHES = {
-    "--help", "-h", "--hydra-help", "--version", "--run", "-r", "--multirun", "-m", "--resolve",
-    "--shell-completion", "-sc",
-}  # fmt: skip
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--version",
+    "-r",
+    "--multirun",
+    "-m",
+    "--resolve",
+    "--shell-completion",
+    "-sc",
+}  # fmt: skip; not --run, Hydra's default: `mlflow run . -P run=ID` means the key
 _HYDRA_OPTIONS = {
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
     "--info", "-i", "--experimental-rerun",

@@ -1,5 +1,6 @@
 """What a model must show before it is promoted. Each gate is a function of what the run recorded."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from melanoma.evaluation.paired import Comparison
 from melanoma.tracking.run import by_own_names
 
 __all__ = ["Gate", "champion_gate", "interval_gate", "limit_gates", "protocol_gate", "subgroup_gate"]
+
+# Metrics that small subgroups may all lack.
+_NEEDS_BOTH_ANSWERS = re.compile(r"(.*/)?(auc|average_precision|partial_auc|(sensitivity|specificity)_at_\w+)(/.*)?")
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ def subgroup_gate(table: pd.DataFrame, settings: SubgroupGateConfig) -> Gate | N
     metric, name = settings.metric, f"subgroups, {settings.metric}"
     column = next((c for c in table if c == metric or c.endswith(f"/{metric}")), None)
     assessed = table[table.assessed == "yes"] if len(table) else table
+    if len(assessed) and column is None and not _NEEDS_BOTH_ANSWERS.fullmatch(metric):
+        return Gate(name, False, "not measured; wanted: a metric of evaluation/subgroups.csv, such as auc")
     if column is None or not len(assessed) or f"{column}_ci_low" not in table:
         return Gate(name, True, "no subgroup was assessed: no metadata, or too few images of each")
     lower = pd.to_numeric(assessed[f"{column}_ci_low"], errors="coerce")

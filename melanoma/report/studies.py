@@ -195,10 +195,10 @@ def _table_of_ours() -> str:
 
 
 def _with_interval(run: ComparedRun, metric: str) -> str:
-    value, *interval = (run.metrics.get(f"test/{metric}{end}") for end in ("", "_ci_low", "_ci_high"))
+    value, low, high = (run.metrics.get(f"test/{metric}{end}") for end in ("", "_ci_low", "_ci_high"))
     if value is None:
         return ""
-    return f"{value:.3f}" if None in interval else "{:.3f} [{:.3f}, {:.3f}]".format(value, *interval)
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _seeds(measured: Measured | None) -> str:

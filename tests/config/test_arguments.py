@@ -89,6 +89,7 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (["-m", "seed=1,2", "--multirun"], ["-m", "seed=1,2", "--multirun"]),
         (["--config-dir", "/my conf", "seed=1"], ["--config-dir", "/my conf", "seed=1"]),
         (["--cfg=job", "--help"], ["--cfg=job", "--help"]),
+        (["--overrides", "", "--run", "0a1b", "--dry_run", "true"], ["run=0a1b", "dry_run=true"]),
     ],
 )
 def test_normalise(arguments: list[str], expected: list[str]):

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -71,7 +70,6 @@ def test_a_class_count_that_shows_only_in_the_data(store: str):
 
 
 def test_backbone_without_weights_offline_says_what_to_do(store: str):
-    start = time.monotonic()
     done = run_melanoma(
         "train", *SMALL, "model=backbone", "model.family=MobileNetV3Small", "model.warmup_epochs=1",
         f"tracking.uri={store}", KERAS_HOME=str(Path(store.removeprefix("sqlite:///")).parent / "keras"),
@@ -80,7 +78,6 @@ def test_backbone_without_weights_offline_says_what_to_do(store: str):
     assert done.returncode == 2, done.stderr
     assert "model.weights=FILE" in done.stderr
     assert "Traceback" not in done.stderr
-    assert time.monotonic() - start < 300
 
 
 def test_unknown_experiment_state_is_explained(store: str):

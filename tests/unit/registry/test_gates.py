@@ -128,3 +128,15 @@ def test_without_subgroups_it_is_said_that_none_was_assessed(table: pd.DataFrame
     assert gate.passed
     assert gate.text.startswith("no subgroup was assessed")
     assert subgroup_gate(table, SubgroupGateConfig("auc", None)) is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "passed"), [("auv", False), ("aucs", False), ("malignant/auc", True), ("auc/nevus", True)]
+)
+def test_a_metric_that_no_subgroup_has_passes_only_where_it_may_be_undefined(metric: str, passed: bool):
+    table = subgroups(("sex", "male", "300", "yes", "0.9", "0.8", "0.95")).rename(
+        columns=lambda c: c.replace("auc", "f1")
+    )
+    gate = subgroup_gate(table, SubgroupGateConfig(metric, 0.5))
+    assert gate is not None
+    assert gate.passed is passed
