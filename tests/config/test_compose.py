@@ -219,7 +219,7 @@ def test_a_model_brings_its_recipe_and_the_command_line_wins(overrides: list[str
 )
 def test_a_model_brings_its_optimizer_and_the_command_line_wins(overrides: list[str], optimizer: str, schedule: str):
     config = composed(*overrides)
-    assert config.optimizer._target_ == f"melanoma.training.optimizers.{optimizer}"
+    assert config.optimizer._target_.endswith(f".optimizers.{optimizer}")
     assert config.schedule._target_ == f"melanoma.training.schedules.{schedule}"
 
 
