@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from melanoma.evaluation.evaluate import Evaluation
     from melanoma.tracking.run import Run
 
-__all__ = ["Experiment", "Result", "check_experiment", "run_experiment", "train"]
+__all__ = ["Experiment", "Result", "builder_of", "check_experiment", "run_experiment", "train"]
 
 log = logging.getLogger("melanoma")
 
@@ -172,7 +172,7 @@ def run_experiment(
             fitted = fit_network(
                 dataset,
                 settings,
-                builder=_builder(resolved["model"]),
+                builder=builder_of(resolved["model"]),
                 layers=[build("augmentation.layers", layer) for layer in resolved["augmentation"]["layers"]],
                 optimizer=partial(build, "optimizer", resolved["optimizer"]),
                 schedule=partial(build, "schedule", resolved["schedule"]),
@@ -294,7 +294,7 @@ def _check_classes(model: dict[str, Any], classes: list[str]) -> None:
         )
 
 
-def _builder(model: dict[str, Any]) -> partial:
+def builder_of(model: dict[str, Any]) -> partial:
     """The network's builder with its own arguments; the keys that every model config has are not among them."""
     common = {"name", "classes", "epochs", "weights", "warmup_epochs", "finetune_factor"}
     node = {key: value for key, value in model.items() if key not in common}

@@ -21,6 +21,7 @@ from melanoma.config.diagnose import compose_config, diagnose, schema_faults
 from melanoma.config.launch import register_resolvers, typed
 from melanoma.config.schema import TrainConfig
 from melanoma.paths import conf_dir
+from melanoma.pipeline import builder_of
 
 register_resolvers()
 
@@ -247,3 +248,27 @@ def test_a_folder_of_further_configs_is_searched(tmp_path: Path):
     config, faults = diagnose("train", TrainConfig, ["data=mine"], [str(tmp_path)])
     assert faults == []
     assert config.data.path == "/mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "batch", "epochs", "parameters"),
+    [
+        ("binary150", 150, 32, 10, 4_828_481),
+        ("binary240", 240, 20, 30, 27_577_537),
+        ("binary240_dropout", 240, 20, 30, 27_577_537),
+        ("isic9_tutorial", 180, 32, 20, 3_989_801),
+        ("isic9_tutorial_50", 180, 32, 50, 3_989_801),
+        ("isic9_generator", 180, 32, 20, 3_989_801),
+        ("isic9_generator_augmented", 180, 32, 20, 3_989_801),
+        ("isic9_generator_augmentor", 180, 32, 30, 3_989_801),
+    ],
+)
+def test_reference_studies_are_as_published(name: str, size: int, batch: int, epochs: int, parameters: int):
+    config = composed(f"experiment={name}", "data.path=/images")
+    settings = typed(TrainConfig, config)
+    shape = (settings.data.image_size, settings.training.batch_size, settings.training.epochs)
+    assert shape == (size, batch, epochs)
+    network = builder_of(OmegaConf.to_container(config.model, resolve=True))(
+        image_size=size, classes=len(config.data.classes)
+    )
+    assert network.count_params() == parameters

@@ -17,7 +17,7 @@ from melanoma.models.build import build_network, copy_weights, load_model_file, 
 from melanoma.models.reference import plain_cnn
 from melanoma.models.resnet_small import resnet_small
 from melanoma.models.weights import initial_weights
-from melanoma.pipeline import _builder
+from melanoma.pipeline import builder_of
 
 register_resolvers()
 tiny_cnn = partial(plain_cnn, filters=(4, 8), dense=(8,))
@@ -26,7 +26,7 @@ tiny_cnn = partial(plain_cnn, filters=(4, 8), dense=(8,))
 def from_yaml(model: str, size: int, classes: int, policy: str = "float32", *overrides: str) -> keras.Model:
     config = compose_config("train", [f"model={model}", *overrides])
     resolved = OmegaConf.to_container(config, resolve=True)
-    return build_network(_builder(resolved["model"]), image_size=size, classes=classes, policy=policy)
+    return build_network(builder_of(resolved["model"]), image_size=size, classes=classes, policy=policy)
 
 
 def pixels(n: int, size: int, seed: int = 0) -> np.ndarray:
