@@ -62,6 +62,13 @@ def test_a_wrong_parameter_fails_the_run_with_the_message(store: str):
     assert run.info.status == "FAILED"
 
 
+def test_a_parameter_called_run_is_the_key(store: str):
+    Path(store.removeprefix("sqlite:///")).parent.mkdir()
+    done = mlflow_run(store, "-e", "evaluate", "-P", f"run={'0' * 32}")
+    assert done.returncode != 0
+    assert f"{'0' * 32}/model" in done.stderr
+
+
 @pytest.mark.slow
 def test_uv_makes_the_environment(store: str):
     """Installs all of conda.yaml, from the network or uv's cache."""
