@@ -24,7 +24,7 @@ from melanoma.stages import audited, check_views, decoded, joined_protocol, kept
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import open_store
 
-__all__ = ["evaluate_saved"]
+__all__ = ["evaluate_saved", "questions_of"]
 
 log = logging.getLogger("melanoma")
 _SOURCES = {
@@ -74,13 +74,15 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     address = model_address(settings.saved_model or settings.run or "")
     saved = load_saved_model(address)
     data = settings.data or _data_of(saved.run_id)
-    data = replace(data, image_size=saved.image_size, resize=saved.resize)
+    data = replace(data, image_size=saved.image_size, resize=saved.resize, views=questions_of(saved.run_id, data.views))
     source = read_source(data)
     kept_classes(data, source.classes, least=1)
     check_views(data.views, saved.classes)
     # Beside the result on other images stands the one on the test images of the training run.
     internal = metrics_of_run(saved.run_id) if settings.data is not None and saved.run_id else {}
-    seen, unknown = (set(), False) if settings.include_seen else images_seen_by(saved.run_id)
+    seen, unknown = (
+        (set(), False) if settings.include_seen else images_seen_by(saved.run_id, selected=settings.data is not None)
+    )
     if settings.data is None:  # what the run took, its own test images have behind them
         protocol = protocol_of(saved.run_id)
     else:
@@ -93,6 +95,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     if resolved.get("data") is None:
         resolved["data"] = asdict(data)
+    resolved["data"]["views"] = data.views
     with tracked_run(
         uri=uri,
         experiment=settings.tracking.experiment,
@@ -167,6 +170,25 @@ def _with_copies(source: Source, seen: set[str], max_megapixels: float) -> tuple
     return seen | set(own.sha256[related(own, own.sha256.isin(copies))]), not not_compared
 
 
+def questions_of(run_id: str | None, views: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The questions that a model was trained and tuned for, and those of the data that have other names."""
+    from mlflow.exceptions import MlflowException
+
+    from melanoma.tracking.predictions import config_of
+
+    try:
+        own = config_of(str(run_id))["data"].get("views") or {}
+    except (MlflowException, OSError, KeyError, TypeError):
+        return views
+    for name in own:
+        if name in views and set(own[name]) != set(views[name]):
+            log.warning(
+                "%s is asked as the model was tuned for it: %s; the data's own question is %s",
+                name, ", ".join(own[name]), ", ".join(views[name]),
+            )  # fmt: skip
+    return {**views, **{str(name): [str(label) for label in labels] for name, labels in own.items()}}
+
+
 def _data_of(run_id: str | None) -> DataConfig:
     """The data config of the run that trained a model. Only this project's own sources are built from it."""
     import mlflow
@@ -209,6 +231,12 @@ def _as_test(dataset: Dataset, classes: list[str]) -> Dataset:
 def _tested_by(dataset: Dataset, split: pd.DataFrame) -> Dataset:
     """The test images of a run, with what it knew of their groups."""
     tested = split[split.part == "test"].set_index("path")
+    made = int((tested.parent != "").sum())
+    if made:
+        raise DataError(
+            "The run's test set holds files that were made by augmentation before the split, which are not kept; name "
+            f"other images with data=... Received: {made} such files of {len(tested)}"
+        )
     rows = dataset.table[dataset.table.path.isin(tested.index)]
     rows = rows[rows.sha256 == rows.path.map(tested.sha256)]
     if len(rows) < len(tested):

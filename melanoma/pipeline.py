@@ -165,7 +165,7 @@ def run_experiment(
                 ancestor = load_saved_model(str(settings.model.weights))
                 least = settings.audit.similarity if settings.audit.near_duplicates else None
                 protocol = tracking_log.log_ancestor(
-                    run, ancestor, str(settings.model.weights), dataset, protocol, least
+                    run, ancestor, str(settings.model.weights), dataset, audit, protocol, least
                 )
             # Before the layers are built: each draws the seed of its own generator when it is made.
             prepare(settings.seed, settings.training.deterministic)

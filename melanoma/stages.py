@@ -109,6 +109,16 @@ def check_split(settings: TrainConfig, source: Source) -> None:
         DataError: as the split itself would.
     """
     chosen, table = settings.split, source.table
+    if (
+        settings.protocol != "published"
+        and chosen.group in ("lesion", "patient")
+        and (chosen.group not in table or table[chosen.group].isna().all())
+    ):
+        raise DataError(
+            f"No {chosen.group} is known of any image, so that it keeps nothing together; name the column by "
+            f"data.source.{chosen.group}_column or data.metadata.{chosen.group}_column, or take split.group=auto. "
+            f"Received: split.group={chosen.group}"
+        )
     if chosen.file is not None:
         split_table(chosen.file)
     elif chosen.method == "official":
@@ -222,7 +232,7 @@ def split(settings: TrainConfig, dataset: Dataset) -> Dataset:
         left_out = settings.data.leave_out
         parts = dict(zip(dataset.table.path, read_split(chosen.file, dataset.table, left_out), strict=True))
         dataset = without_classes(dataset, left_out)
-        return divided(dataset, dataset.table.path.map(parts))
+        return _without_conflicts(divided(dataset, dataset.table.path.map(parts)), settings)
     if chosen.method in FOLDED:
         folds = list(folds_of(settings, dataset.table).values())
         if chosen.fold is None or chosen.fold > len(folds):
@@ -232,6 +242,17 @@ def split(settings: TrainConfig, dataset: Dataset) -> Dataset:
         dataset.table, method=chosen.method, validation=chosen.validation, test=chosen.test, seed=settings.seed
     )
     return divided(dataset, parts)
+
+
+def _without_conflicts(dataset: Dataset, settings: TrainConfig) -> Dataset:
+    """A data set that was divided by a file, refused where that holds what the audit would have removed."""
+    several = dataset.table.groupby("cluster").label.transform("nunique") > 1
+    if several.any() and settings.protocol != "published" and settings.audit.conflicts != "keep":
+        raise DataError(
+            "The split file uses copies of a picture under more than one label; leave them out of it, or keep them by "
+            f"audit.conflicts=keep, which is tagged. Received: {several.sum()} such images in {settings.split.file}"
+        )
+    return dataset
 
 
 def balanced(settings: TrainConfig, dataset: Dataset) -> Dataset:
@@ -290,7 +311,9 @@ def shortcuts(settings: TrainConfig, columns: pd.Index) -> list[str]:
         "groups_ignored": published or (group == "none" and bool(known)),
         "lesions_ignored": not published and group == "patient" and "lesion" in known,
         "patients_ignored": not published and group == "lesion" and "patient" in known,
-        "near_duplicates_ignored": not published and not audit.near_duplicates,
+        # Above the default fewer copies are found, at 1 none.
+        "near_duplicates_ignored": not published
+        and (not audit.near_duplicates or audit.similarity > AuditConfig().similarity),
         "conflicts_kept": not published and audit.conflicts == "keep",
         "conflicts_first": not published and audit.conflicts == "first",
         # A file does not say which images made it.

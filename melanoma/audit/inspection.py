@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from melanoma.data.cache import cached_folder, content_key
-from melanoma.data.decode import DECODER, FORMATS, UnreadableImage, open_rgb
+from melanoma.data.decode import DECODER, FORMATS, ReadFault, UnreadableImage, open_rgb
 from melanoma.data.progress import Progress
+from melanoma.errors import DataError
 
 __all__ = ["THUMBNAIL", "Inspection", "inspect_files", "recalled"]
 
@@ -136,6 +137,8 @@ def _look(file: Path, max_pixels: float) -> tuple[dict[str, Any], NDArray[np.uin
         picture = open_rgb(file, max_pixels=max_pixels)
         with Image.open(file, formats=FORMATS) as header:
             stored = {"format": header.format, "mode": header.mode}
+    except ReadFault as error:  # not kept: another time it may be read
+        raise DataError(f"An image could not be read this time ({error}). Received: {file}") from error
     except UnreadableImage as error:
         return str(error)
     pixels = np.asarray(picture)

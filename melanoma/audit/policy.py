@@ -31,7 +31,7 @@ def apply_policy(table: pd.DataFrame, *, duplicates: str, conflicts: str, keep_t
         wrong &= ~(test & (table.cluster.map(tested) == 1))
         reasons[wrong] = "label conflict"
     if duplicates == "first":
-        staying = order[(reasons[order.index] == "") & ~order._test]
+        staying = order[(reasons[order.index] == "") & ~order._test & order.pixels.notna()]
         again = staying.duplicated(["pixels", "label", *(["part"] if keep_test else [])])
         reasons[again.index[again]] = "duplicate"
     return reasons

@@ -3,6 +3,7 @@
 A copy of this file is inside every packaged model: it imports nothing else of this project.
 """
 
+import errno
 import io
 import warnings
 from pathlib import Path
@@ -11,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["DECODER", "FORMATS", "UnreadableImage", "decode", "open_rgb", "resized"]
+__all__ = ["DECODER", "FORMATS", "ReadFault", "UnreadableImage", "decode", "open_rgb", "resized"]
 
 # Part of every cache key: raise it when the same file would give other pixels.
 DECODER = "decode-1"
 FORMATS = ("JPEG", "PNG")
+# Too many open files, a disk or a network drive that fails: of the machine, not of the image.
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOMEM, errno.EINTR}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,6 +32,10 @@ _TURNS = {
 
 class UnreadableImage(Exception):
     """An image cannot be decoded; the message is the reason, in a few words."""
+
+
+class ReadFault(UnreadableImage):
+    """The machine could not read it this time: nothing is known of the image."""
 
 
 def decode(image: Path | bytes, *, size: int, resize: str = "stretch", max_pixels: float = 50e6) -> NDArray[np.uint8]:
@@ -100,8 +107,12 @@ def open_rgb(image: Path | bytes, *, max_pixels: float = 50e6, at_least: int | N
         raise UnreadableImage("more pixels than allowed") from error
     except PermissionError as error:
         raise UnreadableImage("no permission to read it") from error
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, MemoryError, IndexError, KeyError) as error:
+    except MemoryError as error:
+        raise ReadFault("not enough memory") from error
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, OSError) and error.errno in _PASSING:
+            raise ReadFault(reason) from error
         raise UnreadableImage(f"damaged ({reason})") from error
 
 

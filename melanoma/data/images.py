@@ -12,8 +12,9 @@ import PIL
 from numpy.typing import NDArray
 
 from melanoma.data.cache import cached_folder, content_key
-from melanoma.data.decode import DECODER, UnreadableImage, decode
+from melanoma.data.decode import DECODER, ReadFault, UnreadableImage, decode
 from melanoma.data.progress import Progress
+from melanoma.errors import DataError
 
 __all__ = ["ImageStore", "decode_images"]
 
@@ -93,6 +94,10 @@ def decode_images(
         def attempt(digest: str) -> NDArray[np.uint8] | str:
             try:
                 return decode(files[first_with[digest]], size=size, resize=resize, max_pixels=max_pixels)
+            except ReadFault as error:  # not kept: another time it may be read
+                raise DataError(
+                    f"An image could not be read this time ({error}). Received: {files[first_with[digest]]}"
+                ) from error
             except UnreadableImage as error:
                 return str(error)
 

@@ -11,6 +11,7 @@ from sklearn.metrics import confusion_matrix
 
 from melanoma.config.schema import EvaluationConfig
 from melanoma.data.dataset import Dataset
+from melanoma.data.groups import grouped
 from melanoma.evaluation.intervals import bootstrap_intervals
 from melanoma.evaluation.metrics import metrics_of
 from melanoma.evaluation.predict import predict_probabilities
@@ -141,9 +142,11 @@ def evaluate_parts(
 
 
 def groups_of(rows: pd.DataFrame) -> NDArray | None:
-    """The group, patient or lesion of each image, the first that is known, else the image; None where none is known."""
-    column = next((c for c in ("group", "patient", "lesion") if c in rows), None)
-    return None if column is None else rows[column].astype(object).fillna(rows.path).astype(str).to_numpy()
+    """The group of each image; where groups were not made, images connected by patient or lesion; None without any."""
+    if "group" in rows:
+        return rows["group"].astype(object).fillna(rows.path).astype(str).to_numpy()
+    known = [column for column in ("patient", "lesion") if column in rows]
+    return grouped(rows, known).astype(str) if known else None
 
 
 def stored_text(metrics: Mapping[str, float], name: str) -> str:
@@ -166,8 +169,11 @@ def predictions_table(
     """
     tables = []
     for evaluation in evaluations:
-        known = [name for name in ("sha256", "group") if name in evaluation.rows]
+        known = ["sha256"] if "sha256" in evaluation.rows else []
         table = evaluation.rows[["path", "part", "label", *known]].assign(part=evaluation.part)
+        groups = groups_of(evaluation.rows)
+        if groups is not None:
+            table["group"] = groups
         table["predicted"] = [evaluation.classes[i] for i in evaluation.probabilities.argmax(axis=1)]
         scores = pd.DataFrame(
             evaluation.probabilities, columns=[f"probability/{c}" for c in evaluation.classes], index=table.index

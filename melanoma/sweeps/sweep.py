@@ -24,6 +24,7 @@ from melanoma.data.sources import Source
 from melanoma.errors import ConfigError, TrialsFailed
 from melanoma.pipeline import check_experiment
 from melanoma.stages import (
+    SHORTCUTS,
     audited,
     cleaned,
     decoded,
@@ -170,7 +171,9 @@ def _conclude(sweep: Sweep, name: str) -> None:
 
 
 def _repeat(sweep: Sweep, trial: optuna.trial.FrozenTrial) -> str:
-    return shlex.join(["melanoma", "train", *sweep.plan.trial_arguments(trial.user_attrs[CHOSEN])])
+    # Trained again, it was selected on test all the same.
+    told = f"{SHORTCUTS}={ON_TEST} " if ON_TEST in sweep.protocol else ""
+    return told + shlex.join(["melanoma", "train", *sweep.plan.trial_arguments(trial.user_attrs[CHOSEN])])
 
 
 def _log_plan(sweep: Sweep) -> None:

@@ -15,6 +15,7 @@ from melanoma.audit.findings import Audit
 from melanoma.audit.names import FINDINGS
 from melanoma.data.cache import content_key
 from melanoma.data.dataset import Dataset
+from melanoma.data.groups import related
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.split import PARTS, REMOVED
 from melanoma.data.split_file import shared_with_training
@@ -137,7 +138,13 @@ def log_samples(run: Run, dataset: Dataset, augment: Any, seed: int) -> None:
 
 
 def log_ancestor(
-    run: Run, ancestor: SavedModel, address: str, dataset: Dataset, protocol: str, similarity: float | None
+    run: Run,
+    ancestor: SavedModel,
+    address: str,
+    dataset: Dataset,
+    audit: Audit,
+    protocol: str,
+    similarity: float | None,
 ) -> str:
     """The model that a run starts from, and whether that one was trained or tuned on test images of this run.
 
@@ -161,18 +168,17 @@ def log_ancestor(
         run.set_tags({"melanoma.protocol": protocol})
         return protocol
     seen, unknown = images_seen_by(ancestor.run_id)
-    table, test = dataset.table, dataset.part("test")
+    table, test = audit.table, dataset.part("test")
     found, not_compared = copies_among(
-        list(table.sha256[table.parent == ""]),
+        list(table.sha256),
         sorted(seen),
         similarity=similarity,
         cache=cache_dir(),
         progress=TerminalProgress(),
     )
-    related = test.sha256.isin(found)
-    if "group" in table:  # another image of the same lesion gives a test image away too
-        related |= test["group"].isin(table["group"][table.sha256.isin(found)])
-    shared = int(related.sum())
+    # Another image of the same lesion gives a test image away too, also one that this run has removed.
+    known = set(table.path[related(table, table.sha256.isin(found))])
+    shared = int((test.path.isin(known) | test.parent.isin(known)).sum())
     run.set_tags({"melanoma.weights_run": ancestor.run_id})
     with suppress(MlflowException):  # it may be of another store
         client.set_tag(ancestor.run_id, link, name)

@@ -228,8 +228,12 @@ def _keras_file(folder: Path) -> Path:
     return inside if inside.is_file() else folder / "data" / "model.keras"
 
 
-def images_seen_by(run_id: str | None) -> tuple[set[str], bool]:
+def images_seen_by(run_id: str | None, selected: bool = True) -> tuple[set[str], bool]:
     """SHA-256 of the images that a run, and those whose weights it began from, trained or tuned on.
+
+    Args:
+        run_id: of the run.
+        selected: count test images that the run was selected on.
 
     Returns:
         They, and whether there may be others.
@@ -250,11 +254,13 @@ def images_seen_by(run_id: str | None) -> tuple[set[str], bool]:
                 raise
             return seen, True
         line.append(run_id)
-        used = table[table.part.isin(["train", "validation"])]
+        tags = mlflow.get_run(run_id).data.tags
+        protocol = tags.get("melanoma.protocol", "")
+        chose = ["train", "validation", *(["test"] if selected and "selected_on_test" in protocol else [])]
+        used = table[table.part.isin(chose)]
         # An image that only its augmented copies stand for was seen too.
         seen |= set(table.sha256[(table.parent == "") & table.path.isin({*used.path, *used.parent})])
-        tags = mlflow.get_run(run_id).data.tags
-        unknown |= "pretraining_unknown" in tags.get("melanoma.protocol", "")
+        unknown |= "pretraining_unknown" in protocol
         run_id = tags.get("melanoma.weights_run", run_id)
     return seen, unknown
 

@@ -66,6 +66,8 @@ def ready(*overrides: str) -> Dataset:
         (["split.group=lesion"], KNOWN, ["patients_ignored"]),
         (["split.group=patient"], PLAIN, []),
         (["audit.near_duplicates=false"], KNOWN, ["near_duplicates_ignored"]),
+        (["audit.similarity=0.8"], KNOWN, ["near_duplicates_ignored"]),
+        (["audit.similarity=0.7"], KNOWN, []),
         (["audit.conflicts=keep"], KNOWN, ["conflicts_kept"]),
         (["audit.conflicts=first"], KNOWN, ["conflicts_first"]),
         (["audit.duplicates=keep"], KNOWN, []),
@@ -263,3 +265,24 @@ def test_protocols_are_joined():
     assert joined_protocol("clean", "pretrained_on_test", "groups_ignored,pretrained_on_test") == (
         "pretrained_on_test,groups_ignored"
     )
+
+
+@pytest.mark.parametrize("group", ["lesion", "patient"])
+def test_a_grouping_that_groups_nothing_is_refused(group: str, tmp_path: Path):
+    source = read_source(configured(*SMALL).data)
+    folder = ["data=folder", f"data.path={source.root}", f"split.group={group}"]
+    settings = configured(*folder)
+    with pytest.raises(DataError, match=rf"No {group} is known.*data\.metadata\.{group}_column"):
+        check_split(settings, read_source(settings.data))
+    settings = configured(*folder, "protocol=published")
+    check_split(settings, read_source(settings.data))
+
+
+def test_a_split_file_brings_no_contradicting_labels(tmp_path: Path):
+    _, _, kept = stages(*FAULTY, "audit.conflicts=keep")
+    removed = kept.removed[["path"]].assign(part="removed")
+    pd.concat([kept.table[["path", "part"]], removed]).to_csv(tmp_path / "split.csv", index=False)
+    with pytest.raises(DataError, match=r"under more than one label.*Received: 10 such images"):
+        stages(*FAULTY, f"split.file={tmp_path / 'split.csv'}")
+    _, _, again = stages(*FAULTY, "audit.conflicts=keep", f"split.file={tmp_path / 'split.csv'}")
+    assert again.split_hash == kept.split_hash

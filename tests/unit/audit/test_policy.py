@@ -98,3 +98,7 @@ def test_the_order_of_rows_does_not_matter(images, conflicts, keep_test, seed):
 
 def test_a_table_without_rows():
     assert left_out(table()) == {}
+
+
+def test_images_that_were_not_looked_at_are_no_copies_of_each_other():
+    assert left_out(table(("a/1", "a", "", None, 0), ("a/2", "a", "", None, 1), ("b/3", "b", "", "p3", 2))) == {}

@@ -1,5 +1,6 @@
 """Decoded images on disk: the right rows, shared between processes, and no memory for what was read."""
 
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -14,6 +15,7 @@ from melanoma.data.cache import entries
 from melanoma.data.decode import decode
 from melanoma.data.images import ImageStore, decode_images
 from melanoma.data.progress import SilentProgress
+from melanoma.errors import DataError
 
 SIZE = 12
 FORK = multiprocessing.get_context("fork")
@@ -178,3 +180,16 @@ def test_memory_does_not_grow_with_the_images_read(tmp_path):
     command = [sys.executable, "-c", GROWTH, tmp_path / "images.u8"]
     kilobytes = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert kilobytes < 30_000
+
+
+def test_a_fault_of_the_machine_is_not_kept_as_one_of_the_image(files, cache, monkeypatch):
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("melanoma.data.decode.Image.open", failing)  # a disk that fails cannot be had here
+        with pytest.raises(DataError, match="could not be read this time"):
+            store_of(files, cache)
+    _, rows, reasons = store_of(files, cache)
+    assert None not in rows
+    assert reasons == {}

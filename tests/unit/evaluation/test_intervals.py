@@ -1,9 +1,11 @@
 """Bootstrap intervals: how images are drawn, and that each resample is measured as scikit-learn would."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
+from melanoma.evaluation.evaluate import evaluate, groups_of, predictions_table
 from melanoma.evaluation.intervals import bootstrap_intervals, draws, resampled
 from melanoma.evaluation.metrics import metrics_of
 from melanoma.evaluation.predict import probabilities_from_logits
@@ -178,3 +180,22 @@ def test_every_metric_of_a_resample_equals_scikit_learns(classes, absent, groupe
     for name, value in expected.items():
         low, high = found[name]
         assert low == high == pytest.approx(value, rel=1e-5)
+
+
+def test_images_are_grouped_by_lesion_where_few_patients_are_known():
+    patients = ["p", None, "p", None, None, None]
+    rows = pd.DataFrame({"path": list("abcdef"), "lesion": list("xxyyzz"), "patient": patients})
+    groups = groups_of(rows)
+    assert groups is not None
+    assert pd.factorize(groups)[0].tolist() == [0, 0, 0, 0, 1, 1]
+    assert groups_of(rows.drop(columns=["lesion", "patient"])) is None
+    assert list(groups_of(rows.assign(group=["g", None, "g", "h", "h", "i"]))) == ["g", "b", "g", "h", "h", "i"]
+
+
+def test_predictions_name_the_group_of_each_image():
+    rows = pd.DataFrame({"path": list("abcd"), "lesion": list("xxyy"), "label": list("mmnn"), "part": "test"})
+    rows = rows.assign(target=[0, 0, 1, 1])
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    settings = {"views": {}, "resamples": 0, "confidence": 0.95, "seed": 0}
+    table = predictions_table([evaluate("test", rows, probabilities, ["m", "n"], **settings)])
+    assert pd.factorize(table["group"])[0].tolist() == [0, 0, 1, 1]
