@@ -1,0 +1,55 @@
+"""What a line of models has seen, told from their runs in a real store."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import mlflow
+import pandas as pd
+import pytest
+
+from melanoma.tracking.log import log_ancestor
+from melanoma.tracking.models import images_seen_by
+from melanoma.tracking.run import tracked_run
+from tests.integration.conftest import client
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    address = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    mlflow.set_tracking_uri(address)
+    client(address).create_experiment("line", artifact_location=str(tmp_path / "artifacts"))
+    return address
+
+
+def ancestor(uri: str, protocol: str = "clean") -> str:
+    """A run that trained on s1, tuned on s2 and was tested on s3; its id."""
+    store = client(uri)
+    experiment = store.get_experiment_by_name("line").experiment_id
+    run = store.create_run(experiment, tags={"melanoma.protocol": protocol}).info.run_id
+    parts = {"train": "s1", "validation": "s2", "test": "s3"}
+    split = pd.DataFrame({"path": [*"abc"], "part": [*parts], "sha256": [*parts.values()], "parent": ""})
+    store.log_text(run, split.to_csv(index=False), "data/split.csv")
+    return run
+
+
+def test_test_images_that_a_run_was_selected_on_are_seen(uri: str):
+    assert images_seen_by(ancestor(uri)) == ({"s1", "s2"}, False)
+    selected = ancestor(uri, "selected_on_test")
+    assert images_seen_by(selected) == ({"s1", "s2", "s3"}, False)
+    assert images_seen_by(selected, selected=False) == ({"s1", "s2"}, False)
+
+
+@pytest.mark.parametrize(("lesion", "protocol"), [("L", "pretrained_on_test"), ("other", "clean")])
+def test_a_lesion_seen_in_an_image_that_is_removed_here(uri: str, lesion: str, protocol: str):
+    known = pd.DataFrame(
+        {"path": ["train/a", "train/n", "test/t"], "sha256": ["s1", "n", "t"], "cluster": [0, 1, 2], "part": "",
+         "lesion": ["L", "M", lesion]}
+    )  # fmt: skip
+    # The division took train/a out, since it shows the lesion of a test image.
+    test = known[known.path == "test/t"].assign(part="test", parent="")
+    dataset = SimpleNamespace(part=lambda _: test, table=known[known.path != "train/a"].assign(parent=""))
+    saved = SimpleNamespace(run_id=ancestor(uri))
+    with tracked_run(uri=uri, experiment="line", name="new", system_metrics=False, tags={}) as run:
+        audit = SimpleNamespace(table=known)
+        assert log_ancestor(run, saved, "runs:/x/model", dataset, audit, "clean", None) == protocol
+    assert client(uri).get_run(run.id).data.metrics["data/test_seen_in_pretraining"] == (protocol != "clean")
