@@ -30,6 +30,7 @@ from mlflow.exceptions import MlflowException
 from melanoma.data.cache import content_key
 from melanoma.errors import ModelError
 from melanoma.paths import cache_dir
+from melanoma.tracking.run import patiently
 from melanoma.tracking.store import sqlite_path, without_password
 
 __all__ = [
@@ -192,7 +193,7 @@ def register(name: str, task: str, address: str, model_id: str, run_id: str, tag
 
 def carry_out(name: str, decision: Decision) -> None:
     """Make the version of a decision that was written down the champion, and the champion before it `previous`."""
-    mlflow.MlflowClient().set_registered_model_alias(name, CHAMPION, str(decision.version))
+    patiently(mlflow.MlflowClient().set_registered_model_alias, name, CHAMPION, str(decision.version))
     _finish(name, decision)
 
 
@@ -249,7 +250,7 @@ def repair(name: str) -> list[str]:
 def _finish(name: str, decision: Decision) -> None:
     client = mlflow.MlflowClient()
     if decision.replaces is not None:
-        client.set_registered_model_alias(name, PREVIOUS, str(decision.replaces))
+        patiently(client.set_registered_model_alias, name, PREVIOUS, str(decision.replaces))
     client.set_model_version_tag(name, str(decision.version), STATE, PROMOTED)
     _tag_run(decision.run_id, PROMOTED)
     if decision.action == "rollback":

@@ -22,7 +22,7 @@ from melanoma.errors import ConfigError, RunKilled, RunPruned
 from melanoma.tracking.source import git_commit
 from melanoma.tracking.store import prepare_experiment
 
-__all__ = ["Run", "by_own_names", "flattened", "stored_name", "tracked_run"]
+__all__ = ["Run", "by_own_names", "flattened", "patiently", "stored_name", "tracked_run"]
 
 _MAX_PARAM = 6000
 _MAX_TAG = 5000
@@ -44,24 +44,24 @@ class Run:
         given = {stored_name(key): str(value)[:_MAX_PARAM] for key, value in params.items()}
         new = [Param(key, value) for key, value in given.items() if key not in known]
         for start in range(0, len(new), _BATCH):
-            _patiently(self._client.log_batch, self.id, params=new[start : start + _BATCH])
+            patiently(self._client.log_batch, self.id, params=new[start : start + _BATCH])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metrics; see `stored_name` for names that MLflow does not take."""
         now = get_current_time_millis()
         items = [Metric(stored_name(key), float(value), now, step) for key, value in metrics.items()]
         for start in range(0, len(items), _BATCH):
-            _patiently(self._client.log_batch, self.id, metrics=items[start : start + _BATCH])
+            patiently(self._client.log_batch, self.id, metrics=items[start : start + _BATCH])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags, cut to MLflow's limit."""
-        _patiently(
+        patiently(
             self._client.log_batch, self.id, tags=[RunTag(key, str(value)[:_MAX_TAG]) for key, value in tags.items()]
         )
 
     def log_input(self, dataset: Dataset, context: str) -> None:
         """Log a data set as an input of this run, the open one; of two runs that are the first with it both get it."""
-        _patiently(mlflow.log_input, dataset, context=context)
+        patiently(mlflow.log_input, dataset, context=context)
 
     def log_text(self, text: str, path: str) -> None:
         """Log a text as the artifact `path`."""
@@ -166,7 +166,7 @@ def stored_name(key: str) -> str:
     return name if name == key else f"{name}_{hashlib.sha256(key.encode()).hexdigest()[:6]}"
 
 
-def _patiently(call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+def patiently(call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
     """Call the store again where another process was in the way: it held a lock, or was first to make the same row."""
     for pause in (*_PAUSES, None):
         try:
