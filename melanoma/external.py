@@ -9,12 +9,11 @@ import pandas as pd
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from melanoma.audit.across import copies_among
+from melanoma.audit.across import seen_among
 from melanoma.config.command_schema import EvaluateConfig
 from melanoma.config.launch import typed
 from melanoma.config.schema import AuditConfig, DataConfig
 from melanoma.data.dataset import Dataset, without_classes
-from melanoma.data.groups import related
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.sources import Source
 from melanoma.errors import DataError
@@ -159,15 +158,15 @@ def _with_copies(source: Source, seen: set[str], max_megapixels: float) -> tuple
     """What was seen, with copies and relatives of it in the source, and whether all could be compared."""
     settings = AuditConfig()
     own = audited(source, settings, max_megapixels).table
-    copies, not_compared = copies_among(
-        list(own.sha256), sorted(seen), similarity=settings.similarity, cache=cache_dir(), progress=TerminalProgress()
+    rows, not_compared = seen_among(
+        own, seen, similarity=settings.similarity, cache=cache_dir(), progress=TerminalProgress()
     )
     if not_compared:
         log.warning(
             "%d images that the model was trained on have not been audited on this machine, so that copies were "
             "not looked for; run `melanoma audit` of its data set here, and evaluate again", not_compared,
         )  # fmt: skip
-    return seen | set(own.sha256[related(own, own.sha256.isin(copies))]), not not_compared
+    return seen | set(own.sha256[rows]), not not_compared
 
 
 def questions_of(run_id: str | None, views: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -232,7 +232,9 @@ def split(settings: TrainConfig, dataset: Dataset) -> Dataset:
         left_out = settings.data.leave_out
         parts = dict(zip(dataset.table.path, read_split(chosen.file, dataset.table, left_out), strict=True))
         dataset = without_classes(dataset, left_out)
-        return _without_conflicts(divided(dataset, dataset.table.path.map(parts)), settings)
+        dataset = divided(dataset, dataset.table.path.map(parts))
+        _refuse_conflicts(dataset.table, settings)
+        return dataset
     if chosen.method in FOLDED:
         folds = list(folds_of(settings, dataset.table).values())
         if chosen.fold is None or chosen.fold > len(folds):
@@ -244,15 +246,16 @@ def split(settings: TrainConfig, dataset: Dataset) -> Dataset:
     return divided(dataset, parts)
 
 
-def _without_conflicts(dataset: Dataset, settings: TrainConfig) -> Dataset:
-    """A data set that was divided by a file, refused where that holds what the audit would have removed."""
-    several = dataset.table.groupby("cluster").label.transform("nunique") > 1
-    if several.any() and settings.protocol != "published" and settings.audit.conflicts != "keep":
+def _refuse_conflicts(table: pd.DataFrame, settings: TrainConfig) -> None:
+    """A split file may not bring back what the audit would have removed."""
+    if settings.protocol == "published" or settings.audit.conflicts == "keep":
+        return
+    several = table.groupby("cluster").label.transform("nunique") > 1
+    if several.any():
         raise DataError(
             "The split file uses copies of a picture under more than one label; leave them out of it, or keep them by "
             f"audit.conflicts=keep, which is tagged. Received: {several.sum()} such images in {settings.split.file}"
         )
-    return dataset
 
 
 def balanced(settings: TrainConfig, dataset: Dataset) -> Dataset:

@@ -1,15 +1,16 @@
 """Images of one set among those of another: the same picture is in many public sets, resized, cropped or saved anew."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from melanoma.audit.inspection import recalled
 from melanoma.audit.near import near_duplicates
+from melanoma.data.groups import related
 from melanoma.data.progress import Progress
 
-__all__ = ["copies_among"]
+__all__ = ["copies_among", "seen_among"]
 
 
 def copies_among(
@@ -41,3 +42,24 @@ def copies_among(
         alike = theirs | set(close[0][close[1].isin(theirs)]) | set(close[1][close[0].isin(theirs)])
     found = {*digests} & {*others} | set(own.index[own.isin(alike)])
     return found, len({*digests, *others}) - len(pixels)
+
+
+def seen_among(
+    table: pd.DataFrame, seen: Collection[str], *, similarity: float | None, cache: Path, progress: Progress
+) -> tuple[pd.Series, int]:
+    """Which rows of an audit's table were seen, as they are, as a copy, or by another image of their lesion or patient.
+
+    Args:
+        table: of an audit.
+        seen: SHA-256 of the images that were.
+        similarity: see `copies_among`.
+        cache: the cache folder.
+        progress: shows how far it is.
+
+    Returns:
+        True for each such row, and how many images could be compared by their bytes only.
+    """
+    found, not_compared = copies_among(
+        list(table.sha256), sorted(seen), similarity=similarity, cache=cache, progress=progress
+    )
+    return related(table, table.sha256.isin(found)), not_compared

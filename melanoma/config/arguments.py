@@ -9,18 +9,10 @@ from melanoma.errors import ConfigError
 
 __all__ = ["normalise", "overrides_in", "quoted", "search_path_in"]
 
+# Not --run, Hydra's default: `mlflow run . -P run=ID` means the key.
 _HYDRA_SWITCHES = {
-    "--help",
-    "-h",
-    "--hydra-help",
-    "--version",
-    "-r",
-    "--multirun",
-    "-m",
-    "--resolve",
-    "--shell-completion",
-    "-sc",
-}  # fmt: skip; not --run, Hydra's default: `mlflow run . -P run=ID` means the key
+    "--help", "-h", "--hydra-help", "--version", "-r", "--multirun", "-m", "--resolve", "--shell-completion", "-sc",
+}  # fmt: skip
 _HYDRA_OPTIONS = {
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
     "--info", "-i", "--experimental-rerun",

@@ -12,6 +12,7 @@ import yaml
 
 from melanoma.data.cache import write_atomically
 from melanoma.errors import DataError, ModelError
+from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.intervals import draws
 from melanoma.evaluation.paired import matched_predictions
 from melanoma.evaluation.plots import BLUE, GREEN, GREY, ORANGE
@@ -23,6 +24,7 @@ _REFERENCE = "<!-- written by `melanoma report experiments` -->"
 _OURS = "<!-- ours, written by `melanoma report experiments` -->"
 _END = "<!-- end -->"
 _BEST = ("melanoma10k_best", "isic9_best")
+_METRICS = ("test/accuracy", "test/balanced_accuracy", "test/auc")
 _RESAMPLES = 2000
 _FIGURE = "results.png"
 
@@ -177,7 +179,7 @@ def _table_of_ours() -> str:
     lines = ["| study | test images | accuracy | balanced accuracy | AUC | fit |", "|---|---|---|---|---|---|"]
     for name in _BEST:
         runs = _runs_of(name)
-        whole = [r for r in runs if r.tags["melanoma.protocol"] == "clean" and "mlflow.parentRunId" not in r.tags]
+        whole = [r for r in runs if r.tags.get("melanoma.protocol") == "clean" and "mlflow.parentRunId" not in r.tags]
         if not whole:
             lines.append(f"| [`{name}`]({name}.yaml) | not run | | | | |")
             continue
@@ -187,18 +189,11 @@ def _table_of_ours() -> str:
         cells = [
             f"[`{name}`]({name}.yaml)",
             f"{len(run.predictions):,}" + (f", in {len(folds)} folds" if folds else ""),
-            *(_with_interval(run, metric) for metric in ("accuracy", "balanced_accuracy", "auc")),
+            *(stored_text(run.metrics, name) if name in run.metrics else "" for name in _METRICS),
             f"{minutes:.1f} min" + (" each" if folds else ""),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
-
-
-def _with_interval(run: ComparedRun, metric: str) -> str:
-    value, low, high = (run.metrics.get(f"test/{metric}{end}") for end in ("", "_ci_low", "_ci_high"))
-    if value is None:
-        return ""
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _seeds(measured: Measured | None) -> str:

@@ -10,12 +10,11 @@ import numpy as np
 from mlflow.data.sources import LocalArtifactDatasetSource
 from mlflow.exceptions import MlflowException
 
-from melanoma.audit.across import copies_among
+from melanoma.audit.across import seen_among
 from melanoma.audit.findings import Audit
 from melanoma.audit.names import FINDINGS
 from melanoma.data.cache import content_key
 from melanoma.data.dataset import Dataset
-from melanoma.data.groups import related
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.split import PARTS, REMOVED
 from melanoma.data.split_file import shared_with_training
@@ -148,7 +147,7 @@ def log_ancestor(
 ) -> str:
     """The model that a run starts from, and whether that one was trained or tuned on test images of this run.
 
-    Copies count, where audits on this machine have seen the images of both: see `copies_among` for `similarity`.
+    Copies count, where audits on this machine have seen the images of both: see `seen_among` for `similarity`.
 
     Both know of each other: the new run has `melanoma.weights`, `melanoma.weights_run` and, where it is a registered
     version, `melanoma.weights_version`; that run and that version have `melanoma.descendant.<id of the new run>`.
@@ -169,15 +168,9 @@ def log_ancestor(
         return protocol
     seen, unknown = images_seen_by(ancestor.run_id)
     table, test = audit.table, dataset.part("test")
-    found, not_compared = copies_among(
-        list(table.sha256),
-        sorted(seen),
-        similarity=similarity,
-        cache=cache_dir(),
-        progress=TerminalProgress(),
-    )
-    # Another image of the same lesion gives a test image away too, also one that this run has removed.
-    known = set(table.path[related(table, table.sha256.isin(found))])
+    # Of all images: one that this run has removed gives a test image of its lesion away too.
+    rows, not_compared = seen_among(table, seen, similarity=similarity, cache=cache_dir(), progress=TerminalProgress())
+    known = set(table.path[rows])
     shared = int((test.path.isin(known) | test.parent.isin(known)).sum())
     run.set_tags({"melanoma.weights_run": ancestor.run_id})
     with suppress(MlflowException):  # it may be of another store
