@@ -40,6 +40,8 @@ class Measured:
         test: mean accuracy on the delivered test images.
         low: lower bound of that mean's 95% interval, over test images.
         high: upper bound.
+        last_training: mean accuracy on the training images, as augmented, in the last epoch, whichever was kept.
+        last_validation: the same on validation images.
         minutes: mean time of the fit.
     """
 
@@ -49,6 +51,8 @@ class Measured:
     test: float
     low: float
     high: float
+    last_training: float
+    last_validation: float
     minutes: float
 
 
@@ -130,8 +134,17 @@ def _measured(found: Sequence[ComparedRun], protocol: str) -> Measured | None:
     def mean(metric: str) -> float:
         return float(np.mean([run.metrics[metric] for run in runs]))
 
-    seconds = mean("fit/seconds")
-    return Measured(runs, sorted(by_seed), mean("validation/accuracy"), test, low, high, seconds / 60)
+    return Measured(
+        runs=runs,
+        seeds=sorted(by_seed),
+        validation=mean("validation/accuracy"),
+        test=test,
+        low=low,
+        high=high,
+        last_training=mean("train/accuracy"),
+        last_validation=mean("val/accuracy"),
+        minutes=mean("fit/seconds") / 60,
+    )
 
 
 def _mean_on_test(runs: Sequence[ComparedRun], before: Sequence[ComparedRun] = ()) -> tuple[float, float, float]:
@@ -153,8 +166,9 @@ def _mean_on_test(runs: Sequence[ComparedRun], before: Sequence[ComparedRun] = (
 
 def _table(studies: Sequence[Study]) -> str:
     lines = [
-        "| study | published | reproduced | clean, validation | honest: clean, test | inflation | seeds | fit |",
-        "|---|---|---|---|---|---|---|---|",
+        "| study | published | reproduced | its last epoch: training, validation | clean, validation | "
+        "honest: clean, test | inflation | seeds | fit |",
+        f"{'|---' * 9}|",
     ]
     for study in studies:
         ours, theirs = study.honest, study.reproduced
@@ -162,6 +176,7 @@ def _table(studies: Sequence[Study]) -> str:
             f"[`{study.name}`]({study.name}.yaml)",
             f"{study.published:.1%}",
             "not run" if theirs is None else f"{theirs.validation:.1%}",
+            "" if theirs is None else f"{theirs.last_training:.1%}, {theirs.last_validation:.1%}",
             "not run" if ours is None else f"{ours.validation:.1%}",
             "not run" if ours is None else f"{ours.test:.1%} [{ours.low:.1%}, {ours.high:.1%}]",
             "" if ours is None or theirs is None else f"{100 * (theirs.validation - ours.test):+.1f} points",
