@@ -3,8 +3,8 @@
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from melanoma.data.cache import cached_folder, content_key
-from melanoma.data.decode import DECODER, FORMATS, ReadFault, UnreadableImage, open_rgb
+from melanoma.data.contents import by_content, read_each
+from melanoma.data.decode import DECODER, FORMATS, UnreadableImage, open_rgb
 from melanoma.data.progress import Progress
-from melanoma.errors import DataError
 
 __all__ = ["THUMBNAIL", "Inspection", "inspect_files", "recalled"]
 
 THUMBNAIL = 64
-_MEASURED = (
-    256  # pixels of the shorter side at which sharpness is measured, so that large files compare with small ones
-)
-_CHUNK = 256
+# Pixels of the shorter side at which sharpness is measured, so that large files compare with small ones.
+_MEASURED = 256
 
 
 @dataclass(frozen=True)
@@ -66,23 +64,21 @@ def inspect_files(
         progress: shows how far it is.
         workers: threads.
     """
-    first_with = {digest: position for position, digest in reversed(list(enumerate(digests)))}
-    unique = sorted(first_with)
-    key = content_key("inspection-2", DECODER, PIL.__version__, cv2.__version__, max_pixels, unique)
+    contents = by_content(files, digests)
+    key = content_key("inspection-2", DECODER, PIL.__version__, cv2.__version__, max_pixels, list(contents))
 
     def make(folder: Path) -> None:
         facts: list[dict[str, Any]] = []
         reasons: dict[str, str] = {}
-        chunks = [unique[i : i + _CHUNK] for i in range(0, len(unique), _CHUNK)]
-        with ThreadPoolExecutor(workers) as pool, (folder / "thumbnails.u8").open("wb") as sink:
-            for chunk in progress.track(chunks, "Looking at each image"):
-                seen = pool.map(lambda digest: _look(files[first_with[digest]], max_pixels), chunk)
-                for digest, found in zip(chunk, seen, strict=True):
-                    if isinstance(found, str):
-                        reasons[digest] = found
-                    else:
-                        facts.append({"sha256": digest, **found[0]})
-                        sink.write(found[1].tobytes())
+        look = partial(_look, max_pixels=max_pixels)
+        looks = read_each(contents, look, "Looking at each image", progress=progress, workers=workers)
+        with (folder / "thumbnails.u8").open("wb") as sink:
+            for digest, seen in looks:
+                if isinstance(seen, UnreadableImage):
+                    reasons[digest] = str(seen)
+                else:
+                    facts.append({"sha256": digest, **seen[0]})
+                    sink.write(seen[1].tobytes())
         pd.DataFrame(facts, columns=_COLUMNS).to_csv(folder / "facts.csv", index=False)
         (folder / "reasons.json").write_text(json.dumps(reasons), encoding="utf-8")
 
@@ -132,15 +128,10 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def _look(file: Path, max_pixels: float) -> tuple[dict[str, Any], NDArray[np.uint8]] | str:
-    try:
-        picture = open_rgb(file, max_pixels=max_pixels)
-        with Image.open(file, formats=FORMATS) as header:
-            stored = {"format": header.format, "mode": header.mode}
-    except ReadFault as error:  # not kept: another time it may be read
-        raise DataError(f"An image could not be read this time ({error}). Received: {file}") from error
-    except UnreadableImage as error:
-        return str(error)
+def _look(file: Path, max_pixels: float) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    picture = open_rgb(file, max_pixels=max_pixels)
+    with Image.open(file, formats=FORMATS) as header:
+        stored = {"format": header.format, "mode": header.mode}
     pixels = np.asarray(picture)
     height, width = pixels.shape[:2]
     digest = hashlib.sha256(f"{width}x{height}".encode())

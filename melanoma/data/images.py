@@ -3,8 +3,8 @@
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,11 @@ import PIL
 from numpy.typing import NDArray
 
 from melanoma.data.cache import cached_folder, content_key
-from melanoma.data.decode import DECODER, ReadFault, UnreadableImage, decode
+from melanoma.data.contents import by_content, read_each
+from melanoma.data.decode import DECODER, UnreadableImage, decode
 from melanoma.data.progress import Progress
-from melanoma.errors import DataError
 
 __all__ = ["ImageStore", "decode_images"]
-
-_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -86,32 +84,21 @@ def decode_images(
     Returns:
         The store, the row of each file (None where it cannot be decoded), and the reason for those by position.
     """
-    first_with = {digest: position for position, digest in reversed(list(enumerate(digests)))}
-    unique = sorted(first_with)
-    key = content_key(DECODER, PIL.__version__, size, resize, max_pixels, unique)
+    contents = by_content(files, digests)
+    key = content_key(DECODER, PIL.__version__, size, resize, max_pixels, list(contents))
 
     def make(folder: Path) -> None:
-        def attempt(digest: str) -> NDArray[np.uint8] | str:
-            try:
-                return decode(files[first_with[digest]], size=size, resize=resize, max_pixels=max_pixels)
-            except ReadFault as error:  # not kept: another time it may be read
-                raise DataError(
-                    f"An image could not be read this time ({error}). Received: {files[first_with[digest]]}"
-                ) from error
-            except UnreadableImage as error:
-                return str(error)
-
         rows: dict[str, int] = {}
         reasons: dict[str, str] = {}
-        chunks = [unique[i : i + _CHUNK] for i in range(0, len(unique), _CHUNK)]
-        with ThreadPoolExecutor(workers) as pool, (folder / "images.u8").open("wb") as sink:
-            for chunk in progress.track(chunks, f"Decoding images to {size} px"):
-                for digest, result in zip(chunk, pool.map(attempt, chunk), strict=True):
-                    if isinstance(result, str):
-                        reasons[digest] = result
-                    else:
-                        rows[digest] = len(rows)
-                        sink.write(result.tobytes())
+        read = partial(decode, size=size, resize=resize, max_pixels=max_pixels)
+        images = read_each(contents, read, f"Decoding images to {size} px", progress=progress, workers=workers)
+        with (folder / "images.u8").open("wb") as sink:
+            for digest, image in images:
+                if isinstance(image, UnreadableImage):
+                    reasons[digest] = str(image)
+                else:
+                    rows[digest] = len(rows)
+                    sink.write(image.tobytes())
         (folder / "index.json").write_text(json.dumps({"rows": rows, "reasons": reasons}), encoding="utf-8")
 
     folder = cached_folder(cache, "decoded", key, make)
