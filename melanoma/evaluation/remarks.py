@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma.evaluation.metrics import problems
 
-__all__ = ["remarks_on"]
+__all__ = ["remark_on_groups", "remarks_on"]
 
 
 def remarks_on(
@@ -31,3 +32,15 @@ def remarks_on(
         if prefix and positive.all() | (~positive).all():
             found.append(f"All {part} images have one answer to {prefix.rstrip('/')}: it is not measured.")
     return found
+
+
+def remark_on_groups(table: pd.DataFrame) -> str:
+    """A sentence where images have neither a lesion nor a patient, so that only copies could be kept together."""
+    columns = [name for name in ("lesion", "patient") if name in table]
+    unknown = int(table[columns].isna().all(axis=1).sum()) if columns else len(table)
+    if unknown == 0:
+        return ""
+    return (
+        f"Neither lesion nor patient is known of {unknown:,} of {len(table):,} images, of which only copies were kept "
+        "together: test images may show lesions that the model was trained on."
+    )

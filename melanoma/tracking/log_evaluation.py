@@ -15,6 +15,7 @@ from melanoma.evaluation.decisions import Decisions
 from melanoma.evaluation.evaluate import HEADLINES, Evaluation, confusion_json, predictions_table, stored_text
 from melanoma.evaluation.explain import grad_cam
 from melanoma.evaluation.mistakes import mistakes_figure
+from melanoma.evaluation.remarks import remark_on_groups
 from melanoma.tracking.log_decisions import log_decisions
 from melanoma.tracking.log_subgroups import log_subgroups
 from melanoma.tracking.run import Run
@@ -58,6 +59,7 @@ def log_evaluations(
                 vector = evaluation.part == "test" and "mistakes" not in name
                 run.log_figure(figure, name, part=evaluation.part, vector=vector)
     remarks = [remark for evaluation in evaluations for remark in evaluation.remarks]
+    remarks += filter(None, [remark_on_groups(dataset.table)])
     for remark in remarks:
         log.warning("%s", remark)
     if remarks:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from melanoma.evaluation.evaluate import evaluate
+from melanoma.evaluation.remarks import remark_on_groups
 
 NAMES = ["nevus", "melanoma", "keratosis"]
 VIEWS = {"melanoma": ["melanoma"]}
@@ -61,3 +62,17 @@ def test_a_single_class():
     assert found.remarks == ["No test image is of nevus: it has no metrics, and means are over the other classes."]
     assert "auc" not in found.metrics
     assert "accuracy" in found.metrics
+
+
+@pytest.mark.parametrize(
+    ("columns", "unknown"),
+    [
+        ({}, 4),
+        ({"lesion": ["a", None, "b", None]}, 2),
+        ({"lesion": ["a", None, "b", None], "patient": [None, "p", None, None]}, 1),
+        ({"lesion": ["a", "b", "c", "c"]}, 0),
+    ],
+)
+def test_images_of_which_neither_lesion_nor_patient_is_known(columns: dict, unknown: int):
+    found = remark_on_groups(pd.DataFrame({"path": [*"wxyz"], **columns}))
+    assert found.startswith(f"Neither lesion nor patient is known of {unknown} of 4 images") if unknown else not found
