@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
 
     open_store(options.tracking_uri)
     with quiet_native_imports():
-        from melanoma.report.studies import write_report
+        from melanoma.report.tables import write_report
 
     folder = Path(options.output).expanduser() if options.output else project_root() / "experiments"
     write_report(folder)

@@ -1,0 +1,183 @@
+"""The tables and the figure of the reference studies, and the table of ours, in the README of `experiments/`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+
+from melanoma.data.cache import write_atomically
+from melanoma.errors import DataError
+from melanoma.evaluation.evaluate import stored_text
+from melanoma.evaluation.plots import GREEN, GREY, ORANGE
+from melanoma.report.studies import Measured, Study, gain, read_studies, runs_of
+from melanoma.tracking.predictions import ComparedRun, load_run
+
+__all__ = ["write_report"]
+
+_REFERENCE = "<!-- written by `melanoma report experiments` -->"
+_OURS = "<!-- ours, written by `melanoma report experiments` -->"
+_END = "<!-- end -->"
+_BEST = ("melanoma10k_best", "isic9_best")
+_METRICS = ("test/accuracy", "test/balanced_accuracy", "test/auc")
+_FIGURE = "results.png"
+
+
+def write_report(folder: Path) -> list[Study]:
+    """Write the tables into `README.md` of a folder, between their marks, and the figure beside it.
+
+    Raises:
+        DataError: the store has none of the studies, or the README has no place for a table.
+    """
+    studies = read_studies()
+    if not any(study.reproduced or study.honest for study in studies):
+        raise DataError(
+            "The tracking store has no run of a reference study; run one, as in `melanoma train experiment=isic9_m1 "
+            f"data.path=ZIP`. Received: experiments {', '.join(study.name for study in studies)}"
+        )
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    for begin, table in ((_REFERENCE, _table(studies)), (_OURS, _table_of_ours())):
+        text = _filled(text, begin, table, readme)
+    _drawn(studies).savefig(folder / _FIGURE, dpi=120)
+    write_atomically(readme, text)
+    return studies
+
+
+def _filled(text: str, begin: str, content: str, readme: Path) -> str:
+    before, found, rest = text.partition(begin)
+    _, end, after = rest.partition(_END)
+    if not found or not end:
+        raise DataError(f"The file has no place for the table, between {begin} and {_END}. Received: {readme}")
+    return f"{before}{begin}\n\n{content}\n{_END}{after}"
+
+
+def _table(studies: Sequence[Study]) -> str:
+    lines = [
+        "| study | published | reproduced | its last epoch: training, validation | clean, validation | "
+        "honest: clean, test | inflation | seeds | fit | code |",
+        f"{'|---' * 10}|",
+    ]
+    for study in studies:
+        ours, theirs = study.honest, study.reproduced
+        cells = [f"[`{study.name}`]({study.name}.yaml)", f"{study.published:.1%}"]
+        if theirs is None:
+            cells += ["not run", ""]
+        else:
+            last = f"{theirs.mean('train/accuracy'):.1%}, {theirs.mean('val/accuracy'):.1%}"
+            cells += [f"{theirs.mean('validation/accuracy'):.1%}", last]
+        cells += ["not run"] * 2 if ours is None else [f"{ours.mean('validation/accuracy'):.1%}", str(ours.test)]
+        cells.append("" if study.inflation is None else study.inflation.points)
+        cells.append("" if ours is None else _by_seed(ours))
+        cells.append("" if ours is None else f"{ours.mean('fit/seconds') / 60:.1f} min")
+        cells.append(_commits([run for measured in (theirs, ours) if measured for run in measured.runs]))
+        lines.append(f"| {' | '.join(cells)} |")
+    notes = [f"- `{study.name}`: {study.note}" for study in studies if study.note]
+    gained = _gained({study.name: study for study in studies})
+    return "\n".join([*lines, "", *notes, "", *gained, f"![published, reproduced and honest accuracy]({_FIGURE})", ""])
+
+
+def _by_seed(measured: Measured) -> str:
+    return ", ".join(f"{run.params['seed']}: {run.metrics['test/accuracy']:.1%}" for run in measured.runs)
+
+
+def _commits(runs: Sequence[ComparedRun]) -> str:
+    found = dict.fromkeys(run.tags.get("mlflow.source.git.commit", "")[:7] for run in runs)
+    return ", ".join(filter(None, found))
+
+
+def _table_of_ours() -> str:
+    """The latest clean run of each of our best studies; of a cross-validation all test images, each in its fold."""
+    lines = [
+        "| study | test images | accuracy | balanced accuracy | AUC | fit | code |",
+        f"{'|---' * 7}|",
+    ]
+    for name in _BEST:
+        runs = [load_run(run_id, "test") for run_id in runs_of(name, "model.weights")]
+        whole = [r for r in runs if r.tags.get("melanoma.protocol") == "clean" and "mlflow.parentRunId" not in r.tags]
+        if not whole:
+            lines.append(f"| [`{name}`]({name}.yaml) | not run | | | | | |")
+            continue
+        run = whole[-1]
+        folds = [fold for fold in runs if fold.tags.get("mlflow.parentRunId") == run.id]
+        minutes = np.mean([one.metrics["fit/seconds"] for one in folds or [run]]) / 60
+        cells = [
+            f"[`{name}`]({name}.yaml)",
+            f"{len(run.predictions):,}" + (f", in {len(folds)} folds" if folds else ""),
+            *(stored_text(run.metrics, name) if name in run.metrics else "" for name in _METRICS),
+            f"{minutes:.1f} min" + (" each" if folds else ""),
+            _commits([run]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _gained(studies: Mapping[str, Study]) -> list[str]:
+    """What the rebalancing of M3 brought over M2: as it was told, and on test images that no copy stands beside."""
+    before, after = studies["isic9_m2"], studies["isic9_m3"]
+    lines = []
+    if before.reproduced and after.reproduced:
+        told = [f"{study.mean('validation/accuracy'):.1%}" for study in (before.reproduced, after.reproduced)]
+        test = [f"{study.test.value:.1%}" for study in (before.reproduced, after.reproduced)]
+        lines.append(
+            f"**Rebalancing, as it was told** (M2 to M3): {' to '.join(told)} of validation, which for M3 holds "
+            f"images that were added, too. The same networks on the delivered test images: {' to '.join(test)}."
+        )
+    if before.honest and after.honest:
+        changes = [
+            f"{name} {before.honest.mean(metric):.{digits}} to {after.honest.mean(metric):.{digits}}"
+            for name, metric, digits in (
+                ("validation accuracy", "validation/accuracy", "1%"),
+                ("test accuracy", "test/accuracy", "1%"),
+                ("test AUC", "test/auc", "3f"),
+            )
+        ]
+        lines.append(
+            f"**M3 less M2, by the clean protocol**: {gain(before.honest, after.honest).points} on test, for the seeds "
+            f"that both have; {', '.join(changes)}, for all seeds. It is rebalancing and all else in which M3 differs: "
+            "more images an epoch, and 50 epochs where M2 has 20. The test set has its classes in nearly equal shares, "
+            "as the rebalanced training set has."
+        )
+    return [line for text in lines for line in (text, "")]
+
+
+def _drawn(studies: Sequence[Study]) -> matplotlib.figure.Figure:
+    shown = [study for study in studies if study.reproduced or study.honest][::-1]
+    figure = matplotlib.figure.Figure(figsize=(8.5, 1.2 + 0.42 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    marks: dict[str, dict[str, Any]] = {
+        "published": {"color": GREY, "marker": "|", "s": 160},
+        "reproduced (their validation)": {"color": ORANGE, "marker": "o", "s": 40},
+        "the same, at the classes' shares of the test": {"facecolors": "white", "edgecolors": ORANGE, "s": 40},
+        "clean, test, with its interval": {"color": GREEN, "marker": "o", "s": 40},
+    }
+    for label, style in marks.items():
+        points = [(value, y) for y, study in enumerate(shown) if (value := _values(study)[label]) is not None]
+        axes.scatter(*zip(*points, strict=True), label=label, zorder=3, **style) if points else None
+    for y, study in enumerate(shown):
+        values = [value for value in _values(study).values() if value is not None]
+        axes.plot([min(values), max(values)], [y, y], color="#DDDDDD", linewidth=1, zorder=1)
+        if study.honest:
+            axes.plot(
+                [study.honest.test.low, study.honest.test.high], [y, y], color=GREEN, linewidth=3, alpha=0.35, zorder=2
+            )
+    axes.set_ylim(-0.6, len(shown) - 0.4)
+    axes.set_yticks(range(len(shown)), [study.name for study in shown])
+    axes.set_xlabel("accuracy")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+    return figure
+
+
+def _values(study: Study) -> dict[str, float | None]:
+    ours, theirs = study.honest, study.reproduced
+    return {
+        "published": study.published,
+        "reproduced (their validation)": None if theirs is None else theirs.mean("validation/accuracy"),
+        "the same, at the classes' shares of the test": (
+            None if ours is None or study.inflation is None else ours.test.value + study.inflation.value
+        ),
+        "clean, test, with its interval": None if ours is None else ours.test.value,
+    }
