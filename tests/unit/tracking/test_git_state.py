@@ -66,6 +66,8 @@ def test_a_run_keeps_the_diff_where_there_is_one(checkout: Path):
     assert texts["source/diff.patch"] == git_diff()
 
 
-def test_an_installed_package_has_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("melanoma.tracking.source.project_root", lambda: tmp_path)
+def test_a_folder_of_somebody_elses_repository_has_neither(checkout: Path, monkeypatch: pytest.MonkeyPatch):
+    (checkout / "outputs").mkdir()
+    (checkout / "code.py").write_text("new\n")
+    monkeypatch.setattr("melanoma.tracking.source.project_root", lambda: checkout / "outputs")
     assert (git_commit(), git_diff()) == ({}, "")
