@@ -21,7 +21,6 @@ from melanoma.config.diagnose import compose_config, diagnose, schema_faults
 from melanoma.config.launch import register_resolvers, typed
 from melanoma.config.schema import TrainConfig
 from melanoma.paths import conf_dir
-from melanoma.pipeline import builder_of
 
 register_resolvers()
 
@@ -251,24 +250,22 @@ def test_a_folder_of_further_configs_is_searched(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "batch", "epochs", "parameters"),
+    ("name", "model", "classes", "size", "batch", "epochs"),
     [
-        ("binary150", 150, 32, 10, 4_828_481),
-        ("binary240", 240, 20, 30, 27_577_537),
-        ("binary240_dropout", 240, 20, 30, 27_577_537),
-        ("isic9_tutorial", 180, 32, 20, 3_989_801),
-        ("isic9_tutorial_50", 180, 32, 50, 3_989_801),
-        ("isic9_generator", 180, 32, 20, 3_989_801),
-        ("isic9_generator_augmented", 180, 32, 20, 3_989_801),
-        ("isic9_generator_augmentor", 180, 32, 30, 3_989_801),
+        ("binary150", "binary150", 2, 150, 32, 10),
+        ("binary240", "binary240", 2, 240, 20, 30),
+        ("binary240_dropout", "binary240_dropout", 2, 240, 20, 30),
+        ("isic9_tutorial", "tf_tutorial", 9, 180, 32, 20),
+        ("isic9_tutorial_50", "tf_tutorial", 9, 180, 32, 50),
+        ("isic9_generator", "tf_tutorial", 9, 180, 32, 20),
+        ("isic9_generator_augmented", "tf_tutorial", 9, 180, 32, 20),
+        ("isic9_generator_augmentor", "tf_tutorial", 9, 180, 32, 30),
     ],
 )
-def test_reference_studies_are_as_published(name: str, size: int, batch: int, epochs: int, parameters: int):
+def test_reference_studies_are_as_published(name: str, model: str, classes: int, size: int, batch: int, epochs: int):
     config = composed(f"experiment={name}", "data.path=/images")
     settings = typed(TrainConfig, config)
     shape = (settings.data.image_size, settings.training.batch_size, settings.training.epochs)
     assert shape == (size, batch, epochs)
-    network = builder_of(OmegaConf.to_container(config.model, resolve=True))(
-        image_size=size, classes=len(config.data.classes)
-    )
-    assert network.count_params() == parameters
+    assert len(config.data.classes) == classes
+    assert config.model == composed(f"model={model}").model  # of the published size in test_models.py

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import yaml
 
+from melanoma.cli import COMMANDS
 from tests.integration.conftest import SMALL, client
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +46,16 @@ def test_parameters_reach_hydra_and_the_run_is_mlflows_own(store: str):
     assert run.data.params["training.epochs"] == "1"
     assert run.data.tags["mlflow.project.entryPoint"] == "main"
     assert "test/accuracy" in run.data.metrics
+
+
+def test_every_entry_point_is_a_command():
+    points = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))["entry_points"]
+    assert {"main", "sweep", "promote", "predict"} <= set(points) <= {"main", *COMMANDS}
+    for name, point in points.items():
+        assert point == {
+            "parameters": {"overrides": {"type": "string", "default": ""}},
+            "command": f"python -m melanoma {'train' if name == 'main' else name} --overrides {{overrides}}",
+        }
 
 
 def test_the_audit_is_an_entry_point(store: str, tmp_path: Path):

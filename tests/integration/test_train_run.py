@@ -12,7 +12,11 @@ import yaml
 from melanoma.config.diagnose import compose_config
 from melanoma.config.launch import register_resolvers
 from melanoma.data.decode import decode
+from melanoma.evaluation.metrics import metrics_of
+from melanoma.tracking.run import flattened, stored_name
 from tests.integration.conftest import SMALL, Trained, client
+
+CLASSES = ["benign", "malignant"]
 
 
 def test_run_is_finished_named_and_tagged(trained: Trained):
@@ -33,6 +37,7 @@ def test_every_leaf_of_the_resolved_config_is_a_parameter(trained: Trained):
     assert not any("${" in value for value in params.values())
     resolved = yaml.safe_load(trained.download("config/resolved.yaml").read_text())
     assert resolved["training"]["epochs"] == 2
+    assert {stored_name(key) for key in flattened(resolved)} <= set(params)
     register_resolvers()
     assert set(resolved) == set(compose_config("train", list(SMALL)))
     overrides = yaml.safe_load(trained.download("config/overrides.yaml").read_text())
@@ -93,15 +98,21 @@ def test_epoch_metrics_have_a_value_each_epoch(trained: Trained, name: str):
 
 def test_final_metrics_have_intervals(trained: Trained):
     metrics = trained.run.data.metrics
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "auc", "sensitivity/malignant", "sensitivity/benign"):
-        low, value, high = (metrics[f"test/{name}{end}"] for end in ("_ci_low", "", "_ci_high"))
-        assert 0 <= low <= high <= 1
-        assert 0 <= value <= 1
+    predictions = pd.read_csv(trained.download("evaluation/predictions.csv")).query("part == 'test'")
+    probabilities = predictions[["probability/benign", "probability/malignant"]].to_numpy()
+    names = set(metrics_of((predictions.label == "malignant").to_numpy().astype(int), probabilities, CLASSES))
+    assert {"accuracy", "auc", "mcc", "ece", "sensitivity/malignant", "precision/benign", "partial_auc"} <= names
+    for name in names:
+        assert np.isfinite(metrics[f"test/{name}"])
+        if not name.startswith("support/"):
+            assert metrics[f"test/{name}_ci_low"] <= metrics[f"test/{name}_ci_high"], name
+    assert 0 <= metrics["test/accuracy_ci_low"] < metrics["test/accuracy_ci_high"] <= 1
 
 
 def test_artifacts_of_the_contract_are_there(trained: Trained):
-    figures = {"confusion_matrix", "confusion_matrix_normalized", "training_curves", "class_distribution",
-               "class_samples", "augmentation_samples", "validation_confusion_matrix"}  # fmt: skip
+    figures = {"confusion_matrix", "confusion_matrix_normalized", "roc", "precision_recall", "reliability",
+               "score_distributions", "confident_mistakes", "training_curves", "class_distribution", "class_samples",
+               "augmentation_samples", "validation_confusion_matrix", "validation_roc"}  # fmt: skip
     assert {f"figures/{name}.png" for name in figures} <= trained.artifacts("figures")
     assert "data/split.csv" in trained.artifacts("data")
     assert {"evaluation/confusion_matrix.json", "evaluation/predictions.csv"} <= trained.artifacts("evaluation")

@@ -74,6 +74,7 @@ def ready(*overrides: str) -> Dataset:
         (["debug=overfit"], KNOWN, ["debug_overfit"]),
         (["debug=one_batch"], KNOWN, ["debug_one_batch"]),
         (["debug.train_batches=3"], KNOWN, ["debug_few_batches"]),
+        (["debug.overfit=true", "debug.train_batches=1"], KNOWN, ["debug_overfit"]),
         (["debug=profile"], KNOWN, []),
         (["protocol=published"], PLAIN, ["published", "duplicates_ignored", "groups_ignored"]),
         (

@@ -161,18 +161,18 @@ def test_the_order_of_operations_matters(augment):
 
 
 @pytest.mark.parametrize(("probability", "fired"), [(0, 0), (0.0, 0), (1, 40), (1.0, 40)])
-def test_probability_0_never_fires_and_1_always_does(augment, probability, fired):
-    plain = augment({"invert": {"probability": 0}}, images_per_class=20, cache="plain")
-    made = augment({"invert": {"probability": probability}}, images_per_class=20)
-    inverted = [np.abs(pixels(made[0] / path) - pixels(plain[0] / path)).max() > 30 for path in made[1].path]
-    assert sum(inverted) == fired
+def test_probability_0_never_fires_and_1_always_does(root, augment, probability, fired):
+    folder, made = augment({"invert": {"probability": probability}}, images_per_class=20)
+    changes = [pixels(folder / row.path) - pixels(root / row.parent) for row in made.itertuples()]
+    assert sum(np.abs(change).mean() > 30 for change in changes) == fired
 
 
-def test_a_probability_fires_that_often(augment):
-    """200 draws at one half; Augmentor's own rounding makes 55% of it."""
-    folder, made = augment({"greyscale": {"probability": 0.5}}, images_per_class=100)
+@pytest.mark.parametrize(("probability", "least", "most"), [(0.5, 75, 125), (0.001, 0, 2)])
+def test_a_probability_fires_that_often(augment, probability, least, most):
+    """200 draws; Augmentor's own rounding makes 5% of 0.001."""
+    folder, made = augment({"greyscale": {"probability": probability}}, images_per_class=100)
     grey = sum(np.ptp(pixels(folder / path), axis=2).max() == 0 for path in made.path)
-    assert 75 <= grey <= 125
+    assert least <= grey <= most
 
 
 @pytest.mark.parametrize(

@@ -338,6 +338,7 @@ SEEDS = {
 @pytest.mark.parametrize("name", SEEDS)
 def test_random_damage_is_decoded_or_put_aside_and_never_crashes(name):
     rng = random.Random(name)
+    outcomes = set()
     for i in range(250):
         content = corrupted(SEEDS[name], rng)
         if i % 2 and not SEEDS[name].startswith(b"\xff\xd8"):
@@ -346,5 +347,9 @@ def test_random_damage_is_decoded_or_put_aside_and_never_crashes(name):
             pixels = decode(content, size=16, resize=rng.choice(["stretch", "crop", "pad"]))
         except UnreadableImage as error:
             assert str(error)
+            outcomes.add("put aside")
         else:
             assert (pixels.shape, pixels.dtype) == ((16, 16, 3), np.uint8)
+            outcomes.add("decoded")
+    if name != "animated":  # which is refused undamaged too
+        assert outcomes == {"put aside", "decoded"}

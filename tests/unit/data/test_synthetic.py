@@ -210,6 +210,7 @@ def test_unreadable_files_fail_to_decode(faulty, truth):
         "garbage header",
     ]
     for fault in truth["unreadable"]:
+        assert (faulty / fault["image"]).is_file()
         with pytest.raises(OSError):
             pixels(faulty / fault["image"])
 

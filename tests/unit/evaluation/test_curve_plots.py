@@ -108,4 +108,5 @@ def test_abstention_shows_the_share_that_was_chosen(constant):
     chosen = fitted_abstention(measured.probabilities, 0.2)
     found = texts(abstention_figure(measured, chosen))
     assert "Test: abstention" in found
-    assert f"{measured.metrics['accuracy']:.3f} right" in found or not constant
+    here = chosen.measured(measured.rows.target.to_numpy(), measured.probabilities)
+    assert f"{here['share']:.0%} here, {here['accuracy']:.3f} right" in found

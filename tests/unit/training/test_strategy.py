@@ -7,7 +7,7 @@ import sys
 import pytest
 
 SCRIPT = """
-import json, sys
+import json
 import numpy as np, keras, tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -19,7 +19,6 @@ from melanoma.training.hardware import prepare, strategy_of
 from melanoma.training.optimizers import Adam
 from melanoma.training.schedules import constant
 
-prepare(0, True)
 rng = np.random.default_rng(0)
 images = rng.integers(0, 255, (64, 8, 8, 3)).astype("float32")
 targets = (images[..., 0].mean(axis=(1, 2)) > images[..., 1].mean(axis=(1, 2))).astype(int)
@@ -33,31 +32,31 @@ def builder(image_size, classes):
 
 batches = tf.data.Dataset.from_tensor_slices((images, labels, weights)).batch(16).repeat()
 validation = tf.data.Dataset.from_tensor_slices(images).batch(16)
-history = []
-strategy = strategy_of(sys.argv[1])
-with strategy.scope():
-    network = build_network(builder, image_size=8, classes=2, policy="float32")
-    fit(
-        network, batches, validation, targets, classes=2, images=64,
-        loss=keras.losses.BinaryCrossentropy(from_logits=True), optimizer=Adam, learning_rate=1e-2,
-        schedule=constant, settings=FitSettings(epochs=4, steps_per_epoch=4, monitor="val/loss", restore_best=False),
-        on_epoch=lambda epoch, metrics: history.append(metrics),
-    )
-print(strategy.num_replicas_in_sync)
-print(json.dumps([[one["train/loss"], one["val/loss"], one["train/accuracy"]] for one in history]))
+trained = []
+for name in ("single", "mirrored"):
+    prepare(0, True)
+    history = []
+    strategy = strategy_of(name)
+    with strategy.scope():
+        network = build_network(builder, image_size=8, classes=2, policy="float32")
+        fit(
+            network, batches, validation, targets, classes=2, images=64,
+            loss=keras.losses.BinaryCrossentropy(from_logits=True), optimizer=Adam, learning_rate=1e-2,
+            schedule=constant,
+            settings=FitSettings(epochs=4, steps_per_epoch=4, monitor="val/loss", restore_best=False),
+            on_epoch=lambda epoch, metrics: history.append(metrics),
+        )
+    losses = [[one["train/loss"], one["val/loss"], one["train/accuracy"]] for one in history]
+    trained.append((strategy.num_replicas_in_sync, losses))
+print(json.dumps(trained))
 """
 
 
-def trained(strategy: str) -> list[list[float]]:
-    done = subprocess.run([sys.executable, "-c", SCRIPT, strategy], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    devices, losses = done.stdout.splitlines()[-2:]
-    assert int(devices) == (2 if strategy == "mirrored" else 1)
-    return json.loads(losses)
-
-
 def test_two_devices_give_the_losses_of_one():
-    single, mirrored = trained("single"), trained("mirrored")
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (one_device, single), (two_devices, mirrored) = json.loads(done.stdout.splitlines()[-1])
+    assert (one_device, two_devices) == (1, 2)
     assert mirrored[-1][0] < single[0][0]
     for one, other in zip(single, mirrored, strict=True):
         assert other == pytest.approx(one, abs=2e-4)
