@@ -39,8 +39,9 @@ def leaderboard(study: optuna.Study, metrics: Sequence[str]) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows, columns=["trial", "state", *metrics, "overrides", "run", "error"])
-    ascending = study.directions[0].name == "MINIMIZE"
-    return table.sort_values(metrics[0], ascending=ascending, kind="stable", na_position="last", ignore_index=True)
+    # Of two metrics the second decides where the first is equal, so that the first row is `best_trial`.
+    ascending = [direction.name == "MINIMIZE" for direction in study.directions]
+    return table.sort_values(list(metrics), ascending=ascending, kind="stable", na_position="last", ignore_index=True)
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:

@@ -89,12 +89,13 @@ def store(tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """One run with planted unreadable files, Augmentor and augmentation, started in an unrelated folder."""
+    """A run with unreadable files, Augmentor, augmentation, calibration and mirrored views, in a folder of its own."""
     folder = tmp_path_factory.mktemp("trained")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     done = run_melanoma(
         "train", *SMALL, "data.source.unreadable=2", "balance=augmentor", "balance.images_per_class=6",
-        "augmentation=flip_rotate", "tracking.run_name=small", f"tracking.uri={uri}", cwd=folder,
+        "augmentation=flip_rotate", "evaluation.calibration=temperature", "evaluation.test_time_augmentation=flips",
+        "tracking.run_name=small", f"tracking.uri={uri}", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     run = only_run(uri)

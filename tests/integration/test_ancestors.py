@@ -39,8 +39,17 @@ def test_test_images_that_a_run_was_selected_on_are_seen(uri: str):
     assert images_seen_by(selected, selected=False) == ({"s1", "s2"}, False)
 
 
-@pytest.mark.parametrize(("lesion", "protocol"), [("L", "pretrained_on_test"), ("other", "clean")])
-def test_a_lesion_seen_in_an_image_that_is_removed_here(uri: str, lesion: str, protocol: str):
+@pytest.mark.parametrize(
+    ("lesion", "similarity", "protocol"),
+    [
+        ("L", None, "pretrained_on_test"),
+        ("other", None, "clean"),
+        # No audit on this machine has seen any of these images.
+        ("L", 0.75, "pretrained_on_test,pretraining_unknown"),
+        ("other", 0.75, "pretraining_unknown"),
+    ],
+)
+def test_a_lesion_seen_in_an_image_that_is_removed_here(uri: str, lesion: str, similarity: float | None, protocol: str):
     known = pd.DataFrame(
         {"path": ["train/a", "train/n", "test/t"], "sha256": ["s1", "n", "t"], "cluster": [0, 1, 2], "part": "",
          "lesion": ["L", "M", lesion]}
@@ -51,5 +60,7 @@ def test_a_lesion_seen_in_an_image_that_is_removed_here(uri: str, lesion: str, p
     saved = SimpleNamespace(run_id=ancestor(uri))
     with tracked_run(uri=uri, experiment="line", name="new", system_metrics=False, tags={}) as run:
         audit = SimpleNamespace(table=known)
-        assert log_ancestor(run, saved, "runs:/x/model", dataset, audit, "clean", None) == protocol
-    assert client(uri).get_run(run.id).data.metrics["data/test_seen_in_pretraining"] == (protocol != "clean")
+        assert log_ancestor(run, saved, "runs:/x/model", dataset, audit, "clean", similarity) == protocol
+    stored = client(uri).get_run(run.id).data
+    assert stored.tags["melanoma.protocol"] == protocol
+    assert stored.metrics["data/test_seen_in_pretraining"] == (lesion == "L")

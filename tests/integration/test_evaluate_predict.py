@@ -53,6 +53,7 @@ def test_other_images_beside_the_runs_own(trained: Trained, other_images: Path):
     assert "internal test (n=18)" in done.stdout
     (run,) = all_runs(trained.uri, "external")
     metrics = run.data.metrics
+    assert run.data.tags["melanoma.protocol"] == "clean"
     assert metrics["data/images/test"] == 20
     assert metrics["internal/accuracy"] == trained.run.data.metrics["test/accuracy"]
     assert "| internal test | 18 |" in run.data.tags["mlflow.note.content"]
@@ -67,14 +68,19 @@ def test_other_images_beside_the_runs_own(trained: Trained, other_images: Path):
     assert "| metric | validation (14 images) | test (18 images) | other images (20 images) |" in card
 
 
-def test_images_of_one_class_only(trained: Trained, other_images: Path, tmp_path: Path):
+def test_images_of_one_class_only_where_the_models_own_were_never_audited(
+    trained: Trained, other_images: Path, tmp_path: Path
+):
     shutil.copytree(other_images / "malignant", tmp_path / "one" / "malignant")
     done = run_melanoma(
         "evaluate", f"run={trained.run.info.run_id}", "data=folder", f"data.path={tmp_path / 'one'}",
         f"tracking.uri={trained.uri}", "tracking.experiment=one class",
+        MELANOMA_CACHE_DIR=str(tmp_path / "cache"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (run,) = all_runs(trained.uri, "one class")
+    assert run.data.tags["melanoma.protocol"] == "near_duplicates_ignored"
+    assert "run `melanoma audit` of its data set here" in done.stderr
     assert run.data.tags["melanoma.remarks"].startswith("No test image is of benign")
     assert "test/sensitivity/malignant" in run.data.metrics
     assert not {"test/auc", "test/specificity/malignant"} & set(run.data.metrics)

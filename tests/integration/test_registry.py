@@ -21,6 +21,7 @@ from melanoma.config.launch import register_resolvers, typed
 from melanoma.config.schema import TrainConfig
 from melanoma.errors import ModelError, PromotionRefused
 from melanoma.pipeline import train
+from melanoma.registry.gates import Gate
 from melanoma.registry.history import rollback, show_registry
 from melanoma.registry.promote import promote
 from melanoma.registry.versions import CHAMPION, PREVIOUS, alias_of, decisions
@@ -55,7 +56,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
         assert faults == []
         return train(config, words, folder / name).run_id
 
-    good = trained("good", "training.epochs=6", "data.source.images=120", "optimizer.learning_rate=3e-3")
+    good = trained(
+        "good", "training.epochs=6", "data.source.images=120", "optimizer.learning_rate=3e-3",
+        "evaluation.subgroup_minimum=5",
+    )  # fmt: skip
     worse = trained("worse", "training.epochs=1", "data.source.images=120", "optimizer.learning_rate=1e-6")
     leaky = trained("leaky", "data.source.images=120", "protocol=published")
     other = trained("other split", "data.source.images=120", "seed=1")
@@ -162,6 +166,41 @@ def test_gates_with_numbers_refuse(store: Store):
     with pytest.raises(PromotionRefused, match="model/latency_ms"):
         promoted(store, "registry.ceilings={model/latency_ms: 0.0001}")
     assert alias_of(NAME, CHAMPION) is None
+
+
+def test_the_worst_subgroup_is_a_tag_and_holds_the_floor(store: Store):
+    with pytest.raises(PromotionRefused, match=r"subgroups, auc: .* \(worst of .*>= 1\.1"):
+        promoted(store, QUICK, "registry.subgroups.floor=1.1")
+    assert promoted(store, QUICK, "registry.subgroups.floor=0.0") is not None
+    table = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{store.good}/evaluation/subgroups.csv"))
+    assessed = table[table.auc.notna()]
+    assert len(assessed) > 2
+    worst = assessed.loc[assessed.auc.idxmin()]
+    tag = client(store.uri).get_run(store.good).data.tags["melanoma.worst_subgroup"]
+    assert tag.startswith(f"{worst['column']} {worst.value}: auc {worst.auc:.3f} [")
+    decision = json.loads(mlflow.artifacts.load_text(f"runs:/{store.good}/promotion.json"))
+    [gate] = [gate for gate in decision["gates"] if gate["name"] == "subgroups, auc"]
+    lowest = assessed.loc[assessed.auc_ci_low.idxmin()]
+    assert f"(worst of {len(assessed)}: {lowest['column']} {lowest.value}, {lowest.images} images)" in gate["text"]
+
+
+def test_a_version_that_cannot_be_served_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch):
+    promoted(store, QUICK)
+    with monkeypatch.context() as patched, pytest.raises(PromotionRefused, match="serving: no answer"):
+        patched.setattr("melanoma.registry.promote.smoke_gate", lambda *_: Gate("serving", False, "no answer"))
+        promoted(store, ANY, f"run={store.worse}")
+    assert alias_of(NAME, CHAMPION).run_id == store.good
+    assert alias_of(NAME, PREVIOUS) is None
+    version = client(store.uri).get_model_version(NAME, "2")
+    assert version.run_id == store.worse
+    assert version.tags["melanoma.promotion"] == "refused"
+    assert version.tags["melanoma.gate.serving"] == "failed: no answer"
+    assert "| serving | **failed** | no answer |" in version.description
+    trail = [(one.action, one.version, one.state) for one in decisions(NAME)]
+    assert trail == [("promote", 1, "done"), ("refuse", 2, "done")]
+    # It stands in the way of no other.
+    assert int(promoted(store, QUICK, ANY, f"run={store.worse}").version) == 3
+    assert int(alias_of(NAME, CHAMPION).version) == 3
 
 
 def test_a_dry_run_changes_nothing(store: Store, capsys: pytest.CaptureFixture):

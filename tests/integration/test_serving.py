@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -218,6 +219,19 @@ def test_only_this_machine_is_answered(server):
     listening = Path(f"/proc/{server[0].pid}/net/tcp").read_text()
     own = [line.split()[1] for line in listening.splitlines()[1:] if line.split()[1].endswith(f":{server[1]:04X}")]
     assert {address.split(":")[0] for address in own if address} == {"0100007F"}
+
+
+def test_the_32nd_connection_is_answered_with_503(server):
+    body = json.dumps({"inputs": {"image": [text(lesion())]}}).encode()
+    held = [socket.create_connection(("127.0.0.1", server[1])) for _ in range(30)]
+    try:
+        assert ask(server[1], body)[0] == 200
+        held.append(socket.create_connection(("127.0.0.1", server[1])))
+        assert ask(server[1], body)[0] == 503
+    finally:
+        for one in held:
+            one.close()
+    assert ask(server[1], body)[0] == 200
 
 
 def test_thousands_of_broken_requests_leave_the_server_alive(server):

@@ -87,7 +87,7 @@ def test_the_parent_has_leaderboard_figures_and_the_best(mixed):
     )
     assert table.state.tolist() == ["complete", "complete", "fail"]
     metric = "validation/balanced_accuracy"
-    assert table[metric].is_monotonic_decreasing or table[metric].dropna().is_monotonic_decreasing
+    assert table[metric].dropna().is_monotonic_decreasing
     best = {run.info.run_id: run for run in trials}[table.run[0]]
     assert best.data.metrics[metric] == pytest.approx(table[metric][0])
     assert [run.info.run_id for run in trials if "melanoma.best" in run.data.tags] == [best.info.run_id]
@@ -204,14 +204,14 @@ def test_folds_run_at_once_and_are_pooled_as_one_after_the_other(tmp_path: Path)
     assert pooled[0] == pytest.approx(pooled[1])
 
 
-def test_the_run_of_mlflow_run_is_the_parent(tmp_path: Path):
+def test_the_run_of_mlflow_run_is_the_parent_and_a_test_metric_is_written_on_all(tmp_path: Path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     store = client(uri)
     experiment = store.create_experiment("made by mlflow", artifact_location=(tmp_path / "artifacts").as_uri())
     run = store.create_run(experiment)
     done = run_melanoma(
-        "sweep", *TINY, "--seed", "0,1", MLFLOW_RUN_ID=run.info.run_id, MLFLOW_EXPERIMENT_ID=experiment,
-        MLFLOW_TRACKING_URI=uri,
+        "sweep", *TINY, "--seed", "0,1", "--sweep.metric", "test/balanced_accuracy",
+        MLFLOW_RUN_ID=run.info.run_id, MLFLOW_EXPERIMENT_ID=experiment, MLFLOW_TRACKING_URI=uri,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     runs = store.search_runs([experiment])
@@ -220,6 +220,8 @@ def test_the_run_of_mlflow_run_is_the_parent(tmp_path: Path):
     assert len(children) == 2
     assert store.get_run(run.info.run_id).info.status == "FINISHED"
     assert "training.epochs" not in store.get_run(run.info.run_id).data.params
+    assert [one.data.tags["melanoma.protocol"] for one in runs] == ["selected_on_test"] * 3
+    assert "MELANOMA_SHORTCUTS=selected_on_test melanoma train" in done.stdout
 
 
 def _read(path: Path) -> bytes:

@@ -8,11 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from sklearn.metrics import log_loss
 
 from melanoma.config.diagnose import compose_config
 from melanoma.config.launch import register_resolvers
 from melanoma.data.decode import decode
+from melanoma.evaluation.calibration import Temperature, fitted_calibration
 from melanoma.evaluation.metrics import metrics_of
+from melanoma.evaluation.uncertain import fitted_abstention, fitted_sets
 from melanoma.tracking.run import flattened, stored_name
 from tests.integration.conftest import SMALL, Trained, client
 
@@ -44,9 +47,21 @@ def test_every_leaf_of_the_resolved_config_is_a_parameter(trained: Trained):
     assert "model=m1" in overrides
 
 
+def rows_of(trained: Trained, part: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """The predictions of a part: as a table, its targets, and the probabilities."""
+    predictions = pd.read_csv(trained.download("evaluation/predictions.csv"))
+    rows = predictions[predictions.part == part]
+    probabilities = rows[["probability/benign", "probability/malignant"]].to_numpy()
+    return rows, (rows.label == "malignant").to_numpy().astype(int), probabilities
+
+
 def test_the_operating_point_is_chosen_on_validation_and_kept_with_the_model(trained: Trained):
     metrics = trained.run.data.metrics
     threshold = metrics["operating_point/malignant/threshold"]
+    _, targets, probabilities = rows_of(trained, "validation")
+    positive = probabilities[targets == 1, 1]
+    assert len(positive) < 20  # so that 95% of them are all
+    assert threshold == pytest.approx(positive.min())
     assert metrics["validation/operating_point/malignant/sensitivity"] >= 0.95
     assert "test/operating_point/malignant/missed_per_1000" in metrics
     points = json.loads(trained.download("evaluation/operating_points.json").read_text())["points"]
@@ -65,12 +80,26 @@ def test_uncertain_cases_are_fitted_on_validation_and_kept_with_the_model(traine
     metadata = mlflow.models.get_model_info(f"runs:/{trained.run.info.run_id}/model").metadata
     assert metadata["prediction_sets"] == {"coverage": 0.9, "threshold": metrics["prediction_set/threshold"]}
     assert metadata["abstention"]["threshold"] == metrics["abstention/threshold"]
-    predictions = pd.read_csv(trained.download("evaluation/predictions.csv"))
-    test = predictions[predictions.part == "test"]
+    _, targets, probabilities = rows_of(trained, "validation")
+    fitted = fitted_sets(targets, probabilities, 0.9).threshold, fitted_abstention(probabilities, 0.1).threshold
+    assert (metrics["prediction_set/threshold"], metrics["abstention/threshold"]) == pytest.approx(fitted)
+    test, _, _ = rows_of(trained, "test")
     sets = test.prediction_set.str.split("; ")
     covered = [label in members for label, members in zip(test.label, sets, strict=True)]
     assert metrics["test/prediction_set/coverage"] == pytest.approx(np.mean(covered))
     assert metrics["test/abstention/share"] == pytest.approx(test.abstained.mean())
+
+
+def test_calibration_is_fitted_on_validation_and_compared_with_none(trained: Trained):
+    metrics = trained.run.data.metrics
+    temperature = metrics["calibration/temperature"]
+    _, targets, probabilities = rows_of(trained, "validation")
+    raw = Temperature(1 / temperature).applied(probabilities)
+    assert fitted_calibration("temperature", targets, raw).temperature == pytest.approx(temperature, rel=1e-3)
+    assert metrics["validation/log_loss_uncalibrated"] == pytest.approx(log_loss(targets, raw), rel=1e-4)
+    assert {"test/ece_uncalibrated", "validation/ece_uncalibrated"} <= set(metrics)
+    figures = {f"figures/{part}reliability_uncalibrated.png" for part in ("", "validation_")}
+    assert figures <= trained.artifacts("figures")
 
 
 def test_the_model_card_has_the_runs_own_numbers(trained: Trained):
@@ -168,6 +197,7 @@ def test_reloaded_model_gives_the_probabilities_of_the_run(trained: Trained):
     probabilities = model.predict(pixels, verbose=0)
     logged = predictions[["probability/benign", "probability/malignant"]].to_numpy()
     np.testing.assert_allclose(probabilities, logged, atol=1e-5)
+    np.testing.assert_allclose(model.predict(pixels[:, :, ::-1], verbose=0), logged, atol=1e-5)  # all mirrored views
     assert not any("random" in type(layer).__name__.lower() for layer in model.layers)
 
 
