@@ -62,6 +62,11 @@ def test_with_a_single_class_there_are_no_curves():
     texts(score_figure(measured))
 
 
+@pytest.mark.filterwarnings("error")
+def test_where_no_image_is_wrong_that_distribution_is_empty():
+    assert "wrong (n=0)" in texts(score_figure(evaluation(2, absent=1, constant=True)))
+
+
 def test_the_roc_figure_names_its_areas():
     measured = evaluation(4)
     found = texts(roc_figure(measured, 0))
