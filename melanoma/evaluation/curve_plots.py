@@ -106,8 +106,8 @@ def score_figure(evaluation: Evaluation) -> Figure:
         right, wrong = ("right", "wrong") if name == "predicted class/" else (_question(evaluation, name), "the rest")
         for chosen, label, colour in ((positive, right, ORANGE), (~positive, wrong, BLUE)):
             shown = f"{plain([label])[0]} (n={int(chosen.sum())})"
-            bins, counted = np.linspace(0, 1, 26), bool(chosen.any())  # of none there is no density
-            axes.hist(scores[chosen], bins=bins, density=counted, alpha=0.6, color=colour, label=shown)
+            dense = bool(chosen.any())  # no images have no density
+            axes.hist(scores[chosen], np.linspace(0, 1, 26), density=dense, alpha=0.6, color=colour, label=shown)
         axes.set_xlabel("probability")
         axes.set_ylabel("density")
         axes.legend(frameon=False, fontsize=9)

@@ -46,12 +46,10 @@ class Measured:
 
     Attributes:
         runs: the latest of each seed, with their predictions of test images.
-        validated: the same runs, with their predictions of validation images.
         test: accuracy on the delivered test images.
     """
 
     runs: list[ComparedRun]
-    validated: list[ComparedRun]
     test: Interval
 
     def mean(self, metric: str) -> float:
@@ -86,15 +84,15 @@ def read_studies() -> list[Study]:
     text = resources.files("melanoma.report").joinpath("published.yaml").read_text(encoding="utf-8")
     studies = []
     for name, known in yaml.safe_load(text).items():
-        ids = runs_of(name)
-        reproduced, honest = (_measured(ids, protocol) for protocol in ("published", "clean"))
-        inflation = _inflation(reproduced.validated, honest.runs) if reproduced and honest else None
+        runs = runs_of(name)
+        reproduced, honest = (_measured(runs, protocol) for protocol in ("published", "clean"))
+        inflation = _inflation(reproduced.runs, honest.runs) if reproduced and honest else None
         studies.append(Study(name, float(known["accuracy"]), known.get("note", ""), reproduced, honest, inflation))
     return studies
 
 
-def runs_of(name: str, *further: str) -> list[str]:
-    """Ids of all runs of a study as its file has it, oldest first; none where it was not run.
+def runs_of(name: str, *further: str) -> list[ComparedRun]:
+    """All runs of a study as its file has it, with their predictions of test images; oldest first.
 
     Args:
         name: of the study.
@@ -104,7 +102,7 @@ def runs_of(name: str, *further: str) -> list[str]:
         found = find_runs(name, None)
     except ModelError:
         return []  # no such experiment
-    return [run_id for run_id in found if _overridden(run_id) <= _FREE | {*further}]
+    return [load_run(run_id, "test") for run_id in found if _overridden(run_id) <= _FREE | {*further}]
 
 
 def _overridden(run_id: str) -> set[str]:
@@ -114,17 +112,15 @@ def _overridden(run_id: str) -> set[str]:
     return {key for key in keys if not key.startswith("tracking.")}
 
 
-def _measured(ids: Sequence[str], protocol: str) -> Measured | None:
+def _measured(found: Sequence[ComparedRun], protocol: str) -> Measured | None:
     """The latest run of each seed."""
-    found = [load_run(run_id, "test") for run_id in ids]
     own = [run for run in found if run.tags.get("melanoma.protocol", "").split(",")[0] == protocol]
     by_seed = {int(run.params["seed"]): run for run in own}
     if not by_seed:
         return None
     runs = [by_seed[seed] for seed in sorted(by_seed)]
     answers = _answers(runs)
-    test = _interval(_accuracy(answers, _weights(answers, np.random.default_rng(0))))
-    return Measured(runs, [load_run(run.id, "validation") for run in runs], test)
+    return Measured(runs, _interval(_accuracy(answers, _weights(answers, np.random.default_rng(0)))))
 
 
 def _answers(runs: Sequence[ComparedRun]) -> pd.DataFrame:
@@ -167,7 +163,7 @@ def _interval(values: NDArray[np.float64]) -> Interval:
 
 
 def _inflation(theirs: Sequence[ComparedRun], ours: Sequence[ComparedRun]) -> Interval | None:
-    told, honest = _answers(theirs), _answers(ours)
+    told, honest = _answers([load_run(run.id, "validation") for run in theirs]), _answers(ours)
     shares = honest.label.value_counts(normalize=True)
     if not set(shares.index) <= set(told.label):
         return None

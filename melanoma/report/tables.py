@@ -12,7 +12,7 @@ from melanoma.errors import DataError
 from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.plots import GREEN, GREY, ORANGE
 from melanoma.report.studies import Measured, Study, gain, read_studies, runs_of
-from melanoma.tracking.predictions import ComparedRun, load_run
+from melanoma.tracking.predictions import ComparedRun
 
 __all__ = ["write_report"]
 
@@ -94,7 +94,7 @@ def _table_of_ours() -> str:
         f"{'|---' * 7}|",
     ]
     for name in _BEST:
-        runs = [load_run(run_id, "test") for run_id in runs_of(name, "model.weights")]
+        runs = runs_of(name, "model.weights")
         whole = [r for r in runs if r.tags.get("melanoma.protocol") == "clean" and "mlflow.parentRunId" not in r.tags]
         if not whole:
             lines.append(f"| [`{name}`]({name}.yaml) | not run | | | | | |")
