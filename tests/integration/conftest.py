@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,24 @@ from urllib.request import urlopen
 import mlflow
 import pytest
 
+from melanoma.config.diagnose import diagnose
+from melanoma.config.launch import register_resolvers
+from melanoma.config.schema import TrainConfig
+from melanoma.pipeline import train
 from tests.conftest import COMMAND, run_melanoma
 
 SMALL = (
     "data.source.images=80", "data.source.size=48", "data.image_size=48", "model=m1", "training.epochs=2",
     "training.batch_size=16", "evaluation.bootstrap=50", "tracking.system_metrics=false",
 )  # fmt: skip
+
+
+def trained_here(words: Sequence[str], folder: Path) -> str:
+    """The id of a run that `melanoma train` would make of these overrides, without a process of its own."""
+    register_resolvers()
+    config, faults = diagnose("train", TrainConfig, list(words))
+    assert faults == []
+    return train(config, list(words), folder).run_id
 
 
 @dataclass(frozen=True)

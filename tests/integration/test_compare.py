@@ -6,12 +6,8 @@ from pathlib import Path
 import pytest
 
 from melanoma.cli import main
-from melanoma.config.diagnose import diagnose
-from melanoma.config.launch import register_resolvers
-from melanoma.config.schema import TrainConfig
-from melanoma.pipeline import train
 from tests.conftest import run_melanoma
-from tests.integration.conftest import SMALL, client
+from tests.integration.conftest import SMALL, client, trained_here
 
 
 @pytest.fixture(scope="module")
@@ -19,13 +15,10 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, s
     """A store with two runs on one split and one on another; ids by name."""
     folder = tmp_path_factory.mktemp("compare")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    register_resolvers()
     ids = {}
     for name, extra in {"first": [], "second": ["augmentation=flip_rotate"], "other split": ["split.test=0.3"]}.items():
         words = [*SMALL, *extra, f"tracking.run_name={name}", f"tracking.uri={uri}"]
-        config, faults = diagnose("train", TrainConfig, words)
-        assert faults == []
-        ids[name] = train(config, words, folder / name).run_id
+        ids[name] = trained_here(words, folder / name)
     return uri, ids
 
 

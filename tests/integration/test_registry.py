@@ -17,17 +17,15 @@ import pytest
 from melanoma.cli import main
 from melanoma.config.command_schema import PromoteConfig
 from melanoma.config.diagnose import diagnose
-from melanoma.config.launch import register_resolvers, typed
-from melanoma.config.schema import TrainConfig
+from melanoma.config.launch import typed
 from melanoma.errors import ModelError, PromotionRefused
-from melanoma.pipeline import train
 from melanoma.registry.gates import Gate
 from melanoma.registry.history import rollback, show_registry
 from melanoma.registry.promote import promote
 from melanoma.registry.versions import CHAMPION, PREVIOUS, alias_of, decisions
 from melanoma.tracking.models import checked_folder, load_saved_model
 from tests.conftest import COMMAND, run_melanoma
-from tests.integration.conftest import SMALL, client
+from tests.integration.conftest import SMALL, client, trained_here
 
 NAME = "melanoma-synthetic"
 EASY = ("registry.floors={test/auc: 0.01}", "registry.ceilings={test/ece: null}", "registry.subgroups.floor=null")
@@ -50,11 +48,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
     uri = f"sqlite:///{folder / 'mlflow.db'}"
 
     def trained(name: str, *overrides: str) -> str:
-        register_resolvers()
         words = [*SMALL, "evaluation.bootstrap=200", f"tracking.uri={uri}", f"tracking.run_name={name}", *overrides]
-        config, faults = diagnose("train", TrainConfig, words)
-        assert faults == []
-        return train(config, words, folder / name).run_id
+        return trained_here(words, folder / name)
 
     good = trained(
         "good", "training.epochs=6", "data.source.images=120", "optimizer.learning_rate=3e-3",
@@ -295,10 +290,11 @@ def test_a_run_whose_model_was_tampered_with_is_not_packaged(store: Store):
 
 
 def tuned(store: Store, folder: Path, weights: str) -> mlflow.entities.Run:
-    words = [*SMALL, "evaluation.bootstrap=200", f"tracking.uri={store.uri}", "data.source.images=120"]
-    config, faults = diagnose("train", TrainConfig, [*words, "training.epochs=1", f"model.weights={weights}"])
-    assert faults == []
-    return client(store.uri).get_run(train(config, words, folder).run_id)
+    words = [
+        *SMALL, "evaluation.bootstrap=200", f"tracking.uri={store.uri}", "data.source.images=120",
+        "training.epochs=1", f"model.weights={weights}",
+    ]  # fmt: skip
+    return client(store.uri).get_run(trained_here(words, folder))
 
 
 def test_fine_tuning_from_the_registry_names_both(store: Store, tmp_path: Path):
