@@ -19,7 +19,9 @@ from melanoma.data.sources import Source
 from melanoma.errors import DataError
 from melanoma.paths import cache_dir
 from melanoma.pipeline import Result
-from melanoma.stages import audited, check_views, decoded, joined_protocol, kept_classes, read_source
+from melanoma.protocol import joined_protocol
+from melanoma.source_checks import check_views, kept_classes
+from melanoma.stages import audited, decoded, read_source
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import open_store
 

@@ -15,19 +15,9 @@ from melanoma.config.launch import typed
 from melanoma.config.schema import TrainConfig
 from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
-from melanoma.errors import ConfigError, DataError
-from melanoma.stages import (
-    audited,
-    build,
-    check_split,
-    check_views,
-    joined_protocol,
-    kept_classes,
-    number_of_folds,
-    prepared,
-    read_source,
-    shortcuts,
-)
+from melanoma.protocol import joined_protocol, shortcuts
+from melanoma.source_checks import check_experiment
+from melanoma.stages import audited, build, number_of_folds, prepared, read_source
 from melanoma.sweeps.pruning import pruning_check
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import tracking_uri
@@ -37,7 +27,7 @@ if TYPE_CHECKING:
     from melanoma.evaluation.evaluate import Evaluation
     from melanoma.tracking.run import Run
 
-__all__ = ["Experiment", "Result", "builder_of", "check_experiment", "run_experiment", "train"]
+__all__ = ["Experiment", "Result", "builder_of", "run_experiment", "train"]
 
 log = logging.getLogger("melanoma")
 
@@ -264,34 +254,6 @@ def _audited_and_prepared(experiment: Experiment) -> tuple[Audit, Dataset]:
     settings = experiment.settings
     audit = audited(experiment.source, settings.audit, settings.data.max_megapixels)
     return audit, prepared(settings, experiment.source, audit)
-
-
-def check_experiment(settings: TrainConfig, model: dict[str, Any], source: Source) -> None:
-    """What the list of images says about the configuration, before any is read.
-
-    Raises:
-        MelanomaError: model, questions or split do not fit the data.
-    """
-    classes = kept_classes(settings.data, source.classes)
-    _check_classes(model, classes)
-    check_views(settings.data.views, classes)
-    check_split(settings, source)
-
-
-def _check_classes(model: dict[str, Any], classes: list[str]) -> None:
-    if len(classes) < 2:
-        raise DataError(
-            "A classifier needs at least two classes, each a folder of images: CLASS/*.jpg, or train/CLASS/*.jpg. "
-            f"Received: {', '.join(classes)}"
-        )
-    wanted = model["classes"]
-    if wanted is not None and wanted != len(classes):
-        raise ConfigError(
-            [
-                f"Model '{model['name']}' is for {wanted} classes and the data has {len(classes)}; choose another "
-                f"model, or other data. Received: {', '.join(classes)}"
-            ]
-        )
 
 
 def builder_of(model: dict[str, Any]) -> partial:

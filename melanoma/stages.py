@@ -1,8 +1,6 @@
 """The stages of an experiment that come before the network: each from the configuration and what the last one gave."""
 
 import logging
-import os
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -16,6 +14,7 @@ from melanoma.audit.findings import Audit
 from melanoma.audit.policy import apply_policy
 from melanoma.config.schema import FOLDED, AuditConfig, DataConfig, TrainConfig
 from melanoma.data.dataset import (
+    CLASS_LEFT_OUT,
     Dataset,
     add_augmented,
     divided,
@@ -29,39 +28,30 @@ from melanoma.data.groups import group_columns
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.sources import Source
 from melanoma.data.split import (
-    delivered_test,
-    enough_for_folds,
     fold_parts,
     left_out_parts,
     split_parts,
     values_left_out,
 )
-from melanoma.data.split_file import read_split, split_table
+from melanoma.data.split_file import read_split
 from melanoma.data.tables import with_metadata
 from melanoma.errors import ConfigError, DataError, MelanomaError
 from melanoma.paths import cache_dir
 
 __all__ = [
-    "SHORTCUTS",
     "audited",
     "balanced",
     "build",
-    "check_split",
-    "check_views",
     "cleaned",
     "decoded",
     "folds_of",
-    "joined_protocol",
-    "kept_classes",
     "number_of_folds",
     "prepared",
     "read_source",
-    "shortcuts",
     "split",
 ]
 
 log = logging.getLogger("melanoma")
-SHORTCUTS = "MELANOMA_SHORTCUTS"  # environment of a trial: further shortcuts
 
 
 def read_source(settings: DataConfig) -> Source:
@@ -82,55 +72,6 @@ def read_source(settings: DataConfig) -> Source:
     for note in source.notes:
         log.warning("%s", note)
     return source
-
-
-def check_views(views: dict[str, list[str]], classes: list[str]) -> None:
-    """Make sure that `data.views` names classes of the data, and neither none nor all of them.
-
-    Raises:
-        ConfigError: with every fault.
-    """
-    faults = []
-    for name, positives in views.items():
-        unknown = [str(label) for label in positives if label not in classes]
-        if unknown or not 0 < len(set(positives)) < len(classes):
-            faults.append(
-                f"data.views.{name} must name some of the classes, not all: {', '.join(classes)}. "
-                f"Received: {', '.join(unknown) or list(positives)}"
-            )
-    if faults:
-        raise ConfigError(faults)
-
-
-def check_split(settings: TrainConfig, source: Source) -> None:
-    """Faults of `split.*` that the list of images shows, before anything is read or tracked.
-
-    Raises:
-        DataError: as the split itself would.
-    """
-    chosen, table = settings.split, source.table
-    if (
-        settings.protocol != "published"
-        and chosen.group in ("lesion", "patient")
-        and (chosen.group not in table or table[chosen.group].isna().all())
-    ):
-        raise DataError(
-            f"No {chosen.group} is known of any image, so that it keeps nothing together; name the column by "
-            f"data.source.{chosen.group}_column or data.metadata.{chosen.group}_column, or take split.group=auto. "
-            f"Received: split.group={chosen.group}"
-        )
-    if chosen.file is not None:
-        split_table(chosen.file)
-    elif chosen.method == "official":
-        delivered_test(table)
-    elif chosen.method == "leave_one_out_by":
-        values_left_out(table, str(chosen.column))
-    elif chosen.method == "kfold":
-        kept = table[~table.label.isin(settings.data.leave_out)]
-        enough_for_folds(kept.groupby("label").path.nunique(), chosen.folds)
-
-
-_KNOWN_WEIGHTS = (None, "none", "imagenet")
 
 
 def audited(source: Source, settings: AuditConfig, max_megapixels: float) -> Audit:
@@ -154,30 +95,12 @@ def decoded(settings: DataConfig, source: Source, least: int = 2) -> Dataset:
     )
 
 
-def kept_classes(settings: DataConfig, classes: Sequence[str], least: int = 2) -> list[str]:
-    """The classes but those of `data.leave_out`.
-
-    Raises:
-        ConfigError: one of these is not there, or fewer than `least` classes are kept.
-    """
-    unknown = [label for label in settings.leave_out if label not in classes]
-    kept = [label for label in classes if label not in settings.leave_out]
-    if unknown or (settings.leave_out and len(kept) < least):
-        raise ConfigError(
-            [f"data.leave_out names classes of the data, and leaves {least} or more: {', '.join(classes)}. "
-             f"Received: {', '.join(unknown or settings.leave_out)}"]
-        )  # fmt: skip
-    return kept
-
-
 def cleaned(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
     """Say which images belong together, and take out copies, contradictions, and what is excluded or left out.
 
     Classes are left out last: an image that stands under one of these as well contradicts itself all the same.
     """
-    dataset = _compared(settings, dataset, audit)
-    if settings.split.file is None:  # which names the images of all classes
-        dataset = without_classes(dataset, settings.data.leave_out)
+    dataset = without_classes(_compared(settings, dataset, audit), settings.data.leave_out)
     empty = [label for label in dataset.classes if not (dataset.table.label == label).any()]
     if empty:
         removed = dataset.removed[dataset.removed.label.isin(empty)]
@@ -229,10 +152,8 @@ def split(settings: TrainConfig, dataset: Dataset) -> Dataset:
     """Put each image into training, validation or test."""
     chosen = settings.split
     if chosen.file is not None:
-        left_out = settings.data.leave_out
-        parts = dict(zip(dataset.table.path, read_split(chosen.file, dataset.table, left_out), strict=True))
-        dataset = without_classes(dataset, left_out)
-        dataset = divided(dataset, dataset.table.path.map(parts))
+        left_out = dataset.removed.path[dataset.removed.reason == CLASS_LEFT_OUT]
+        dataset = divided(dataset, read_split(chosen.file, dataset.table, left_out))
         _refuse_conflicts(dataset.table, settings)
         return dataset
     if chosen.method in FOLDED:
@@ -294,46 +215,6 @@ def _validated_on_test(dataset: Dataset) -> Dataset:
     """The test images are the validation images too; those that were drawn go back to training."""
     table = dataset.table.assign(part=dataset.table.part.where(dataset.table.part == "test", "train"))
     return replace(dataset, table=pd.concat([table, dataset.part("test").assign(part="validation")], ignore_index=True))
-
-
-def shortcuts(settings: TrainConfig, columns: pd.Index) -> list[str]:
-    """The name of each shortcut that a run takes; none is the clean protocol.
-
-    Args:
-        settings: the whole configuration.
-        columns: of the source's table: a shortcut about lesions is none where no lesions are known.
-    """
-    debug, audit, group = settings.debug, settings.audit, settings.split.group
-    published = settings.protocol == "published"
-    known = [name for name in ("lesion", "patient") if name in columns]
-    taken = {
-        "published": published,
-        "augmented_before_split": published and settings.balance.name == "augmentor",
-        "validated_on_test": published and settings.split.published_validation == "test",
-        "duplicates_ignored": published,
-        "groups_ignored": published or (group == "none" and bool(known)),
-        "lesions_ignored": not published and group == "patient" and "lesion" in known,
-        "patients_ignored": not published and group == "lesion" and "patient" in known,
-        # Above the default fewer copies are found, at 1 none.
-        "near_duplicates_ignored": not published
-        and (not audit.near_duplicates or audit.similarity > AuditConfig().similarity),
-        "conflicts_kept": not published and audit.conflicts == "keep",
-        "conflicts_first": not published and audit.conflicts == "first",
-        # A file does not say which images made it.
-        "pretraining_unknown": settings.model.weights not in _KNOWN_WEIGHTS and ":/" not in str(settings.model.weights),
-        "debug_overfit": debug.overfit,
-        "debug_one_batch": debug.train_batches == 1 and not debug.overfit,
-        "debug_few_batches": (debug.train_batches or 0) > 1 and not debug.overfit,
-    }
-    # What a sweep knows of its trials, and a trial cannot know of itself.
-    told = [name for name in os.environ.get(SHORTCUTS, "").split(",") if name]
-    return [name for name, is_taken in taken.items() if is_taken] + told
-
-
-def joined_protocol(*protocols: str) -> str:
-    """One protocol of several: all their shortcuts; `clean` where there is none."""
-    taken = dict.fromkeys(name for protocol in protocols for name in protocol.split(",") if name not in ("", "clean"))
-    return ",".join(taken) or "clean"
 
 
 def build(key: str, node: dict[str, Any], **arguments: Any) -> Any:

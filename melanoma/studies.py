@@ -17,7 +17,8 @@ from melanoma.data.dataset import Dataset, divided
 from melanoma.evaluation.evaluate import Evaluation, evaluate
 from melanoma.evaluation.summary import show_difference, show_result, show_spread
 from melanoma.pipeline import Experiment, Result, run_experiment
-from melanoma.stages import audited, balanced, cleaned, decoded, folds_of, joined_protocol, prepared
+from melanoma.protocol import joined_protocol
+from melanoma.stages import audited, balanced, cleaned, decoded, folds_of, prepared
 from melanoma.tracking import log as tracking_log
 from melanoma.tracking import log_evaluation
 from melanoma.tracking.log_config import log_config

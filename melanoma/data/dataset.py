@@ -22,6 +22,7 @@ from melanoma.data.split_file import split_hash
 from melanoma.errors import DataError
 
 __all__ = [
+    "CLASS_LEFT_OUT",
     "Dataset",
     "add_augmented",
     "divided",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 log = logging.getLogger("melanoma")
+CLASS_LEFT_OUT = "class left out"  # why an image was removed
 _REMOVED = ["path", "label", "sha256", "reason"]
 
 
@@ -175,7 +177,7 @@ def without(dataset: Dataset, reasons: pd.Series) -> Dataset:
 
 def without_classes(dataset: Dataset, labels: Collection[str]) -> Dataset:
     """The data set without the images of some classes, which it does not know any more."""
-    dataset = without(dataset, dataset.table.label.isin(labels).map({True: "class left out", False: ""}))
+    dataset = without(dataset, dataset.table.label.isin(labels).map({True: CLASS_LEFT_OUT, False: ""}))
     classes = [label for label in dataset.classes if label not in labels]
     targets = dataset.table.label.map({label: i for i, label in enumerate(classes)}).astype(np.int64)
     return replace(dataset, classes=classes, table=dataset.table.assign(target=targets))

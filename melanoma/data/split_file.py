@@ -12,16 +12,17 @@ from melanoma.errors import DataError
 __all__ = ["read_split", "shared_with_training", "split_hash", "split_table"]
 
 
-def read_split(file: str, table: pd.DataFrame, left_out: Collection[str] = ()) -> pd.Series:
+def read_split(file: str, table: pd.DataFrame, without: Collection[str] = ()) -> pd.Series:
     """The part of each row from a split file: a CSV with columns `path` and `part`, such as a run's `data/split.csv`.
 
-    Rows with a `parent` (made by augmentation) are passed over: they are made anew. Classes that are `left_out` need no
-    images in any part.
+    Rows with a `parent` (made by augmentation) are passed over: they are made anew. So are the paths in `without`,
+    which have been taken out of the data set.
 
     Raises:
         DataError: no such file, missing columns, unknown parts, or other images than in the data set.
     """
     frame = split_table(file)
+    frame = frame[~frame.path.isin(without)]
     if frame.path.duplicated().any():
         raise DataError(f"split.file names an image twice. Received: {frame.path[frame.path.duplicated()].iloc[0]}")
     parts = table.path.map(frame.set_index("path").part)
@@ -45,8 +46,7 @@ def read_split(file: str, table: pd.DataFrame, left_out: Collection[str] = ()) -
             "split.file marks images as quarantined that can be read now; make a new split. Received: "
             f"{table.path[parts == 'quarantined'].iloc[0]}"
         )
-    kept = ~table.label.isin(left_out)
-    check_classes(parts[kept], table.label[kept])
+    check_classes(parts, table.label)
     return parts
 
 

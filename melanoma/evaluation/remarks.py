@@ -36,6 +36,7 @@ def remarks_on(
 
 def remark_on_groups(table: pd.DataFrame) -> str:
     """A sentence where images have neither a lesion nor a patient, so that only copies could be kept together."""
+    table = table[table.parent == ""]  # what is made from an image tells of no further lesion
     columns = [name for name in ("lesion", "patient") if name in table]
     unknown = int(table[columns].isna().all(axis=1).sum()) if columns else len(table)
     if unknown == 0:

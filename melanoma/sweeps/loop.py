@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from melanoma.config.checks import as_list
 from melanoma.config.schema import TrainConfig
 from melanoma.errors import TrainingError, TrialsFailed
-from melanoma.stages import SHORTCUTS
+from melanoma.protocol import SHORTCUTS
 from melanoma.sweeps.launchers import Job, Outcome
 from melanoma.sweeps.plan import Plan
 from melanoma.sweeps.pruning import PRUNING, pruning_order

@@ -22,20 +22,9 @@ from melanoma.config.schema import FOLDED, TrainConfig
 from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
 from melanoma.errors import ConfigError, TrialsFailed
-from melanoma.pipeline import check_experiment
-from melanoma.stages import (
-    SHORTCUTS,
-    audited,
-    cleaned,
-    decoded,
-    folds_of,
-    joined_protocol,
-    kept_classes,
-    number_of_folds,
-    prepared,
-    read_source,
-    shortcuts,
-)
+from melanoma.protocol import SHORTCUTS, joined_protocol, shortcuts
+from melanoma.source_checks import check_experiment, kept_classes
+from melanoma.stages import audited, cleaned, decoded, folds_of, number_of_folds, prepared, read_source
 from melanoma.sweeps.launchers import launched
 from melanoma.sweeps.loop import CHOSEN, ON_TEST, OVERRIDES, RUN, Sweep, run_trials, settle_interrupted, trials_that
 from melanoma.sweeps.objectives import check_metrics, logged_metrics

@@ -20,7 +20,7 @@ from melanoma.data.split import PARTS, REMOVED
 from melanoma.data.split_file import shared_with_training
 from melanoma.evaluation import plots
 from melanoma.paths import cache_dir
-from melanoma.stages import joined_protocol
+from melanoma.protocol import joined_protocol
 from melanoma.tracking.models import SavedModel, images_seen_by, registered_version
 from melanoma.tracking.run import Run
 from melanoma.training.hardware import device_name

@@ -1,11 +1,23 @@
-"""What tests of several modules share: an empty cache."""
+"""What tests of several modules share: an empty cache, and a small configuration."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from melanoma.config.diagnose import compose_config
+from melanoma.config.launch import register_resolvers, typed
+from melanoma.config.schema import TrainConfig
 from melanoma.data.progress import SilentProgress
+
+SMALL = ["data.source.images=90", "data.source.size=64", "data.image_size=16"]
+
+register_resolvers()
+
+
+def configured(*overrides: str) -> TrainConfig:
+    """The settings of `melanoma train` with some overrides."""
+    return typed(TrainConfig, compose_config("train", list(overrides)))
 
 
 @pytest.fixture

@@ -9,35 +9,15 @@ from PIL import Image
 
 from melanoma.config.checks import train_faults
 from melanoma.config.diagnose import compose_config
-from melanoma.config.launch import register_resolvers, typed
 from melanoma.config.schema import TrainConfig
 from melanoma.data.dataset import Dataset
-from melanoma.errors import ConfigError, DataError
-from melanoma.stages import (
-    audited,
-    check_split,
-    cleaned,
-    decoded,
-    joined_protocol,
-    kept_classes,
-    prepared,
-    read_source,
-    shortcuts,
-    split,
-)
+from melanoma.errors import DataError
+from melanoma.stages import audited, cleaned, decoded, prepared, read_source, split
+from tests.unit.conftest import SMALL, configured
 
-register_resolvers()
-
-SMALL = ["data.source.images=90", "data.source.size=64", "data.image_size=16"]
 FAULTY = ["data.source.duplicates=5", "data.source.conflicts=5", "data.source.near_duplicates=5"]
 DELIVERED = ["data.source.test_share=0.3", "data.source.leaks=5"]
 AUGMENTOR = ["balance=augmentor", "balance.images_per_class=40"]
-PLAIN = pd.Index(["path", "label", "part"])
-KNOWN = pd.Index(["path", "label", "part", "lesion", "patient"])
-
-
-def configured(*overrides: str) -> TrainConfig:
-    return typed(TrainConfig, compose_config("train", list(overrides)))
 
 
 def stages(*overrides: str) -> tuple[TrainConfig, Dataset, Dataset]:
@@ -53,49 +33,6 @@ def ready(*overrides: str) -> Dataset:
     settings = configured(*SMALL, *overrides)
     source = read_source(settings.data)
     return prepared(settings, source, audited(source, settings.audit, settings.data.max_megapixels))
-
-
-@pytest.mark.parametrize(
-    ("overrides", "columns", "expected"),
-    [
-        ([], KNOWN, []),
-        (["balance=augmentor"], KNOWN, []),
-        (["split.group=none"], PLAIN, []),
-        (["split.group=none"], KNOWN, ["groups_ignored"]),
-        (["split.group=patient"], KNOWN, ["lesions_ignored"]),
-        (["split.group=lesion"], KNOWN, ["patients_ignored"]),
-        (["split.group=patient"], PLAIN, []),
-        (["audit.near_duplicates=false"], KNOWN, ["near_duplicates_ignored"]),
-        (["audit.similarity=0.8"], KNOWN, ["near_duplicates_ignored"]),
-        (["audit.similarity=0.7"], KNOWN, []),
-        (["audit.conflicts=keep"], KNOWN, ["conflicts_kept"]),
-        (["audit.conflicts=first"], KNOWN, ["conflicts_first"]),
-        (["audit.duplicates=keep"], KNOWN, []),
-        (["debug=overfit"], KNOWN, ["debug_overfit"]),
-        (["debug=one_batch"], KNOWN, ["debug_one_batch"]),
-        (["debug.train_batches=3"], KNOWN, ["debug_few_batches"]),
-        (["debug.overfit=true", "debug.train_batches=1"], KNOWN, ["debug_overfit"]),
-        (["debug=profile"], KNOWN, []),
-        (["protocol=published"], PLAIN, ["published", "duplicates_ignored", "groups_ignored"]),
-        (
-            ["protocol=published", "balance=augmentor", "audit.conflicts=keep"],
-            KNOWN,
-            ["published", "augmented_before_split", "duplicates_ignored", "groups_ignored"],
-        ),
-        (["split.group=none", "audit.conflicts=keep"], KNOWN, ["groups_ignored", "conflicts_kept"]),
-        (["split.published_validation=test"], KNOWN, []),
-        (["model.weights=weights.keras"], KNOWN, ["pretraining_unknown"]),
-        (["model.weights=models:/melanoma-x@champion"], KNOWN, []),
-        (["model.weights=imagenet", "model=backbone"], KNOWN, []),
-        (
-            ["protocol=published", "split.published_validation=test"],
-            PLAIN,
-            ["published", "validated_on_test", "duplicates_ignored", "groups_ignored"],
-        ),
-    ],
-)
-def test_each_shortcut_is_named(overrides, columns, expected):
-    assert shortcuts(configured(*overrides), columns) == expected
 
 
 @pytest.mark.parametrize("delivered", [[], DELIVERED], ids=["flat", "train and test"])
@@ -208,8 +145,8 @@ NINE = ["data.classes=9", "data.source.images=270", "data.source.conflicts=30", 
 def test_classes_are_left_out_once_they_were_compared_with_the_others():
     _, before, _ = stages(*NINE)
     out = before.classes[:2]
-    settings, after, divided = stages(*NINE, f"data.leave_out=[{','.join(out)}]")
-    assert after.classes == before.classes[2:] == kept_classes(settings.data, before.classes)
+    _, after, divided = stages(*NINE, f"data.leave_out=[{','.join(out)}]")
+    assert after.classes == before.classes[2:]
     assert (after.table.label == after.table.target.map(dict(enumerate(after.classes)))).all()
     assert set(divided.part("train").label) == set(after.classes)
     # What contradicts itself is out all the same, also where one of its two labels is of a class left out.
@@ -217,23 +154,6 @@ def test_classes_are_left_out_once_they_were_compared_with_the_others():
     reasons = after.removed.groupby("reason").size()
     assert reasons["class left out"] == before.table.label.isin(out).sum()
     assert reasons["label conflict"] == before.removed.reason.eq("label conflict").sum() == 60
-
-
-@pytest.mark.parametrize("leave_out", ["[naevus]", "[benign]", "[benign,malignant]"])
-def test_classes_left_out_are_there_and_two_are_kept(leave_out: str):
-    settings = configured(*SMALL, f"data.leave_out={leave_out}")
-    with pytest.raises(ConfigError, match=r"data\.leave_out names classes of the data"):
-        kept_classes(settings.data, read_source(settings.data).classes)
-
-
-def test_folds_do_not_ask_for_images_of_a_class_left_out():
-    few = ["data.classes=3", "data.source.images=60", "data.source.imbalance=20", "split=kfold"]
-    names = read_source(configured(*SMALL, *few).data).classes
-    settings = configured(*SMALL, *few)
-    with pytest.raises(DataError, match=r"so that one is in each fold"):
-        check_split(settings, read_source(settings.data))
-    settings = configured(*SMALL, *few, f"data.leave_out=[{names[-1]}]")
-    check_split(settings, read_source(settings.data))
 
 
 def test_a_split_file_and_a_class_left_out(tmp_path: Path):
@@ -259,24 +179,6 @@ def test_a_class_of_which_nothing_is_left(tmp_path: Path):
         stages(f"audit.exclude=[{tmp_path}]")
     with pytest.raises(DataError, match=r"Nothing is left of class 'benign', 'malignant'"):
         stages(f"audit.exclude=[{source.root}]")
-
-
-def test_protocols_are_joined():
-    assert joined_protocol("clean", "", "clean") == "clean"
-    assert joined_protocol("clean", "pretrained_on_test", "groups_ignored,pretrained_on_test") == (
-        "pretrained_on_test,groups_ignored"
-    )
-
-
-@pytest.mark.parametrize("group", ["lesion", "patient"])
-def test_a_grouping_that_groups_nothing_is_refused(group: str, tmp_path: Path):
-    source = read_source(configured(*SMALL).data)
-    folder = ["data=folder", f"data.path={source.root}", f"split.group={group}"]
-    settings = configured(*folder)
-    with pytest.raises(DataError, match=rf"No {group} is known.*data\.metadata\.{group}_column"):
-        check_split(settings, read_source(settings.data))
-    settings = configured(*folder, "protocol=published")
-    check_split(settings, read_source(settings.data))
 
 
 def test_a_split_file_brings_no_contradicting_labels(tmp_path: Path):
