@@ -16,9 +16,12 @@ __all__ = ["similarity"]
 
 _CROP = 0.13  # largest share of a side by which one image may reach beyond the other
 _UNALIGNED_LEAST, _COARSE_LEAST = 0.65, 0.85  # correlation at 16 pixels, below which a pair is not looked at further
+# Local structure at 32 pixels, likewise. Of the 121,757 pairs of neighbours in melanoma10k, 17% have more; those that are
+# alike by 0.5 in the end have 0.40 or more here, those by 0.7 have 0.50.
+_STRUCTURE_LEAST = 0.3
 _DARK = 48  # grey level of the surround of a dermatoscope's field, whose outline all its images share
 _LIT_LEAST = 0.03  # share of the pixels that must be left without that surround
-_SIGMA, _NOISE = 2.0, 4.0  # of local contrast: radius in pixels, and grey levels that count as none
+_SIGMA, _NOISE = 2.0, 4.0  # of local contrast: radius in pixels of 64, and grey levels that count as none
 _IDENTITY = np.array([1, 0, 1, 0], np.float32)  # a window: scale and shift along x, then along y
 _FINER = np.array([1, 2, 1, 2], np.float32)  # the same window at twice the size
 _SURROUND = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
@@ -34,7 +37,7 @@ def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Images:
         second: those to compare with, of the same shape.
 
     Returns:
-        From -1 to 1, shape (pairs,): 1 for the same picture; 0 for pairs that do not even agree coarsely.
+        From -1 to 1, shape (pairs,): 1 for the same picture; 0 for pairs that do not agree at a smaller size.
     """
     scores = np.zeros(len(first), np.float32)
     coarse_first, coarse_second = (_halved(_halved(images.astype(np.float32))) for images in (first, second))
@@ -48,21 +51,25 @@ def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Images:
         return scores
     fixed = first[near].astype(np.float32)
     moving = np.stack([_turned(second[i], *_ORIENTATIONS[turns[i]]) for i in near]).astype(np.float32)
-    windows = windows * _FINER
-    windows, agreement = _aligned(_halved(fixed), _halved(moving), steps=3, windows=windows)
+    half_fixed, half_moving, windows = _halved(fixed), _halved(moving), windows * _FINER
+    alike = _structure_correlation(half_fixed, half_moving, windows, sigma=_SIGMA / 2) > _STRUCTURE_LEAST
+    near, fixed, moving = near[alike], fixed[alike], moving[alike]
+    if not len(near):
+        return scores
+    windows, agreement = _aligned(half_fixed[alike], half_moving[alike], steps=3, windows=windows[alike])
     closer = np.flatnonzero(agreement > _COARSE_LEAST)
     if len(closer):
         fixed, moving, windows = fixed[closer], moving[closer], windows[closer] * _FINER
         windows, _ = _aligned(fixed, moving, steps=1, windows=windows)
-        warped, overlap = _warped(moving, windows)
-        scores[near[closer]] = _structure_correlation(fixed, warped, overlap)
+        scores[near[closer]] = _structure_correlation(fixed, moving, windows, sigma=_SIGMA)
     return scores
 
 
-def _structure_correlation(fixed: Images, moving: Images, overlap: Images) -> Images:
-    lit = overlap * _lit(fixed) * _lit(moving)
+def _structure_correlation(fixed: Images, moving: Images, windows: Images, sigma: float) -> Images:
+    warped, overlap = _warped(moving, windows)
+    lit = overlap * _lit(fixed) * _lit(warped)
     lit = np.where((lit.mean(axis=(1, 2)) < _LIT_LEAST)[:, None, None], overlap, lit)
-    return _correlation(_local_contrast(fixed), _local_contrast(moving), lit)
+    return _correlation(_local_contrast(fixed, sigma), _local_contrast(warped, sigma), lit)
 
 
 def _lit(images: Images) -> Images:
@@ -70,10 +77,10 @@ def _lit(images: Images) -> Images:
     return np.stack([1 - cv2.dilate((image < _DARK).astype(np.float32), _SURROUND) for image in images])
 
 
-def _local_contrast(images: Images) -> Images:
+def _local_contrast(images: Images, sigma: float) -> Images:
     def one(image: Images) -> Images:
-        detail = image - cv2.GaussianBlur(image, (0, 0), _SIGMA)
-        return detail / np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), _SIGMA) + _NOISE**2)
+        detail = image - cv2.GaussianBlur(image, (0, 0), sigma)
+        return detail / np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), sigma) + _NOISE**2)
 
     return np.stack([one(image) for image in images])
 
