@@ -16,8 +16,8 @@ __all__ = ["similarity"]
 
 _CROP = 0.13  # largest share of a side by which one image may reach beyond the other
 _UNALIGNED_LEAST, _COARSE_LEAST = 0.65, 0.85  # correlation at 16 pixels, below which a pair is not looked at further
-# Local structure at 32 pixels, likewise. Of the 121,757 pairs of neighbours in melanoma10k, 17% have more; those that are
-# alike by 0.5 in the end have 0.40 or more here, those by 0.7 have 0.50.
+# Local structure at 32 pixels, likewise. Of the 121,757 pairs of neighbours in melanoma10k, 17% have more; those that
+# are alike by 0.5 in the end have 0.40 or more here, those by 0.7 have 0.50.
 _STRUCTURE_LEAST = 0.3
 _DARK = 48  # grey level of the surround of a dermatoscope's field, whose outline all its images share
 _LIT_LEAST = 0.03  # share of the pixels that must be left without that surround

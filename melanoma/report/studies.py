@@ -3,22 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 import yaml
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 
+from melanoma.config.diagnose import compose_config
 from melanoma.data.groups import grouped
 from melanoma.errors import ModelError
 from melanoma.evaluation.intervals import draws
-from melanoma.tracking.predictions import ComparedRun, find_runs, load_run
+from melanoma.tracking.predictions import ComparedRun, config_of, find_runs, load_run
+from melanoma.tracking.run import flattened
 
 __all__ = ["Interval", "Measured", "Study", "gain", "read_studies", "runs_of"]
 
 # What a command in the header of a study may set: anything else makes it another study.
-_FREE = {"experiment", "data.path", "data.metadata.path", "protocol", "seed"}
+_FREE = {"data.path", "data.metadata.path", "protocol", "seed"}
 _RESAMPLES = 2000
 
 
@@ -92,7 +95,7 @@ def read_studies() -> list[Study]:
 
 
 def runs_of(name: str, *further: str) -> list[ComparedRun]:
-    """All runs of a study as its file has it, with their predictions of test images; oldest first.
+    """All runs with the settings that a study's file has today, and their predictions of test images; oldest first.
 
     Args:
         name: of the study.
@@ -102,14 +105,20 @@ def runs_of(name: str, *further: str) -> list[ComparedRun]:
         found = find_runs(name, None)
     except ModelError:
         return []  # no such experiment
-    return [load_run(run_id, "test") for run_id in found if _overridden(run_id) <= _FREE | {*further}]
+    filed = _settings(OmegaConf.to_container(compose_config("train", [f"experiment={name}"]), resolve=True))
+    free = _FREE | {*further}
+    return [load_run(run_id, "test") for run_id in found if _changed(_settings(config_of(run_id)), filed) <= free]
 
 
-def _overridden(run_id: str) -> set[str]:
-    """The keys that a run's command line has set, but where it was tracked."""
-    overrides = yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run_id}/config/overrides.yaml")) or []
-    keys = {override.partition("=")[0] for override in overrides}
-    return {key for key in keys if not key.startswith("tracking.")}
+def _settings(config: Any) -> dict[str, Any]:
+    """All but where it is tracked, and by which code of ours: the commit is in the table."""
+    leaves = flattened(config)
+    return {key: value for key, value in leaves.items() if not key.startswith("tracking.") and "_target_" not in key}
+
+
+def _changed(settings: dict[str, Any], filed: dict[str, Any]) -> set[str]:
+    """Keys of another value; one that only one of them has came with another version."""
+    return {key for key in settings.keys() & filed.keys() if settings[key] != filed[key]}
 
 
 def _measured(found: Sequence[ComparedRun], protocol: str) -> Measured | None:
