@@ -8,7 +8,7 @@ from rich.table import Table
 
 from melanoma.audit.findings import Audit
 from melanoma.audit.names import FINDINGS, named_findings
-from melanoma.audit.report import headlines, write_report
+from melanoma.audit.report import headlines, make_folder, write_report
 from melanoma.config.command_schema import AuditCommandConfig
 from melanoma.config.launch import typed
 from melanoma.errors import AuditFailed, DataError
@@ -38,6 +38,7 @@ def audit_data(config: DictConfig, folder: Path) -> Audit:
             "Nothing is written into the folder of the images; give another one. "
             f"Received: audit.output={settings.audit.output} in {source.root}"
         )
+    make_folder(output)
     audit = audited(source, settings.audit, settings.data.max_megapixels)
     page = write_report(audit, settings.data.name, output)
     _show(audit, page)

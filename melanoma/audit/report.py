@@ -15,7 +15,7 @@ from melanoma.data.decode import UnreadableImage, open_rgb
 from melanoma.errors import DataError
 from melanoma.pages import rendered
 
-__all__ = ["headlines", "write_report"]
+__all__ = ["headlines", "make_folder", "write_report"]
 
 _THUMBNAIL = 112
 _SHOWN, _ACROSS = 24, 6  # clusters a section, images a cluster
@@ -37,8 +37,24 @@ def write_report(audit: Audit, name: str, folder: Path) -> Path:
         write_atomically(folder / "audit.json", json.dumps(audit.report(), indent=2, ensure_ascii=False) + "\n")
         write_atomically(page, rendered("audit", "page.html.j2", _content(audit, name)))
     except OSError as error:
-        raise DataError(f"The report cannot be written ({error.strerror}). Received: audit.output={folder}") from error
+        raise _unwritable(folder, error) from error
     return page.absolute()
+
+
+def make_folder(folder: Path) -> None:
+    """Make the report's folder before the audit: a fault is told before thousands of images have been looked at.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> DataError:
+    return DataError(f"The report cannot be written ({error.strerror}). Received: audit.output={folder}")
 
 
 def headlines(audit: Audit) -> list[str]:
