@@ -90,8 +90,8 @@ def mlflow_server(store: str, log: Path, *options: str) -> Iterator[str]:
             pytest.fail(log.read_text()[-3000:])
         yield address
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+        os.killpg(process.pid, signal.SIGKILL)  # asked to end, it may take longer than half a minute where others wait
+        process.wait()
 
 
 @pytest.fixture
