@@ -124,7 +124,7 @@ def _changed(settings: dict[str, Any], filed: dict[str, Any]) -> set[str]:
 def _measured(found: Sequence[ComparedRun], protocol: str) -> Measured | None:
     """The latest run of each seed."""
     own = [run for run in found if run.tags.get("melanoma.protocol", "").split(",")[0] == protocol]
-    by_seed = {int(run.params["seed"]): run for run in own}
+    by_seed = {run.config["seed"]: run for run in own}
     if not by_seed:
         return None
     runs = [by_seed[seed] for seed in sorted(by_seed)]
@@ -183,8 +183,8 @@ def _inflation(theirs: Sequence[ComparedRun], ours: Sequence[ComparedRun]) -> In
 
 def gain(before: Measured, after: Measured) -> Interval:
     """Accuracy on the same test images, of two studies with the seeds that both have."""
-    seeds = {run.params["seed"] for run in before.runs} & {run.params["seed"] for run in after.runs}
-    pairs = [[run for run in measured.runs if run.params["seed"] in seeds] for measured in (after, before)]
+    seeds = {run.config["seed"] for run in before.runs} & {run.config["seed"] for run in after.runs}
+    pairs = [[run for run in measured.runs if run.config["seed"] in seeds] for measured in (after, before)]
     answers = _answers([*pairs[0], *pairs[1]])
     weights, later = _weights(answers, np.random.default_rng(0)), (answers.run < len(pairs[0])).to_numpy()
     first, second = (_accuracy(answers[rows], weights[:, rows]) for rows in (later, ~later))

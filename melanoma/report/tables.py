@@ -79,7 +79,7 @@ def _table(studies: Sequence[Study]) -> str:
 
 
 def _by_seed(measured: Measured) -> str:
-    return ", ".join(f"{run.params['seed']}: {run.metrics['test/accuracy']:.1%}" for run in measured.runs)
+    return ", ".join(f"{run.config['seed']}: {run.metrics['test/accuracy']:.1%}" for run in measured.runs)
 
 
 def _commits(runs: Sequence[ComparedRun]) -> str:

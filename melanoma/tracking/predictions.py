@@ -27,23 +27,26 @@ class ComparedRun:
         name: of the run, made unique by the start of its id.
         metrics: by the names of the tracking store.
         tags: of the run.
-        params: of the run.
+        config: resolved, of the run.
         predictions: of one part: `path`, `label`, `sha256`, `group`, and a column `probability/<class>` each.
-        views: see `melanoma.evaluation.metrics.metrics_of`.
     """
 
     id: str
     name: str
     metrics: dict[str, float]
     tags: dict[str, str]
-    params: dict[str, str]
+    config: dict[str, Any]
     predictions: pd.DataFrame
-    views: dict[str, list[str]]
 
     @property
     def classes(self) -> list[str]:
         """Class names in the order of the model's outputs."""
         return [c.removeprefix("probability/") for c in self.predictions if c.startswith("probability/")]
+
+    @property
+    def views(self) -> dict[str, list[str]]:
+        """See `melanoma.evaluation.metrics.metrics_of`."""
+        return (self.config.get("data") or {}).get("views") or {}
 
 
 def find_runs(experiment: str, tag: str | None) -> list[str]:
@@ -84,10 +87,8 @@ def load_run(run_id: str, part: str) -> ComparedRun:
     predictions = table[table.part == part].reset_index(drop=True)
     if not len(predictions) or "sha256" not in predictions:
         raise ModelError(f"The run has no predictions of {part} images that can be matched. Received: {run_id}")
-    views = (config.get("data") or {}).get("views") or {}
     name = f"{run.info.run_name} ({run_id[:6]})"
-    known = run.data
-    return ComparedRun(run_id, name, dict(known.metrics), dict(known.tags), dict(known.params), predictions, views)
+    return ComparedRun(run_id, name, dict(run.data.metrics), dict(run.data.tags), config, predictions)
 
 
 def config_of(run_id: str) -> dict[str, Any]:

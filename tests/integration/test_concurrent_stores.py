@@ -14,7 +14,7 @@ from tests.conftest import run_melanoma
 from tests.integration.conftest import all_runs, client, free_port, mlflow_server
 from tests.integration.test_sweep import TINY, family
 
-PROCESSES, STEPS = 8, 20
+PROCESSES, STEPS = 8, 60
 WRITER = """
 import sys
 import mlflow, pandas as pd
