@@ -1,12 +1,15 @@
 """Class probabilities for image files, from a saved model."""
 
 import glob
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from melanoma.data.cache import check_writable, write_atomically
 from melanoma.data.decode import UnreadableImage
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.sources import image_files
@@ -36,7 +39,9 @@ def predict_files(*, model: str, pattern: str, output: str, batch_size: int, uri
         DataError: nothing matches, no image can be read, or the output cannot be written.
         ModelError: the model cannot be loaded.
     """
-    files = matching_files(pattern)
+    files, target = matching_files(pattern), Path(output).expanduser()
+    with _writing(output):  # tried first: a fault is told before thousands of images have been predicted
+        check_writable(target)
     with quiet_native_imports():
         from melanoma.registry.package import load_classifier
     open_store(uri)
@@ -48,14 +53,18 @@ def predict_files(*, model: str, pattern: str, output: str, batch_size: int, uri
     table = pd.DataFrame(rows)
     if "predicted" not in table:
         raise DataError(f"No image could be read. Received: {pattern} ({table.error.iloc[0]})")
-    target = Path(output).expanduser()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(target, index=False)
-    except OSError as error:
-        raise DataError(f"The result cannot be written ({error.strerror}). Received: output={output}") from error
+    with _writing(output):
+        write_atomically(target, table.to_csv(index=False))
     _show(table, target)
     return table
+
+
+@contextmanager
+def _writing(output: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"The result cannot be written ({error.strerror}). Received: output={output}") from error
 
 
 def matching_files(pattern: str) -> list[Path]:

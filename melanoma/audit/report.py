@@ -10,13 +10,14 @@ import pandas as pd
 
 from melanoma.audit.findings import Audit
 from melanoma.audit.names import FINDINGS
-from melanoma.data.cache import write_atomically
+from melanoma.data.cache import check_writable, write_atomically
 from melanoma.data.decode import UnreadableImage, open_rgb
 from melanoma.errors import DataError
 from melanoma.pages import rendered
 
 __all__ = ["headlines", "make_folder", "write_report"]
 
+_PAGE = "audit.html"
 _THUMBNAIL = 112
 _SHOWN, _ACROSS = 24, 6  # clusters a section, images a cluster
 
@@ -32,7 +33,7 @@ def write_report(audit: Audit, name: str, folder: Path) -> Path:
     Raises:
         DataError: the folder cannot be written.
     """
-    page = folder / "audit.html"
+    page = folder / _PAGE
     try:
         write_atomically(folder / "audit.json", json.dumps(audit.report(), indent=2, ensure_ascii=False) + "\n")
         write_atomically(page, rendered("audit", "page.html.j2", _content(audit, name)))
@@ -45,10 +46,10 @@ def make_folder(folder: Path) -> None:
     """Make the report's folder before the audit: a fault is told before thousands of images have been looked at.
 
     Raises:
-        DataError: it cannot be made.
+        DataError: it cannot be made, or not be written into.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        check_writable(folder / _PAGE)
     except OSError as error:
         raise _unwritable(folder, error) from error
 

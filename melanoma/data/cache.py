@@ -4,6 +4,7 @@ Layout: `<cache>/<kind>/<key>/`, made in a temporary folder beside it and rename
 entry either is complete or is not there. A lock per key lets one process make it while others wait.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
-__all__ = ["CacheEntry", "cached_folder", "clear", "content_key", "entries", "write_atomically"]
+__all__ = ["CacheEntry", "cached_folder", "check_writable", "clear", "content_key", "entries", "write_atomically"]
 
 KINDS = ("archives", "augmentor", "decoded", "digests", "inspected", "near_duplicates", "synthetic")
 
@@ -68,18 +69,43 @@ def cached_folder(cache: Path, kind: str, key: str, make: Callable[[Path], None]
 def write_atomically(path: Path, content: str | bytes) -> None:
     r"""Write a file so that readers see the old or the new content, never a part.
 
-    What UTF-8 cannot write, as in some file names, is written as `\udcff`, which JSON reads back.
+    What UTF-8 cannot write, as in some file names, is written as `\udcff`, which JSON reads back. A device or a pipe is
+    written to and stays what it is; of a link, the file that it leads to is replaced.
     """
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    if _is_special(path):
+        path.write_bytes(data)
+        return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+            file.write(data)
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file that `write_atomically` will write after long work, and see that it can be written.
+
+    Raises:
+        OSError: it cannot.
+    """
+    if _is_special(path):
+        return
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    folder = path.resolve().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+
+
+def _is_special(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def entries(cache: Path) -> list[CacheEntry]:

@@ -165,6 +165,16 @@ def test_predict_a_folder(trained: Trained, other_images: Path, tmp_path: Path):
     assert "1 of 21 images could not be read" in done.stderr
 
 
+def test_predictions_that_cannot_be_written_are_refused_at_once(trained: Trained, other_images: Path):
+    done = run_melanoma(
+        "predict", f"model={trained.run.info.run_id}", f"input={other_images}", "output=/proc/nowhere/out.csv",
+        f"tracking.uri={trained.uri}",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert "Predicting" not in done.stderr
+
+
 def test_predict_refuses_a_model_that_is_not_there(trained: Trained, other_images: Path):
     image = next((other_images / "malignant").glob("*.jpg"))
     done = run_melanoma("predict", "model=models:/no-such@champion", f"input={image}", f"tracking.uri={trained.uri}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from melanoma.data.cache import cached_folder, clear, content_key, entries, write_atomically
+from melanoma.data.cache import cached_folder, check_writable, clear, content_key, entries, write_atomically
 
 FORK = multiprocessing.get_context("fork")
 
@@ -197,6 +197,29 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
         write_atomically(path, 5)  # type: ignore[arg-type]
     assert path.read_text(encoding="utf-8") == "ä old"
     assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_pipe_is_written_to_and_a_link_kept(tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    check_writable(pipe)
+    write_atomically(pipe, "rows")
+    assert os.read(reader, 10) == b"rows"
+    os.close(reader)
+    link.symlink_to(tmp_path / "elsewhere")
+    write_atomically(link, "rows")
+    assert link.is_symlink()
+    assert (tmp_path / "elsewhere").read_text() == "rows"
+
+
+def test_what_cannot_be_written_is_known_before(tmp_path):
+    check_writable(tmp_path / "new/file.txt")
+    assert os.listdir(tmp_path / "new") == []
+    with pytest.raises(IsADirectoryError):
+        check_writable(tmp_path)
+    with pytest.raises(OSError):
+        check_writable(Path("/proc/nowhere/file.txt"))
 
 
 def test_a_file_name_that_is_not_utf_8_is_written_so_that_json_reads_it(tmp_path):
