@@ -56,6 +56,13 @@ def test_every_choice_of_every_group_makes_a_sound_training(choice: str):
         assert settings.training.epochs == (1 if name == "one_batch" else config.model.epochs)
 
 
+@pytest.mark.parametrize("study", [choice for choice in CHOICES if choice.startswith("experiment/")])
+def test_one_batch_of_a_study_is_one_epoch(study: str):
+    config = composed(study.replace("/", "="), "data.path=/images", "debug=one_batch")
+    assert train_faults(config) == []
+    assert (config.training.epochs, config.debug.train_batches) == (1, 1)
+
+
 @pytest.mark.parametrize("data", DATA)
 def test_every_data_set_can_be_evaluated_on(data: str):
     config = compose_config("evaluate", ["run=abc", f"data={data}", *needed_by(data)])
