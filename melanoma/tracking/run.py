@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import re
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,9 +21,11 @@ from mlflow.utils.time import get_current_time_millis
 
 from melanoma.errors import ConfigError, RunKilled, RunPruned
 from melanoma.tracking.source import git_commit
-from melanoma.tracking.store import prepare_experiment
+from melanoma.tracking.store import prepare_experiment, without_password
 
 __all__ = ["Run", "by_own_names", "flattened", "patiently", "stored_name", "tracked_run"]
+
+log = logging.getLogger(__name__)
 
 _MAX_PARAM = 6000
 _MAX_TAG = 5000
@@ -107,9 +110,20 @@ def tracked_run(
 
     An exception ends it FAILED; Ctrl-C, SIGTERM and pruning end it KILLED; what was logged is kept. A nested run is a
     child of the one that is open. With `again` a run that has ended is opened anew.
+
+    Raises:
+        ConfigError: the store or the run cannot be opened, or the run that `mlflow run` made is in another store.
     """
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     under_mlflow_run = bool(os.environ.get("MLFLOW_RUN_ID"))
+    made_in = os.environ.get("MLFLOW_TRACKING_URI", uri)
+    if under_mlflow_run and made_in != uri:
+        raise ConfigError(
+            [
+                f"`mlflow run` has made its run in {without_password(made_in)}; give it another store by the "
+                f"environment variable MLFLOW_TRACKING_URI. Received: tracking.uri={without_password(uri)}"
+            ]
+        )
     # `mlflow run` has chosen the experiment; setting another conflicts with its run.
     parent = mlflow.active_run() if nested else None
     if parent is None:
@@ -128,6 +142,8 @@ def tracked_run(
         # mlflow.start_run has taken MLFLOW_RUN_ID; a child process must not write into the same run.
         os.environ.pop("MLFLOW_RUN_ID", None)
         run = Run(started.info.run_id)
+        if under_mlflow_run:
+            _remark_on_experiment(started.info.experiment_id, experiment)
         run.set_tags({"melanoma.host": socket.gethostname(), **git_commit(), **tags})
         try:
             yield run
@@ -143,6 +159,16 @@ def tracked_run(
         raise
     finally:
         mlflow.end_run(status)
+
+
+def _remark_on_experiment(experiment_id: str, configured: str) -> None:
+    """Say where a run is that was made by `mlflow run`, which knows of no configuration."""
+    chosen = mlflow.get_experiment(experiment_id).name
+    if chosen != configured:
+        log.warning(
+            "The run is in the experiment %r, as `mlflow run` chose; for tracking.experiment=%s add "
+            "--experiment-name %s before -P.", chosen, configured, shlex.quote(configured),
+        )  # fmt: skip
 
 
 def flattened(config: Any, prefix: str = "") -> dict[str, Any]:

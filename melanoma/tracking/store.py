@@ -38,15 +38,10 @@ __all__ = [
 def tracking_uri(configured: str | None) -> str:
     """`tracking.uri`, else MLFLOW_TRACKING_URI, else `mlflow.db` in the project's root.
 
-    Under `mlflow run` the store is that of the run which MLflow made, whatever is configured.
-
     Raises:
         ConfigError: nothing answers at the address of a server.
     """
-    environment = os.environ.get("MLFLOW_TRACKING_URI")
-    uri = configured or environment or f"sqlite:///{project_root() / 'mlflow.db'}"
-    if os.environ.get("MLFLOW_RUN_ID") and environment:
-        uri = environment
+    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / 'mlflow.db'}"
     _refuse_unreachable(uri)
     return uri
 

@@ -37,6 +37,7 @@ def test_parameters_reach_hydra_and_the_run_is_mlflows_own(store: str):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert client(store).get_experiment_by_name("melanoma") is None
+    assert "for tracking.experiment=melanoma add --experiment-name melanoma" in done.stderr
     (run,) = _runs(store, "project")
     assert run.info.status == "FINISHED"
     assert run.data.params["model.name"] == "m3"
@@ -72,6 +73,19 @@ def test_a_wrong_parameter_fails_the_run_with_the_message(store: str):
     assert "Did you mean 'training.epochs'?" in done.stderr
     (run,) = _runs(store, "Default")
     assert run.info.status == "FAILED"
+
+
+def test_another_store_than_that_of_mlflows_run_is_refused_or_obeyed(store: str, tmp_path: Path):
+    Path(store.removeprefix("sqlite:///")).parent.mkdir()
+    other = f"tracking.uri=sqlite:///{tmp_path / 'other.db'}"
+    done = mlflow_run(store, "-P", f"overrides={' '.join(SMALL)}", "-P", other)
+    assert done.returncode != 0
+    assert "MLFLOW_TRACKING_URI" in done.stderr
+    assert not (tmp_path / "other.db").exists()
+    done = mlflow_run(store, "-e", "promote", "-P", other)
+    assert done.returncode != 0
+    assert "There is no tracking store yet; train first, or name another" in done.stderr
+    assert f"{tmp_path / 'other.db'}" in done.stderr
 
 
 def test_a_parameter_called_run_is_the_key(store: str):
