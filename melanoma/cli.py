@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import os
+import select
 import signal
 import sys
 from types import FrameType
@@ -35,14 +36,33 @@ _interrupted = False
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _run(list(sys.argv[1:] if arguments is None else arguments))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        # A library may have caught the interruption and failed of it.
+        if _interrupted or isinstance(error, KeyboardInterrupt):
+            _fail("Interrupted; what was logged is kept.", 130)
+        if isinstance(error, MelanomaError):
+            _fail(str(error), error.exit_code)
+        if not isinstance(error, BrokenPipeError) or not _reader_has_left():
+            raise
+        sys.exit(128 + signal.SIGPIPE)
+    except RunKilled:
+        _fail("Ended by SIGTERM; what was logged is kept.", RunKilled.exit_code)
+
+
+def _run(arguments: list[str]) -> None:
     name = arguments[0] if arguments else "--help"
     if name in ("--help", "-h", "help"):
         _write(_help())
-        sys.exit(0 if arguments else 2)
+        if not arguments:
+            sys.exit(2)
+        return
     if name == "--version":
         _write(f"melanoma {__version__}")
-        sys.exit(0)
+        return
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean '{close[0]}'?" if close else ""
@@ -50,20 +70,17 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _raise_killed)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _raise_interrupted)
-    try:
-        importlib.import_module(f"melanoma.commands.{name}").main(arguments[1:])
-    except (Exception, KeyboardInterrupt) as error:
-        # A library may have caught the interruption and failed of it.
-        if _interrupted or isinstance(error, KeyboardInterrupt):
-            _fail("Interrupted; what was logged is kept.", 130)
-        if isinstance(error, MelanomaError):
-            _fail(str(error), error.exit_code)
-        if not isinstance(error, BrokenPipeError):
-            raise
-        # The reader of our output (head, less) has left: not an error, but Python would print one at exit.
+    importlib.import_module(f"melanoma.commands.{name}").main(arguments[1:])
+
+
+def _reader_has_left() -> bool:
+    """Whether nobody reads our output any more (head, less); if so it goes nowhere from here on, without a word."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors are always told
+    left = bool(poll.poll(0))
+    if left:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except RunKilled:
-        _fail("Ended by SIGTERM; what was logged is kept.", RunKilled.exit_code)
+    return left
 
 
 def _raise_killed(_signal: int, _frame: FrameType | None) -> None:
@@ -87,7 +104,8 @@ def _help() -> str:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    if sys.stdout is not None:  # not closed by whoever started us
+        sys.stdout.write(text + "\n")
 
 
 def _fail(message: str, code: int) -> None:

@@ -16,7 +16,7 @@ __all__ = ["console", "log_to", "log_to_terminal", "out", "quiet_native_imports"
 @cache
 def console() -> Console:
     """Standard error, shared by log lines and progress bars so that they do not overwrite each other."""
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+    return _Output(stderr=True, soft_wrap=True, highlight=False)
 
 
 @cache
@@ -71,11 +71,11 @@ def quiet_native_imports() -> Iterator[None]:
 
 
 class _Output(Console):
-    """Standard output; when its reader (head, less) leaves, the command goes on to its end."""
+    """Standard output or error; when its reader (head, less) leaves, the command goes on to its end."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 class _ConsoleHandler(logging.Handler):

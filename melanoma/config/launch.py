@@ -90,7 +90,7 @@ def launch(
     try:
         hydra.main(config_path=str(conf_dir()), config_name=command)(run)()
     except OSError as error:
-        if started:
+        if started or isinstance(error, BrokenPipeError):
             raise
         raise ConfigError(
             [f"The folder for this run's files cannot be made ({error.strerror}). Received: {error.filename}"]
