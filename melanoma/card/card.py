@@ -1,5 +1,6 @@
 """From the facts of a run to its model card."""
 
+import re
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -10,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from melanoma.pages import rendered
 
-__all__ = ["checklist_items", "model_card", "model_card_page"]
+__all__ = ["abridged", "checklist_items", "model_card", "model_card_page"]
 
 NOT_KNOWN = "**Not known.**"
 
@@ -48,6 +49,22 @@ def model_card(facts: Mapping[str, Any], answers: Mapping[str, str]) -> str:
         known = sum(item["answer"] != NOT_KNOWN for item in items)
         lists.append({"title": one["title"], "source": one["source"], "items": items, "known": known})
     return environment.get_template("model_card.md.j2").render({**facts, "checklists": lists})
+
+
+def abridged(markdown: str, most: int) -> str:
+    """Of a card what fits in so many characters, in whole sections, and which others it has; empty where none fits."""
+    head, *sections = re.split(r"(?m)^(?=## )", markdown)
+    rest = "\n\nMore in `model_card.md` of the run and of the package: {}.\n"
+    titles = [section.splitlines()[0].removeprefix("## ") for section in sections]
+    kept, room = [], most - len(rest) - len(", ".join(titles)) - len(head) - 2
+    for section in sections:
+        if len(section) <= room:
+            kept.append(section)
+            room -= len(section)
+    left = [title for title, section in zip(titles, sections, strict=True) if section not in kept]
+    if not kept:
+        return ""
+    return f"\n\n{head}{''.join(kept)}".rstrip() + (rest.format(", ".join(left)) if left else "\n")
 
 
 def model_card_page(markdown: str, title: str) -> str:

@@ -81,7 +81,8 @@ def fitted_sets(targets: NDArray[np.integer], probabilities: NDArray, coverage: 
     """The threshold that gives prediction sets a coverage, by split conformal prediction.
 
     New images drawn as these were have their class in the set with at least that probability, over all classes
-    together; of a single class it may be less.
+    together, if nothing else was fitted to these; about that where the epoch or a calibration was. Of a single class it
+    may be less.
 
     Args:
         targets: class index of each validation image, shape (n,).

@@ -4,16 +4,15 @@ import logging
 import tempfile
 from dataclasses import asdict, replace
 from functools import partial
-from io import StringIO
 from pathlib import Path
 
 import mlflow
-import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from rich.markup import escape
 from rich.table import Table
 
+from melanoma.card.card import abridged
 from melanoma.config.command_schema import PromoteConfig, RegistryConfig
 from melanoma.errors import DataError, ModelError, PromotionRefused
 from melanoma.evaluation.paired import compare_tables, matched_predictions
@@ -39,6 +38,7 @@ from melanoma.terminal import out
 from melanoma.tracking.models import FILES_TAG
 from melanoma.tracking.predictions import load_run
 from melanoma.tracking.run import stored_name
+from melanoma.tracking.store import recorded, recorded_table
 
 __all__ = ["promote"]
 
@@ -167,7 +167,7 @@ def _evidence(chosen: Candidate, champion: ModelVersion | None, settings: Regist
     ):
         gates.append(Gate("candidate", False, chosen.excluded))
     gates += limit_gates(chosen.metrics, settings.floors, settings.ceilings)
-    found = [subgroup_gate(_subgroups(chosen.run_id), settings.subgroups)]
+    found = [subgroup_gate(recorded_table(chosen.run_id, "evaluation/subgroups.csv"), settings.subgroups)]
     if champion is not None:
         found.append(_against(champion, chosen, settings))
     return gates + [gate for gate in found if gate is not None]
@@ -186,14 +186,6 @@ def _against(champion: ModelVersion, chosen: Candidate, settings: RegistryConfig
     except (ModelError, DataError) as error:
         return Gate(f"against {title}, {settings.champion.metric}", False, f"cannot be compared: {error}")
     return gate(compare_tables(model, reference, ours.classes, ours.views))
-
-
-def _subgroups(run_id: str) -> pd.DataFrame:
-    try:
-        text = mlflow.artifacts.load_text(f"runs:/{run_id}/evaluation/subgroups.csv")
-    except (MlflowException, OSError):
-        return pd.DataFrame()
-    return pd.read_csv(StringIO(text), keep_default_na=False, dtype=str)
 
 
 def _dry_run(
@@ -268,13 +260,14 @@ def _description(chosen: Candidate, decision: Decision, gates: list[Gate], state
         f"**{state.capitalize()}** by {decision.by} on {decision.when}: `{decision.command}`",
         "",
         f"Run {chosen.name} (`{chosen.run_id}`), task {chosen.task}, protocol {chosen.tags.get('melanoma.protocol')}. "
-        "Its model card is `model_card.md` of the run and of the package. Research software, not a medical device.",
+        "Research software, not a medical device.",
         "",
         "| gate | decision | numbers |",
         "|---|---|---|",
         *(f"| {gate.name} | {'passed' if gate.passed else '**failed**'} | {gate.text} |" for gate in gates),
     ]
-    return "\n".join(lines)[:_MAX_DESCRIPTION]
+    decided = "\n".join(lines)[:_MAX_DESCRIPTION]
+    return decided + abridged(recorded(chosen.run_id, "model_card.md"), _MAX_DESCRIPTION - len(decided))
 
 
 def _show_gates(chosen: Candidate, gates: list[Gate]) -> None:

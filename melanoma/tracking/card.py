@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from io import StringIO
 from typing import Any
 
 import mlflow
@@ -18,6 +17,7 @@ from melanoma.data.split import PARTS
 from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.skin_tone import ESTIMATED_TONE
 from melanoma.tracking.run import Run, by_own_names, stored_name
+from melanoma.tracking.store import recorded, recorded_table
 
 __all__ = ["log_card"]
 
@@ -39,8 +39,8 @@ def log_card(run: Run, *, trained_by: str | None = None) -> None:
     evaluated = mlflow.get_run(run.id)
     try:
         trained = mlflow.get_run(trained_by or run.id)
-        config = yaml.safe_load(_artifact(trained.info.run_id, "config/resolved.yaml"))
-        split = _table(trained.info.run_id, "data/split.csv")
+        config = yaml.safe_load(recorded(trained.info.run_id, "config/resolved.yaml"))
+        split = recorded_table(trained.info.run_id, "data/split.csv")
     except MlflowException:
         config = None
     if config is None or split.empty:
@@ -194,7 +194,7 @@ def _points(run: Any) -> list[dict[str, str]]:
 
 
 def _subgroups(run: Any) -> tuple[list[dict[str, Any]], str]:
-    table = _table(run.info.run_id, "evaluation/subgroups.csv")
+    table = recorded_table(run.info.run_id, "evaluation/subgroups.csv")
     if not len(table):
         return [], ""
     metric = next(
@@ -231,7 +231,7 @@ def _fit_time(metrics: Mapping[str, float], params: Mapping[str, str], tags: Map
 
 
 def _versions(run_id: str) -> str:
-    lines = _artifact(run_id, "environment/requirements.txt").splitlines()
+    lines = recorded(run_id, "environment/requirements.txt").splitlines()
     wanted = ("melanoma", "tensorflow", "keras")
     python = lines[0].removeprefix("# ") if lines else "not known"
     return ", ".join([python, *(line for line in lines if line.split("==")[0] in wanted)])
@@ -245,19 +245,6 @@ def _text(value: float | None, how: str) -> str:
     return "not known" if value is None else how.format(value)
 
 
-def _table(run_id: str, path: str) -> pd.DataFrame:
-    text = _artifact(run_id, path)
-    return pd.read_csv(StringIO(text), keep_default_na=False, dtype=str) if text else pd.DataFrame()
-
-
 def _json(run_id: str, path: str) -> dict[str, Any]:
-    text = _artifact(run_id, path)
+    text = recorded(run_id, path)
     return dict(json.loads(text)) if text else {}
-
-
-def _artifact(run_id: str, path: str) -> str:
-    """A text that a run has logged; empty where it has not."""
-    try:
-        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{path}"))
-    except (MlflowException, OSError):
-        return ""

@@ -10,9 +10,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pandas as pd
 from filelock import FileLock
 
 from melanoma.errors import ConfigError, ModelError
@@ -28,6 +30,8 @@ __all__ = [
     "explained",
     "open_store",
     "prepare_experiment",
+    "recorded",
+    "recorded_table",
     "sqlite_path",
     "tracking_uri",
     "ui_command",
@@ -78,6 +82,23 @@ def downloaded(address: str) -> Path:
 
     target = Path(tempfile.mkdtemp(dir=_scratch().name))
     return Path(mlflow.artifacts.download_artifacts(address, dst_path=str(target)))
+
+
+def recorded(run_id: str, path: str) -> str:
+    """A text that a run has logged; empty where it has not."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{path}"))
+    except (MlflowException, OSError):
+        return ""
+
+
+def recorded_table(run_id: str, path: str) -> pd.DataFrame:
+    """A CSV that a run has logged, all cells as text; empty where it has not."""
+    text = recorded(run_id, path)
+    return pd.read_csv(StringIO(text), keep_default_na=False, dtype=str) if text else pd.DataFrame()
 
 
 @cache

@@ -99,6 +99,7 @@ def test_the_best_is_promoted_with_its_evidence(store: Store, capsys: pytest.Cap
     assert "loaded in" in stored.tags["melanoma.gate.serving"]
     assert "| test/auc | passed |" in stored.description
     assert "not a medical device" in stored.description
+    assert "## Intended use" in stored.description
     decision = json.loads(mlflow.artifacts.load_text(f"runs:/{store.good}/promotion.json"))
     assert decision["decision"] == "promoted"
     assert {"by", "when", "command", "run_id"} <= set(decision)

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from melanoma.card.card import NOT_KNOWN, checklist_items, model_card, model_card_page
+from melanoma.card.card import NOT_KNOWN, abridged, checklist_items, model_card, model_card_page
 
 FACTS = {
     "run_id": "abc", "run_name": "a | b", "date": "2026-01-02", "task": "t", "protocol": "clean", "model": "m1",
@@ -31,6 +31,21 @@ def rows(card: str, title: str) -> dict[str, str]:
     section = card.split(f"## {title}")[1].split("\n## ")[0]
     cells = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("| ")]
     return {cell[0].strip(): cell[-1].strip() for cell in cells if cell[0].strip().isdigit()}
+
+
+@pytest.mark.parametrize("most", [0, 300, 900, 1500, 3000, 10_000])
+def test_an_abridged_card_has_whole_sections_and_names_the_others(most: int):
+    card = model_card(FACTS, {})
+    short = abridged(card, most)
+    sections = ["## " + section for section in card.split("\n## ")[1:]]
+    assert len(short) <= most
+    for section in sections:
+        title = section.splitlines()[0]
+        whole, named = section.strip() in short, title.removeprefix("## ") in short.split("More in `model_card.md`")[-1]
+        assert whole != named or short == "" or most == 10_000
+        assert whole == (f"{title}\n" in short)
+    assert (short.strip() == card.strip()) == (most == 10_000)
+    assert (short == "") == (most <= 300)
 
 
 def test_the_checklists_have_all_their_items():
