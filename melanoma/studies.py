@@ -96,12 +96,12 @@ def log_cross_validation(
 def compare_protocols(experiment: Experiment) -> Result:
     """The same experiment as is commonly done and as it should be; the parent run has the difference.
 
-    The parent has `published/<metric>`, `clean/<metric>` and `inflation/<metric>`, the first less the second.
+    The parent has `published/<metric>`, `clean/<metric>` and `inflation/<metric>`, the first less the second, and the
+    shortcuts of the published one in its tag.
     """
     runs = {name: _under(experiment, name) for name in ("published", "clean")}
-    tags = {**experiment.tags, "melanoma.protocol": "both"}
     results = {}
-    with _parent(experiment, tags) as run:
+    with _parent(experiment, runs["published"].tags) as run:
         audit = audited(experiment.source, experiment.settings.audit, experiment.settings.data.max_megapixels)
         tracking_log.announce_audit(audit)
         for name, one in runs.items():
@@ -111,11 +111,13 @@ def compare_protocols(experiment: Experiment) -> Result:
 
             results[name] = run_experiment(one, prepare_data, name=name, nested=True)
             _forget()
+        # What weights from elsewhere have seen is known once they were used.
+        run.set_tags({"melanoma.protocol": results["published"].protocol})
         difference = _difference({name: result.metrics for name, result in results.items()})
         run.log_metrics(difference)
         log_evaluation.log_difference(run, results["published"].evaluations, results["clean"].evaluations)
     show_difference(results["published"].evaluations, results["clean"].evaluations, run.id, experiment.uri)
-    return Result(run.id, results["clean"].evaluations, results["clean"].model, "both")
+    return Result(run.id, results["clean"].evaluations, results["clean"].model, results["published"].protocol)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def unpacked(archive: Path, *, cache: Path, max_files: int, max_bytes: float, pr
     try:
         opened = zipfile.ZipFile(archive)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise DataError(f"data.path is not a readable .zip ({error}). Received: {archive}") from error
+        raise DataError(f"The archive is not a readable .zip ({error}). Received: {archive}") from error
     with opened:
         members = [m for m in opened.infolist() if not m.is_dir() and not _is_clutter(m.filename)]
         _check(members, archive, max_files, max_bytes)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from melanoma.config.schema import EvaluationConfig
 from melanoma.data.dataset import Dataset
+from melanoma.data.split_file import split_hash
 from melanoma.evaluation import curve_plots, plots
 from melanoma.evaluation.decisions import Decisions
 from melanoma.evaluation.evaluate import HEADLINES, Evaluation, confusion_json, predictions_table, stored_text
@@ -106,7 +107,8 @@ def log_folds(
     for name, parts in folds.items():
         table.loc[parts == "test", "fold"] = name
     run.log_text(table.to_csv(index=False), "data/folds.csv")
-    run.set_tags({"melanoma.data.fingerprint": dataset.fingerprint})
+    tested = split_hash(table.assign(part=table.fold))
+    run.set_tags({"melanoma.data.fingerprint": dataset.fingerprint, "melanoma.split.hash": tested})
     run.log_metrics({"data/images/test": len(pooled.rows), "folds": len(folds)})
     values = pd.DataFrame(
         [{f"{e.part}/{k}": v for e in parts for k, v in e.metrics.items()} for parts in evaluations.values()],

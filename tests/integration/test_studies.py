@@ -88,6 +88,7 @@ def test_folds_test_every_image_once_and_are_pooled(store: str):
     assert [run.info.run_name for run in children] == ["fold 1", "fold 2"]
     predictions = csv(store, parent.info.run_id, "evaluation/predictions.csv")
     folds = csv(store, parent.info.run_id, "data/folds.csv")
+    assert parent.data.tags["melanoma.split.hash"] not in {one.data.tags["melanoma.split.hash"] for one in children}
     assert predictions.path.is_unique
     assert set(predictions.path) == set(folds.path)
     assert folds.groupby("group").fold.nunique().max() == 1
@@ -113,6 +114,7 @@ def test_both_protocols_side_by_side(store: str):
     output = train(store, "protocol=both", "balance=augmentor", "balance.images_per_class=10")
     assert "inflation" in output
     parent, (clean, published) = parent_and_children(store)
+    assert parent.data.tags["melanoma.protocol"] == published.data.tags["melanoma.protocol"]
     assert clean.data.tags["melanoma.protocol"] == "clean"
     shortcuts = published.data.tags["melanoma.protocol"].split(",")
     assert shortcuts == ["published", "augmented_before_split", "duplicates_ignored", "groups_ignored"]
