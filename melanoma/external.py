@@ -23,7 +23,7 @@ from melanoma.protocol import joined_protocol
 from melanoma.source_checks import check_views, kept_classes
 from melanoma.stages import audited, decoded, read_source
 from melanoma.terminal import log_to, quiet_native_imports
-from melanoma.tracking.store import open_store
+from melanoma.tracking.store import open_store, recorded
 
 __all__ = ["evaluate_saved", "questions_of"]
 
@@ -56,7 +56,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     with quiet_native_imports():
         from melanoma.evaluation.evaluate import evaluate
         from melanoma.evaluation.predict import predict_probabilities
-        from melanoma.evaluation.summary import show_result
+        from melanoma.summary import show_result
         from melanoma.tracking import log as tracking_log
         from melanoma.tracking.card import log_card
         from melanoma.tracking.log_config import log_config
@@ -173,14 +173,8 @@ def _with_copies(source: Source, seen: set[str], max_megapixels: float) -> tuple
 
 def questions_of(run_id: str | None, views: dict[str, list[str]]) -> dict[str, list[str]]:
     """The questions that a model was trained and tuned for, and those of the data that have other names."""
-    from mlflow.exceptions import MlflowException
-
-    from melanoma.tracking.predictions import config_of
-
-    try:
-        own = config_of(str(run_id))["data"].get("views") or {}
-    except (MlflowException, OSError, KeyError, TypeError):
-        return views
+    config = yaml.safe_load(recorded(str(run_id), "config/resolved.yaml")) or {}
+    own = (config.get("data") or {}).get("views") or {}
     for name in own:
         if name in views and set(own[name]) != set(views[name]):
             log.warning(
@@ -192,21 +186,15 @@ def questions_of(run_id: str | None, views: dict[str, list[str]]) -> dict[str, l
 
 def _data_of(run_id: str | None) -> DataConfig:
     """The data config of the run that trained a model. Only this project's own sources are built from it."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
     from melanoma.tracking.run import flattened
 
     if run_id is None:
         raise DataError(
             "The model does not say which run trained it; name the images, as in data=folder data.path=FOLDER"
         )
-    try:
-        text = mlflow.artifacts.load_text(f"runs:/{run_id}/config/resolved.yaml")
-    except (MlflowException, OSError) as error:
-        raise DataError(
-            f"The run has no config/resolved.yaml; name the images with data=... Received: {run_id}"
-        ) from error
+    text = recorded(run_id, "config/resolved.yaml")
+    if not text:
+        raise DataError(f"The run has no config/resolved.yaml; name the images with data=... Received: {run_id}")
     stored = yaml.safe_load(text)["data"]
     targets = [value for key, value in flattened(stored).items() if key.rsplit(".", 1)[-1] == "_target_"]
     if targets != [stored["source"].get("_target_")] or targets[0] not in _SOURCES or "${" in text:

@@ -100,8 +100,8 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
 
     # TensorFlow and MLflow take seconds to import: only now that configuration and data are known to be sound.
     with quiet_native_imports():
-        from melanoma.evaluation.summary import show_result
         from melanoma.studies import compare_protocols, cross_validate
+        from melanoma.summary import show_result
 
     if settings.protocol == "both":
         return compare_protocols(experiment)

@@ -15,10 +15,10 @@ from melanoma.audit.findings import Audit
 from melanoma.config.schema import TrainConfig
 from melanoma.data.dataset import Dataset, divided
 from melanoma.evaluation.evaluate import Evaluation, evaluate
-from melanoma.evaluation.summary import show_difference, show_result, show_spread
 from melanoma.pipeline import Experiment, Result, run_experiment
 from melanoma.protocol import joined_protocol
 from melanoma.stages import audited, balanced, cleaned, decoded, folds_of, prepared
+from melanoma.summary import show_difference, show_result, show_spread
 from melanoma.tracking import log as tracking_log
 from melanoma.tracking import log_evaluation
 from melanoma.tracking.log_config import log_config

@@ -17,6 +17,6 @@ def main(arguments: list[str]) -> None:
 
 
 def _audit(config: DictConfig, overrides: list[str], folder: Path) -> None:  # noqa: ARG001
-    from melanoma.audit.command import audit_data
+    from melanoma.auditing import audit_data
 
     audit_data(config, folder)

@@ -181,8 +181,8 @@ def _warmed_up(settings: TrainConfig, source: Source, folds: bool) -> tuple[Audi
 def _pool_folds(sweep: Sweep, audit: Audit, dataset: Dataset) -> None:
     """The folds' predictions together, as a cross-validation without trials logs them."""
     with quiet_native_imports():
-        from melanoma.evaluation.summary import show_result, show_spread
         from melanoma.studies import log_cross_validation
+        from melanoma.summary import show_result, show_spread
         from melanoma.tracking.log import log_audit
         from melanoma.tracking.predictions import stored_evaluation
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from io import StringIO
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 from filelock import FileLock
@@ -28,6 +28,7 @@ _PATIENCE = 10  # seconds
 __all__ = [
     "downloaded",
     "explained",
+    "figures_folder",
     "open_store",
     "prepare_experiment",
     "recorded",
@@ -192,6 +193,15 @@ def _experiment_id(experiment: str, path: Path | None) -> str:
             ]
         )
     return str(found.experiment_id)
+
+
+def figures_folder(run_id: str) -> str:
+    """Where a run's figures are: a folder, or an address where the store is remote."""
+    import mlflow
+
+    address = str(mlflow.MlflowClient().get_run(run_id).info.artifact_uri)
+    parsed = urlsplit(address)
+    return f"{unquote(parsed.path) if parsed.scheme == 'file' else without_password(address)}/figures"
 
 
 def ui_command(uri: str) -> str:

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from statistics import mean, stdev
-from urllib.parse import unquote, urlparse
 
 from rich.markup import escape
 from rich.table import Table
 
 from melanoma.evaluation.evaluate import HEADLINES, Evaluation, stored_text
 from melanoma.terminal import out
-from melanoma.tracking.store import ui_command, without_password
+from melanoma.tracking.store import figures_folder, ui_command
 
 __all__ = ["show_difference", "show_result", "show_spread"]
 
@@ -82,12 +81,3 @@ def _shown(evaluations: list[Evaluation]) -> list[str]:
     names = dict.fromkeys(name for evaluation in evaluations for name in evaluation.metrics)
     questions = {question for evaluation in evaluations for question in evaluation.views}
     return [name for name in names if "/" not in name or name.split("/")[0] in {"sensitivity", *questions}]
-
-
-def figures_folder(run_id: str) -> str:
-    """Where a run's figures are: a folder, or an address where the store is remote."""
-    import mlflow
-
-    address = str(mlflow.MlflowClient().get_run(run_id).info.artifact_uri)
-    parsed = urlparse(address)
-    return f"{unquote(parsed.path) if parsed.scheme == 'file' else without_password(address)}/figures"
