@@ -3,13 +3,17 @@
 `python -m benchmarks.tracking data=isic9 data.path=... model=m3`: any arguments of `melanoma train`.
 """
 
+import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from benchmarks.__main__ import machine
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -58,6 +62,13 @@ def main() -> None:
     for name, seconds in sorted(spent.items(), key=lambda item: -item[1]):
         print(f"{name:<16} {seconds:7.2f} s")
     print(f"{'tracking':<16} {sum(spent.values()):7.2f} s of {total:.1f} s: {sum(spent.values()) / total:.2%}")
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "arguments": [word for word in sys.argv[1:] if not word.startswith("data.path")],
+        "seconds": {**spent, "tracking": sum(spent.values()), "run": total},
+    }
+    Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
