@@ -115,7 +115,6 @@ def test_eight_processes_write_into_one_sqlite_file(tmp_path: Path):
     write_at_once(f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}")
 
 
-@pytest.mark.slow
 def test_eight_processes_write_through_a_server_with_postgresql(server: str):
     write_at_once(server)
 
