@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from melanoma.config.diagnose import compose_config
 from melanoma.data.groups import grouped
+from melanoma.data.progress import Progress
 from melanoma.errors import ModelError
 from melanoma.evaluation.intervals import draws
 from melanoma.tracking.predictions import ComparedRun, config_of, find_runs, load_run
@@ -82,11 +83,11 @@ class Study:
     inflation: Interval | None
 
 
-def read_studies() -> list[Study]:
+def read_studies(progress: Progress) -> list[Study]:
     """What the tracking store knows of each reference study, in the order of `published.yaml`."""
     text = resources.files("melanoma.report").joinpath("published.yaml").read_text(encoding="utf-8")
     studies = []
-    for name, known in yaml.safe_load(text).items():
+    for name, known in progress.track(yaml.safe_load(text).items(), "Reading the studies"):
         runs = runs_of(name)
         reproduced, honest = (_measured(runs, protocol) for protocol in ("published", "clean"))
         inflation = _inflation(reproduced.runs, honest.runs) if reproduced and honest else None

@@ -8,6 +8,7 @@ import matplotlib.figure
 import numpy as np
 
 from melanoma.data.cache import write_atomically
+from melanoma.data.progress import TerminalProgress
 from melanoma.errors import DataError
 from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.plots import GREEN, GREY, ORANGE
@@ -30,14 +31,16 @@ def write_report(folder: Path) -> list[Study]:
     Raises:
         DataError: the store has none of the studies, or the README has no place for a table.
     """
-    studies = read_studies()
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    for begin in (_REFERENCE, _OURS):
+        _filled(text, begin, "", readme)  # that there is a place is known before a minute of reading
+    studies = read_studies(TerminalProgress())
     if not any(study.reproduced or study.honest for study in studies):
         raise DataError(
             "The tracking store has no run of a reference study; run one, as in `melanoma train experiment=isic9_m1 "
             f"data.path=ZIP`. Received: experiments {', '.join(study.name for study in studies)}"
         )
-    readme = folder / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     for begin, table in ((_REFERENCE, _table(studies)), (_OURS, _table_of_ours())):
         text = _filled(text, begin, table, readme)
     _drawn(studies).savefig(folder / _FIGURE, dpi=120)
