@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -89,7 +90,7 @@ def planted(source: Source, folder: Path, rng: np.random.Generator) -> pd.DataFr
     return pd.DataFrame(rows, columns=["path", "original", "change"])
 
 
-def measure(source: Source) -> dict[str, object]:
+def measure(source: Source) -> dict[str, Any]:
     """Recall by change, and the clusters that hold neither a planted copy nor equal pictures."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:

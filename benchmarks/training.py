@@ -23,7 +23,7 @@ def dataset():
     from melanoma.config.diagnose import compose_config
     from melanoma.config.launch import register_resolvers, typed
     from melanoma.config.schema import TrainConfig
-    from melanoma.pipeline import decoded, read_source, split
+    from melanoma.stages import decoded, read_source, split
 
     register_resolvers()
     archive = Path(os.environ["MELANOMA_DATA"]) / "melanoma10k.zip"
