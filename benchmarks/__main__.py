@@ -13,7 +13,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-ROUNDS = 5
+ROUNDS = 3
 RESULTS = Path(__file__).parent / "results.json"
 
 

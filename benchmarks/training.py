@@ -23,13 +23,14 @@ def dataset():
     from melanoma.config.diagnose import compose_config
     from melanoma.config.launch import register_resolvers, typed
     from melanoma.config.schema import TrainConfig
-    from melanoma.stages import decoded, read_source, split
+    from melanoma.stages import audited, prepared, read_source
 
     register_resolvers()
     archive = Path(os.environ["MELANOMA_DATA"]) / "melanoma10k.zip"
     config = compose_config("train", ["data=melanoma10k", f"data.path={archive}", "model=binary150"])
     settings = typed(TrainConfig, config)
-    return split(settings, decoded(settings.data, read_source(settings.data))), settings
+    source = read_source(settings.data)
+    return prepared(settings, source, audited(source, settings.audit, settings.data.max_megapixels)), settings
 
 
 def plain_generator():
