@@ -1,6 +1,7 @@
 """What one training run leaves in the tracking store: the contract that users and other tools rely on."""
 
 import json
+from pathlib import Path
 
 import keras
 import mlflow
@@ -12,10 +13,12 @@ from sklearn.metrics import log_loss
 
 from melanoma.config.diagnose import compose_config
 from melanoma.config.launch import register_resolvers
+from melanoma.data.archive import file_sha256
 from melanoma.data.decode import decode
 from melanoma.evaluation.calibration import Temperature, fitted_calibration
 from melanoma.evaluation.metrics import metrics_of
 from melanoma.evaluation.uncertain import fitted_abstention, fitted_sets
+from melanoma.paths import cache_dir
 from melanoma.tracking.run import flattened, stored_name
 from tests.integration.conftest import SMALL, Trained, client
 
@@ -192,7 +195,7 @@ def test_reloaded_model_gives_the_probabilities_of_the_run(trained: Trained):
     assert info.signature is not None
     assert info.saved_input_example_info is not None
     predictions = pd.read_csv(trained.download("evaluation/predictions.csv"))
-    root = _root_of(predictions.path)
+    root = _root_of(predictions)
     pixels = np.stack([decode(root / path, size=48) for path in predictions.path]).astype(np.float32)
     probabilities = model.predict(pixels, verbose=0)
     logged = predictions[["probability/benign", "probability/malignant"]].to_numpy()
@@ -208,9 +211,11 @@ def test_the_terminal_says_where_things_are(trained: Trained):
     assert not (trained.folder / "mlruns").exists()
 
 
-def _root_of(paths: pd.Series):
-    from melanoma.paths import cache_dir
-
+def _root_of(predictions: pd.DataFrame) -> Path:
+    """The folder that the predicted images are in, beside those of other tests."""
+    image = predictions.iloc[0]
     return next(
-        folder for folder in (cache_dir() / "synthetic").iterdir() if folder.is_dir() and (folder / paths[0]).is_file()
+        folder
+        for folder in (cache_dir() / "synthetic").iterdir()
+        if (folder / image.path).is_file() and file_sha256(folder / image.path) == image.sha256
     )
