@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import run_melanoma
-from tests.integration.conftest import SMALL, all_runs, client, only_run
+from tests.integration.conftest import SMALL, all_runs, client, only_run, trained_here
 
 PLANTED = (
     *SMALL, "training.epochs=1", "data.source.test_share=0.25", "data.source.duplicates=4", "data.source.conflicts=3",
@@ -17,10 +17,9 @@ PLANTED = (
 )  # fmt: skip
 
 
-def train(store: str, *arguments: str) -> str:
-    done = run_melanoma("train", *PLANTED, *arguments, f"tracking.uri={store}")
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+def train(store: str, *arguments: str) -> None:
+    file = Path(store.removeprefix("sqlite:///"))
+    trained_here([*PLANTED, *arguments, f"tracking.uri={store}"], file.parent)
 
 
 def csv(store: str, run_id: str, path: str) -> pd.DataFrame:
@@ -111,8 +110,11 @@ def test_one_value_of_a_column_is_left_out_in_each_run(store: str):
 
 
 def test_both_protocols_side_by_side(store: str):
-    output = train(store, "protocol=both", "balance=augmentor", "balance.images_per_class=10")
-    assert "inflation" in output
+    done = run_melanoma(
+        "train", *PLANTED, "protocol=both", "balance=augmentor", "balance.images_per_class=10", f"tracking.uri={store}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "inflation" in done.stdout
     parent, (clean, published) = parent_and_children(store)
     assert parent.data.tags["melanoma.protocol"] == published.data.tags["melanoma.protocol"]
     assert clean.data.tags["melanoma.protocol"] == "clean"
