@@ -12,10 +12,10 @@ from melanoma.config.launch import register_resolvers
 from melanoma.data.synthetic import write_synthetic
 from melanoma.models.build import load_model_file, network_of
 from tests.conftest import run_melanoma
-from tests.integration.conftest import only_run
+from tests.integration.conftest import only_run, trained_here
 
 SHORT = (
-    "model.family=MobileNetV3Small", "data.image_size=32", "training.epochs=2", "model.warmup_epochs=1",
+    "model.family=MobileNet", "data.image_size=32", "training.epochs=2", "model.warmup_epochs=1",
     "evaluation.bootstrap=0", "tracking.system_metrics=false",
 )  # fmt: skip
 
@@ -28,10 +28,10 @@ def drawn(folder: Path, classes: list[str], images: int) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `keras.applications.MobileNetV3Small(include_top=False).save_weights(...)` gives, but for ImageNet."""
+    """What `keras.applications.MobileNet(include_top=False).save_weights(...)` gives, but for ImageNet."""
     keras.utils.set_random_seed(7)
-    network = keras.applications.MobileNetV3Small(input_shape=(32, 32, 3), include_top=False, weights=None)
-    path = tmp_path_factory.mktemp("weights") / "MobileNetV3Small.weights.h5"
+    network = keras.applications.MobileNet(input_shape=(32, 32, 3), include_top=False, weights=None)
+    path = tmp_path_factory.mktemp("weights") / "MobileNet.weights.h5"
     network.save_weights(path)
     return path
 
@@ -41,13 +41,11 @@ def tuned(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str,
     """The address of a store, and the run of a network that began from the file."""
     folder = tmp_path_factory.mktemp("tuned")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    done = run_melanoma(
-        "train", "experiment=melanoma10k_backbone", *SHORT, f"model.weights={weights}", f"tracking.uri={uri}",
+    words = [
+        "experiment=melanoma10k_backbone", *SHORT, f"model.weights={weights}", f"tracking.uri={uri}",
         f"data.path={drawn(folder / 'two', ['benign', 'malignant'], 60)}",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert f"weights from {weights}" in done.stderr
-    return uri, only_run(uri, "melanoma10k_backbone").info.run_id
+    ]  # fmt: skip
+    return uri, trained_here(words, folder)
 
 
 def stem(model: keras.Model) -> np.ndarray:
@@ -62,7 +60,7 @@ def test_a_study_begins_from_a_file(weights: Path, tuned: tuple[str, str]):
     assert run.data.metrics["fit/epochs"] == 2
     mlflow.set_tracking_uri(uri)
     [file] = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model")).rglob("model.keras")
-    given = keras.applications.MobileNetV3Small(input_shape=(32, 32, 3), include_top=False, weights=None)
+    given = keras.applications.MobileNet(input_shape=(32, 32, 3), include_top=False, weights=None)
     given.load_weights(weights)
     theirs = next(layer for layer in given.layers if isinstance(layer, keras.layers.Conv2D)).kernel
     assert np.corrcoef(stem(load_model_file(file)).ravel(), np.ravel(theirs))[0, 1] > 0.99
