@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from melanoma.cli import COMMANDS
+from melanoma.errors import ConfigError
+from melanoma.tracking.run import tracked_run
 from tests.integration.conftest import SMALL, client
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,14 +77,21 @@ def test_a_wrong_parameter_fails_the_run_with_the_message(store: str):
     assert run.info.status == "FAILED"
 
 
-def test_another_store_than_that_of_mlflows_run_is_refused_or_obeyed(store: str, tmp_path: Path):
-    Path(store.removeprefix("sqlite:///")).parent.mkdir()
-    other = f"tracking.uri=sqlite:///{tmp_path / 'other.db'}"
-    done = mlflow_run(store, "-P", f"overrides={' '.join(SMALL)}", "-P", other)
-    assert done.returncode != 0
-    assert "MLFLOW_TRACKING_URI" in done.stderr
+def test_a_run_that_mlflow_made_stays_in_its_store(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    with (
+        pytest.raises(ConfigError, match=r"(?s)MLFLOW_TRACKING_URI.*Received: tracking\.uri=.*other\.db"),
+        tracked_run(uri=other, experiment="any", name=None, system_metrics=False, tags={}),
+    ):
+        pass
     assert not (tmp_path / "other.db").exists()
-    done = mlflow_run(store, "-e", "promote", "-P", other)
+
+
+def test_a_command_that_makes_no_run_obeys_tracking_uri(store: str, tmp_path: Path):
+    Path(store.removeprefix("sqlite:///")).parent.mkdir()
+    done = mlflow_run(store, "-e", "promote", "-P", f"tracking.uri=sqlite:///{tmp_path / 'other.db'}")
     assert done.returncode != 0
     assert "There is no tracking store yet; train first, or name another" in done.stderr
     assert f"{tmp_path / 'other.db'}" in done.stderr

@@ -15,9 +15,12 @@ pytestmark = pytest.mark.real
     ("data", "model", "counts"),
     [
         ("isic9", "m3", {"train": 1550 + 9 * 10, "validation": 389, "test": 118, "removed": 302}),
-        ("melanoma10k", "binary150", {"train": 5754, "validation": 1918, "test": 1919, "removed": 14}),
+        pytest.param(
+            "melanoma10k", "binary150", {"train": 5754, "validation": 1918, "test": 1919, "removed": 14},
+            marks=pytest.mark.slow,
+        ),
     ],
-)
+)  # fmt: skip
 def test_one_batch_of_a_real_set(real_data: Path, store: str, data: str, model: str, counts: dict[str, int]):
     done = run_melanoma(
         "train", f"data={data}", f"data.path={real_data / f'{data}.zip'}", f"model={model}", "training.epochs=1",
