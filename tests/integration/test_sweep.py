@@ -189,6 +189,7 @@ def test_folds_inside_a_sweep_are_ranked_by_their_mean(tmp_path: Path):
     assert len(runs) == 1 + 2 + 4
 
 
+@pytest.mark.slow
 def test_folds_run_at_once_and_are_pooled_as_one_after_the_other(tmp_path: Path):
     arguments = [*TINY, "split=kfold", "split.folds=2"]
     stores = {name: f"sqlite:///{tmp_path / name / 'mlflow.db'}" for name in ("at once", "in turn")}
