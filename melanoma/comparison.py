@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from melanoma.data.cache import write_atomically
+from melanoma.data.cache import write_atomically, writing
 from melanoma.errors import DataError
 from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.paired import Comparison, compare_tables, matched_predictions
@@ -101,10 +101,8 @@ def compare_runs(
             "warnings": warnings,
         }
         page = rendered("evaluation", "compare.html.j2", content)
-        try:
+        with writing("page", f"--html {html}"):
             write_atomically(html, page)
-        except OSError as error:
-            raise DataError(f"The page cannot be written ({error.strerror}). Received: --html {html}") from error
         out().print(f"Page     {html.absolute()}", soft_wrap=True, markup=False)
     return found
 

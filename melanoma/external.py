@@ -173,8 +173,14 @@ def _with_copies(source: Source, seen: set[str], max_megapixels: float) -> tuple
 
 def questions_of(run_id: str | None, views: dict[str, list[str]]) -> dict[str, list[str]]:
     """The questions that a model was trained and tuned for, and those of the data that have other names."""
-    config = yaml.safe_load(recorded(str(run_id), "config/resolved.yaml")) or {}
-    own = (config.get("data") or {}).get("views") or {}
+    from mlflow.exceptions import MlflowException
+
+    from melanoma.tracking.predictions import config_of
+
+    try:
+        own = config_of(str(run_id))["data"].get("views") or {}
+    except (MlflowException, OSError, KeyError, TypeError):
+        return views
     for name in own:
         if name in views and set(own[name]) != set(views[name]):
             log.warning(

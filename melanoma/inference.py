@@ -1,15 +1,13 @@
 """Class probabilities for image files, from a saved model."""
 
 import glob
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from melanoma.data.cache import check_writable, write_atomically
+from melanoma.data.cache import check_writable, write_atomically, writing
 from melanoma.data.decode import UnreadableImage
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.sources import image_files
@@ -40,7 +38,9 @@ def predict_files(*, model: str, pattern: str, output: str, batch_size: int, uri
         ModelError: the model cannot be loaded.
     """
     files, target = matching_files(pattern), Path(output).expanduser()
-    with _writing(output):  # tried first: a fault is told before thousands of images have been predicted
+    with writing(
+        "result", f"output={output}"
+    ):  # tried first: a fault is told before thousands of images have been predicted
         check_writable(target)
     with quiet_native_imports():
         from melanoma.registry.package import load_classifier
@@ -53,18 +53,10 @@ def predict_files(*, model: str, pattern: str, output: str, batch_size: int, uri
     table = pd.DataFrame(rows)
     if "predicted" not in table:
         raise DataError(f"No image could be read. Received: {pattern} ({table.error.iloc[0]})")
-    with _writing(output):
+    with writing("result", f"output={output}"):
         write_atomically(target, table.to_csv(index=False))
     _show(table, target)
     return table
-
-
-@contextmanager
-def _writing(output: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"The result cannot be written ({error.strerror}). Received: output={output}") from error
 
 
 def matching_files(pattern: str) -> list[Path]:

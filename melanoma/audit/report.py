@@ -10,9 +10,8 @@ import pandas as pd
 
 from melanoma.audit.findings import Audit
 from melanoma.audit.names import FINDINGS
-from melanoma.data.cache import check_writable, write_atomically
+from melanoma.data.cache import check_writable, write_atomically, writing
 from melanoma.data.decode import UnreadableImage, open_rgb
-from melanoma.errors import DataError
 from melanoma.pages import rendered
 
 __all__ = ["headlines", "make_folder", "write_report"]
@@ -34,11 +33,9 @@ def write_report(audit: Audit, name: str, folder: Path) -> Path:
         DataError: the folder cannot be written.
     """
     page = folder / _PAGE
-    try:
+    with writing("report", f"audit.output={folder}"):
         write_atomically(folder / "audit.json", json.dumps(audit.report(), indent=2, ensure_ascii=False) + "\n")
         write_atomically(page, rendered("audit", "page.html.j2", _content(audit, name)))
-    except OSError as error:
-        raise _unwritable(folder, error) from error
     return page.absolute()
 
 
@@ -48,14 +45,8 @@ def make_folder(folder: Path) -> None:
     Raises:
         DataError: it cannot be made, or not be written into.
     """
-    try:
+    with writing("report", f"audit.output={folder}"):
         check_writable(folder / _PAGE)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def _unwritable(folder: Path, error: OSError) -> DataError:
-    return DataError(f"The report cannot be written ({error.strerror}). Received: audit.output={folder}")
 
 
 def headlines(audit: Audit) -> list[str]:

@@ -56,12 +56,14 @@ def abridged(markdown: str, most: int) -> str:
     head, *sections = re.split(r"(?m)^(?=## )", markdown)
     rest = "\n\nMore in `model_card.md` of the run and of the package: {}.\n"
     titles = [section.splitlines()[0].removeprefix("## ") for section in sections]
-    kept, room = [], most - len(rest) - len(", ".join(titles)) - len(head) - 2
-    for section in sections:
+    room = most - len(rest) - len(", ".join(titles)) - len(head) - 2
+    kept, left = [], []
+    for title, section in zip(titles, sections, strict=True):
         if len(section) <= room:
             kept.append(section)
             room -= len(section)
-    left = [title for title, section in zip(titles, sections, strict=True) if section not in kept]
+        else:
+            left.append(title)
     if not kept:
         return ""
     return f"\n\n{head}{''.join(kept)}".rstrip() + (rest.format(", ".join(left)) if left else "\n")

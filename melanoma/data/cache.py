@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,18 @@ from typing import Any
 
 from filelock import FileLock
 
-__all__ = ["CacheEntry", "cached_folder", "check_writable", "clear", "content_key", "entries", "write_atomically"]
+from melanoma.errors import DataError
+
+__all__ = [
+    "CacheEntry",
+    "cached_folder",
+    "check_writable",
+    "clear",
+    "content_key",
+    "entries",
+    "write_atomically",
+    "writing",
+]
 
 KINDS = ("archives", "augmentor", "decoded", "digests", "inspected", "near_duplicates", "synthetic")
 
@@ -102,6 +114,19 @@ def check_writable(path: Path) -> None:
     folder = path.resolve().parent
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextmanager
+def writing(what: str, received: str) -> Iterator[None]:
+    """Tell a fault of writing a result as one.
+
+    Raises:
+        DataError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"The {what} cannot be written ({error.strerror}). Received: {received}") from error
 
 
 def _is_special(path: Path) -> bool:

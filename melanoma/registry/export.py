@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma.data.cache import write_atomically
+from melanoma.data.cache import write_atomically, writing
 from melanoma.errors import ModelError
 from melanoma.registry.classifier import LesionClassifier
 from melanoma.registry.package import load_package
@@ -40,6 +40,7 @@ def export_model(model: str | None, kind: str, output: str | None) -> Path:
 
     Raises:
         ModelError: there is no such model, it cannot be converted, or the file would answer otherwise.
+        DataError: the file cannot be written.
     """
     missing = [name for name in _NEEDS[kind] if find_spec(name) is None]
     if missing:
@@ -52,11 +53,9 @@ def export_model(model: str | None, kind: str, output: str | None) -> Path:
     target = Path(output or f"{name}{_SUFFIX[kind]}").expanduser()
     content, difference = exported(classifier, kind)
     facts = {**classifier.facts, "version": classifier.version, "input": _feed(classifier), "output": "probabilities"}
-    try:
+    with writing("file", f"output={target}"):
         write_atomically(target, content)
         write_atomically(target.with_suffix(".json"), json.dumps(facts, indent=1))
-    except OSError as error:
-        raise ModelError(f"The file cannot be written ({error.strerror}). Received: output={target}") from error
     shown = (
         f"{classifier.version} as {kind}, {len(content) / 1e6:.1f} MB, probabilities within {difference:.1g} of Keras"
     )

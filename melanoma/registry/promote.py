@@ -260,7 +260,7 @@ def _description(chosen: Candidate, decision: Decision, gates: list[Gate], state
         f"**{state.capitalize()}** by {decision.by} on {decision.when}: `{decision.command}`",
         "",
         f"Run {chosen.name} (`{chosen.run_id}`), task {chosen.task}, protocol {chosen.tags.get('melanoma.protocol')}. "
-        "Research software, not a medical device.",
+        "Its model card is `model_card.md` of the run and of the package. Research software, not a medical device.",
         "",
         "| gate | decision | numbers |",
         "|---|---|---|",

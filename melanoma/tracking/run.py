@@ -25,7 +25,7 @@ from melanoma.tracking.store import prepare_experiment, without_password
 
 __all__ = ["Run", "by_own_names", "flattened", "patiently", "stored_name", "tracked_run"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("melanoma")
 
 _MAX_PARAM = 6000
 _MAX_TAG = 5000

@@ -45,7 +45,9 @@ def tuned(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str,
         "experiment=melanoma10k_backbone", *SHORT, f"model.weights={weights}", f"tracking.uri={uri}",
         f"data.path={drawn(folder / 'two', ['benign', 'malignant'], 60)}",
     ]  # fmt: skip
-    return uri, trained_here(words, folder)
+    run_id = trained_here(words, folder)
+    assert f"weights from {weights}" in (folder / "train.log").read_text()
+    return uri, run_id
 
 
 def stem(model: keras.Model) -> np.ndarray:
