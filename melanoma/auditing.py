@@ -12,6 +12,7 @@ from melanoma.audit.report import headlines, make_folder, write_report
 from melanoma.config.command_schema import AuditCommandConfig
 from melanoma.config.launch import typed
 from melanoma.errors import AuditFailed, DataError
+from melanoma.paths import user_path
 from melanoma.stages import audited, read_source
 from melanoma.terminal import log_to, out
 
@@ -32,7 +33,7 @@ def audit_data(config: DictConfig, folder: Path) -> Audit:
     log_to(folder, "audit")
     settings: AuditCommandConfig = typed(AuditCommandConfig, config)
     source = read_source(settings.data)
-    output = folder if settings.audit.output is None else Path(settings.audit.output).expanduser()
+    output = folder if settings.audit.output is None else user_path(settings.audit.output)
     if output.resolve().is_relative_to(source.root.resolve()):
         raise DataError(
             "Nothing is written into the folder of the images; give another one. "

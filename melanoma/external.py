@@ -61,14 +61,8 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
         from melanoma.tracking.card import log_card
         from melanoma.tracking.log_config import log_config
         from melanoma.tracking.log_evaluation import log_evaluations
-        from melanoma.tracking.models import (
-            images_seen_by,
-            load_saved_model,
-            metrics_of_run,
-            model_address,
-            protocol_of,
-            split_of,
-        )
+        from melanoma.tracking.model_store import model_address
+        from melanoma.tracking.models import images_seen_by, load_saved_model, metrics_of_run, protocol_of, split_of
         from melanoma.tracking.run import by_own_names, tracked_run
 
     uri = open_store(settings.tracking.uri)

@@ -12,6 +12,7 @@ from melanoma.data.decode import UnreadableImage
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.sources import image_files
 from melanoma.errors import DataError
+from melanoma.paths import user_path
 from melanoma.terminal import console, out, quiet_native_imports
 from melanoma.tracking.store import open_store
 
@@ -37,7 +38,7 @@ def predict_files(*, model: str, pattern: str, output: str, batch_size: int, uri
         DataError: nothing matches, no image can be read, or the output cannot be written.
         ModelError: the model cannot be loaded.
     """
-    files, target = matching_files(pattern), Path(output).expanduser()
+    files, target = matching_files(pattern), user_path(output)
     with writing(
         "result", f"output={output}"
     ):  # tried first: a fault is told before thousands of images have been predicted
@@ -65,7 +66,7 @@ def matching_files(pattern: str) -> list[Path]:
     Raises:
         DataError: there are none.
     """
-    where = Path(pattern).expanduser()
+    where = user_path(pattern)
     if where.is_dir():
         found = image_files(where)
     elif where.exists():

@@ -8,7 +8,7 @@ from platformdirs import user_cache_path
 
 from melanoma.errors import ConfigError
 
-__all__ = ["cache_dir", "conf_dir", "outputs_dir", "project_root"]
+__all__ = ["cache_dir", "conf_dir", "outputs_dir", "project_root", "user_path"]
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent
@@ -33,13 +33,21 @@ def outputs_dir() -> Path:
     return Path(tempfile.gettempdir()) / "melanoma-outputs"
 
 
+def user_path(text: str) -> Path:
+    """A path as a user gives it: `~` is their home, and `~name` a file of that name where there is no such user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def cache_dir() -> Path:
     """`MELANOMA_CACHE_DIR`, else the XDG cache folder of this user. Made when first used."""
     configured = os.environ.get("MELANOMA_CACHE_DIR")
     try:
-        path = Path(configured).expanduser().resolve() if configured else user_cache_path("melanoma")
+        path = user_path(configured).resolve() if configured else user_cache_path("melanoma")
         path.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise ConfigError(
             [f"The cache folder cannot be made ({error}); set MELANOMA_CACHE_DIR to one. Received: {configured}"]
         ) from error

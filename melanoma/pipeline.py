@@ -15,6 +15,7 @@ from melanoma.config.launch import typed
 from melanoma.config.schema import TrainConfig
 from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
+from melanoma.paths import user_path
 from melanoma.protocol import joined_protocol, shortcuts
 from melanoma.source_checks import check_experiment
 from melanoma.stages import audited, build, number_of_folds, prepared, read_source
@@ -93,7 +94,7 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     for node in (resolved["data"], resolved["data"].get("metadata") or {}):
         if node.get("path") is not None:
-            node["path"] = str(Path(node["path"]).expanduser().absolute())
+            node["path"] = str(user_path(node["path"]).absolute())
     source = read_source(settings.data)
     check_experiment(settings, resolved["model"], source)
     experiment = Experiment(settings, resolved, overrides, source, folder, tracking_uri(settings.tracking.uri))

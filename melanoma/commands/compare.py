@@ -1,7 +1,6 @@
 """`melanoma compare`."""
 
 import argparse
-from pathlib import Path
 
 __all__ = ["main"]
 
@@ -22,6 +21,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db here")
     options = parser.parse_args(arguments)
     from melanoma.comparison import compare_runs
+    from melanoma.paths import user_path
 
     compare_runs(
         options.runs,
@@ -29,6 +29,6 @@ def main(arguments: list[str]) -> None:
         tag=options.tag,
         part=options.part,
         common=options.common,
-        html=None if options.html is None else Path(options.html).expanduser(),
+        html=None if options.html is None else user_path(options.html),
         uri=options.tracking_uri,
     )

@@ -1,7 +1,6 @@
 """`melanoma report`."""
 
 import argparse
-from pathlib import Path
 
 __all__ = ["main"]
 
@@ -17,7 +16,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--output", metavar="FOLDER", help="with the README.md to write into; default: experiments/")
     parser.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db here")
     options = parser.parse_args(arguments)
-    from melanoma.paths import project_root
+    from melanoma.paths import project_root, user_path
     from melanoma.terminal import out, quiet_native_imports
     from melanoma.tracking.store import open_store
 
@@ -25,6 +24,6 @@ def main(arguments: list[str]) -> None:
     with quiet_native_imports():
         from melanoma.report.tables import write_report
 
-    folder = Path(options.output).expanduser() if options.output else project_root() / "experiments"
+    folder = user_path(options.output) if options.output else project_root() / "experiments"
     write_report(folder)
     out().print(f"Written to {folder / 'README.md'}", soft_wrap=True, markup=False)

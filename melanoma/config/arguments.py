@@ -3,9 +3,9 @@
 import re
 import shlex
 from collections.abc import Collection
-from pathlib import Path
 
 from melanoma.errors import ConfigError
+from melanoma.paths import user_path
 
 __all__ = ["normalise", "overrides_in", "quoted", "search_path_in"]
 
@@ -75,7 +75,7 @@ def search_path_in(arguments: list[str]) -> list[str]:
         option, separator, value = word.partition("=")
         if option in ("--config-dir", "-cd") and (separator or position + 1 < len(arguments)):
             found.append(value if separator else arguments[position + 1])
-    return [str(Path(folder).expanduser().resolve()) for folder in found]
+    return [str(user_path(folder).resolve()) for folder in found]
 
 
 def quoted(value: str) -> str:

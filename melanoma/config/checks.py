@@ -174,13 +174,15 @@ def evaluate_faults(config: DictConfig) -> list[str]:
 def promote_faults(config: DictConfig) -> list[str]:
     """Contradictions in a `melanoma promote` configuration."""
     faults, registry = range_faults(config), config.registry
-    metric, errors = str(registry.metric), ("log_loss", "brier", "ece")
+    metric, errors = str(registry.metric), ("log_loss", "brier", "ece", "referrals_per_found", "missed_per_1000")
     if not metric.startswith("validation/"):
         faults.append(
             "registry.metric must be of the validation images: what the test set chooses, it no longer tests. "
             f"Received: registry.metric={metric}"
         )
-    if (metric.rsplit("/", 1)[-1] in errors) != (registry.direction == "minimize"):
+    if metric.endswith(("_ci_low", "_ci_high")):
+        faults.append(f"registry.metric is the metric itself, not an end of its interval. Received: {metric}")
+    elif (metric.rsplit("/", 1)[-1] in errors) != (registry.direction == "minimize"):
         faults.append(
             f"registry.direction must be minimize for {', '.join(errors)}, and maximize for the others. "
             f"Received: registry.metric={metric} registry.direction={registry.direction}"
@@ -191,6 +193,12 @@ def promote_faults(config: DictConfig) -> list[str]:
                 f"registry.{key}.metric must be one of which more is better, such as auc. "
                 f"Received: registry.{key}.metric={registry[key].metric}"
             )
+    compared = str(registry.champion.metric)
+    if compared.rsplit("/", 1)[-1] != "auc" and compared not in ("accuracy", "balanced_accuracy", "macro_f1", *errors):
+        faults.append(
+            "registry.champion.metric must be auc, QUESTION/auc, accuracy, balanced_accuracy or macro_f1. "
+            f"Received: registry.champion.metric={compared}"
+        )
     for kind in ("floors", "ceilings"):
         bounds = registry[kind] if isinstance(registry[kind], DictConfig) else {}  # the schema says so then
         for name, bound in bounds.items():

@@ -82,6 +82,7 @@ class SubgroupGateConfig:
 
     metric: str = "auc"
     floor: float | None = None
+    columns: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -92,6 +93,7 @@ class RegistryConfig:
     direction: Literal["maximize", "minimize"] = "maximize"
     floors: dict[str, Any] = field(default_factory=dict)
     ceilings: dict[str, Any] = field(default_factory=dict)
+    views: dict[str, Any] | None = None
     champion: ChampionGateConfig = field(default_factory=ChampionGateConfig)
     subgroups: SubgroupGateConfig = field(default_factory=SubgroupGateConfig)
     smoke_test: bool = True

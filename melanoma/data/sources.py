@@ -18,6 +18,7 @@ from melanoma.data.archive import unpacked
 from melanoma.data.cache import cached_folder, content_key
 from melanoma.data.progress import Progress
 from melanoma.errors import DataError
+from melanoma.paths import user_path
 
 __all__ = ["IMAGE_SUFFIXES", "METADATA", "Source", "class_folders", "image_files", "open_path", "synthetic"]
 
@@ -155,7 +156,7 @@ def open_path(
     Raises:
         DataError: there is no such path, or it is neither a folder nor a .zip, or it may not be read.
     """
-    where = Path(path).expanduser().absolute()
+    where = user_path(path).absolute()
     try:
         if where.is_dir():
             os.listdir(where)

@@ -1,13 +1,13 @@
 """A split as a file: written by each run, read again by `split.file`, and its hash."""
 
 from collections.abc import Collection
-from pathlib import Path
 
 import pandas as pd
 
 from melanoma.data.cache import content_key
 from melanoma.data.split import PARTS, REMOVED, check_classes
 from melanoma.errors import DataError
+from melanoma.paths import user_path
 
 __all__ = ["read_split", "shared_with_training", "split_hash", "split_table"]
 
@@ -56,7 +56,7 @@ def split_table(file: str) -> pd.DataFrame:
     Raises:
         DataError: no such file, missing columns, or unknown parts.
     """
-    where = Path(file).expanduser()
+    where = user_path(file)
     try:
         frame = pd.read_csv(where, keep_default_na=False, dtype=str)
     except (OSError, ValueError, UnicodeError) as error:

@@ -9,6 +9,7 @@ import pandas as pd
 from melanoma.data.progress import Progress
 from melanoma.data.sources import IMAGE_SUFFIXES, METADATA, Source, image_files, ordered_classes
 from melanoma.errors import DataError
+from melanoma.paths import user_path
 
 __all__ = ["metadata_table", "with_metadata"]
 
@@ -141,7 +142,7 @@ def with_metadata(
 
 def _read(path: Path, table: str, image_column: str, label_column: str | None = None) -> pd.DataFrame:
     """A table with its image and label columns as text, since ids such as 0012 are not numbers; ids without suffix."""
-    where = Path(table).expanduser()
+    where = user_path(table)
     if not where.is_absolute():
         where = path / table
         if not where.is_file():

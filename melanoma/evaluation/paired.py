@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from melanoma.data.groups import grouped
 from melanoma.errors import DataError
 from melanoma.evaluation.delong import auc_difference
 from melanoma.evaluation.intervals import draws, resampled
@@ -146,7 +147,8 @@ def matched_predictions(tables: list[pd.DataFrame], part: str, common: bool) -> 
 def compare_tables(
     model: pd.DataFrame, reference: pd.DataFrame, classes: list[str], views: Mapping[str, Sequence[str]]
 ) -> list[Comparison]:
-    """`compare_predictions` of two tables of `matched_predictions`."""
+    """`compare_predictions` of two tables of `matched_predictions`; images that one of them groups belong together."""
+    known = {str(i): table["group"] for i, table in enumerate((model, reference)) if "group" in table}
     columns = [f"probability/{label}" for label in classes]
     return compare_predictions(
         reference.label.map({label: i for i, label in enumerate(classes)}).to_numpy(),
@@ -154,7 +156,7 @@ def compare_tables(
         reference[columns].to_numpy(),
         classes,
         views=views,
-        groups=reference["group"].to_numpy() if "group" in reference else None,
+        groups=grouped(pd.DataFrame(known), list(known)) if known else None,
     )
 
 

@@ -13,14 +13,14 @@ from typing import Any
 import h5py
 import keras
 
-__all__ = ["CHECKSUMS", "UnsafeModel", "changed_file", "load_keras_file", "sha256_of", "stripped"]
+__all__ = ["CHECKSUMS", "NOTE", "UnsafeModel", "changed_file", "load_keras_file", "sha256_of", "stripped"]
 
 CHECKSUMS = "checksums.json"
-_NOTE = "registered_model_meta"  # which MLflow leaves beside a model that it takes from the registry
+NOTE = "registered_model_meta"  # which MLflow leaves beside a model that it takes from the registry
 
-_CARRY_CODE = ("Lambda", "TFSMLayer")
+_CARRY_CODE = ("Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "FlaxLayer", "JaxLayer")
 _MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
-_MAX_CONFIG = 64 * 1024**2  # bytes
+_MAX_TEXT = 64 * 1024**2  # bytes
 _MAX_WEIGHTS = 16 * 1024**3
 
 
@@ -34,7 +34,8 @@ def load_keras_file(path: Path) -> keras.Model:
     Keras's safe mode is no security boundary, so layers that carry code are refused before any is built.
 
     Raises:
-        UnsafeModel: it has a Lambda or a TFSMLayer, at any depth, or weights that point to other files.
+        UnsafeModel: it has a Lambda, a TFSMLayer or another layer of code, at any depth, or weights that point to other
+            files.
         ValueError, OSError, TypeError, KeyError: it cannot be read.
     """
     try:
@@ -56,7 +57,7 @@ def sha256_of(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
-        if "__pycache__" not in path.parts and path != folder / _NOTE
+        if "__pycache__" not in path.parts and path != folder / NOTE
     }
 
 
@@ -81,7 +82,7 @@ def stripped(folder: Path, known: dict[str, str]) -> None:
     """Take out of a copy of a package all that was not written into it: compiled code, links, other files."""
     for path in sorted(folder.rglob("*"), reverse=True):
         listed = path.relative_to(folder).as_posix() in known
-        if path.is_symlink() or (path.is_file() and not listed and path != folder / _NOTE):
+        if path.is_symlink() or (path.is_file() and not listed and path != folder / NOTE):
             path.unlink()
 
 
@@ -89,7 +90,8 @@ def _check_members(archive: zipfile.ZipFile) -> None:
     sizes = {member.filename: member.file_size for member in archive.infolist()}
     if set(sizes) != _MEMBERS or len(sizes) != len(archive.infolist()):
         raise UnsafeModel(f"a .keras file holds {', '.join(sorted(_MEMBERS))}, this one {', '.join(sorted(sizes))}")
-    if sizes["config.json"] > _MAX_CONFIG or sizes["model.weights.h5"] > _MAX_WEIGHTS:
+    texts = sizes["config.json"] + sizes["metadata.json"]
+    if texts > _MAX_TEXT or sizes["model.weights.h5"] > _MAX_WEIGHTS:
         raise UnsafeModel(f"it unpacks to {sum(sizes.values()) / 1e6:.0f} MB")
 
 
@@ -110,5 +112,7 @@ def _check_links(group: h5py.Group) -> None:
         item = group[name]
         if isinstance(item, h5py.Group):
             _check_links(item)
+        elif not isinstance(item, h5py.Dataset):
+            raise UnsafeModel(f"its weights have a {type(item).__name__} at {item.name}, not numbers")
         elif item.external or item.is_virtual:
             raise UnsafeModel(f"its weights at {item.name} are in another file")

@@ -1,13 +1,13 @@
 """The weights that a network starts from."""
 
 import logging
-from pathlib import Path
 
 import keras
 
 from melanoma.errors import ModelError
 from melanoma.models.backbone import imagenet_weights
 from melanoma.models.build import copy_weights, load_weights_file
+from melanoma.paths import user_path
 
 __all__ = ["initial_weights"]
 
@@ -46,5 +46,5 @@ def initial_weights(
         kept = copy_weights(saved, network, with_head)
         log.info("weights from %s, head %s", weights, "kept" if kept else "new: other classes")
     else:
-        load_weights_file(network, Path(weights).expanduser())
+        load_weights_file(network, user_path(weights))
         log.info("weights from %s", weights)

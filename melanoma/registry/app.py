@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from numpy.typing import NDArray
 from PIL import Image
+from starlette.requests import ClientDisconnect
 
 from melanoma.card.card import model_card_page
 from melanoma.data.decode import UnreadableImage
@@ -19,13 +20,14 @@ from melanoma.evaluation.mistakes import heated
 from melanoma.pages import rendered
 from melanoma.registry.classifier import LesionClassifier
 from melanoma.registry.package import load_package
-from melanoma.registry.server import address_of, listening, package_folder, run_server
+from melanoma.registry.server import PATIENCE, address_of, listening, package_folder, run_server
 from melanoma.terminal import out
-from melanoma.tracking.models import PACKAGE
+from melanoma.tracking.model_store import PACKAGE
 
 __all__ = ["page", "show_app"]
 
 _MAX_BYTES = 32 * 1024**2
+_SENT = "application/octet-stream"
 
 
 def show_app(model: str | None, host: str, port: int) -> None:
@@ -44,7 +46,7 @@ def show_app(model: str | None, host: str, port: int) -> None:
         classifier = load_package(folder)
         card = (folder / "data" / PACKAGE / "model_card.md").read_text(encoding="utf-8")
         out().print(f"{classifier.version}: open {address_of(bound, host)} (stop with Ctrl-C)", markup=False)
-        run_server(page(classifier, card), bound, host)
+        run_server(page(classifier, card), bound)
 
 
 def page(classifier: LesionClassifier, card: str) -> FastAPI:
@@ -90,12 +92,19 @@ def page(classifier: LesionClassifier, card: str) -> FastAPI:
 
     @app.post("/predict")
     async def predict(request: Request) -> JSONResponse:
+        # What the page sends; a page from elsewhere may send other types unasked.
+        if request.headers.get("content-type") != _SENT:
+            return JSONResponse({"error": f"The content type must be {_SENT}."}, status_code=415)
         content = bytearray()
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > _MAX_BYTES:
-                limit = f"The file is larger than {_MAX_BYTES // 1024**2} MiB."
-                return JSONResponse({"error": limit}, status_code=413)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                async for chunk in request.stream():
+                    content += chunk
+                    if len(content) > _MAX_BYTES:
+                        limit = f"The file is larger than {_MAX_BYTES // 1024**2} MiB."
+                        return JSONResponse({"error": limit}, status_code=413)
+        except (ClientDisconnect, TimeoutError):
+            return JSONResponse({"error": "The request ended before its file."}, status_code=408)
         try:
             return JSONResponse(await asyncio.to_thread(_answer, classifier, bytes(content)))
         except UnreadableImage as error:

@@ -1,5 +1,6 @@
 """Which runs of an experiment could be promoted, and which of them is the best by validation."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,6 @@ import numpy as np
 from melanoma.config.command_schema import RegistryConfig
 from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import stored_text
-from melanoma.registry.versions import ROLLED_BACK, STATE
 from melanoma.tracking.run import by_own_names
 
 __all__ = ["OTHER_IMAGES", "Candidate", "candidate_of", "find_candidates", "ranked", "task_of"]
@@ -65,6 +65,13 @@ def find_candidates(experiment: str, metric: str) -> list[Candidate]:
     with_model = {model.source_run_id for model in models}
     listed = [_candidate(run, metric, run.info.run_id in with_model) for run in runs]
     listed = [one for one in listed if "test/accuracy" in one.metrics]
+    if listed and not any(np.isfinite(one.value) for one in listed):
+        names = {name for one in listed for name in one.metrics}
+        known = sorted(name for name in names if re.fullmatch(r"validation/\w+", name))
+        raise ModelError(
+            f"No run of the experiment has measured what ranks them; known: "
+            f"{', '.join(name for name in known if '_ci_' not in name)}. Received: registry.metric={metric}"
+        )
     if not listed:
         raise ModelError(
             "No run of the experiment has measured a test set; train first, or name another experiment. "
@@ -149,7 +156,6 @@ def _candidate(run: Any, metric: str, has_model: bool) -> Candidate:
         f"protocol {tags.get('melanoma.protocol', 'unknown')}": tags.get("melanoma.protocol") != "clean",
         f"known leaks: {tags.get('melanoma.known_leaks')}": "melanoma.known_leaks" in tags,
         "its test images are not known": test_set is None,
-        "it was rolled back; run=RUN_ID promotes it all the same": tags.get(STATE) == ROLLED_BACK,
         f"{metric} was not measured": not np.isfinite(value),
     }
     return Candidate(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from melanoma.data.cache import write_atomically, writing
 from melanoma.errors import ModelError
+from melanoma.paths import user_path
 from melanoma.registry.classifier import LesionClassifier
 from melanoma.registry.package import load_package
 from melanoma.registry.server import package_folder
@@ -50,7 +51,7 @@ def export_model(model: str | None, kind: str, output: str | None) -> Path:
     with package_folder(model) as folder:
         classifier = load_package(folder)
     name = classifier.version.replace("/", "-").replace(" ", "-")
-    target = Path(output or f"{name}{_SUFFIX[kind]}").expanduser()
+    target = user_path(output or f"{name}{_SUFFIX[kind]}")
     content, difference = exported(classifier, kind)
     facts = {**classifier.facts, "version": classifier.version, "input": _feed(classifier), "output": "probabilities"}
     with writing("file", f"output={target}"):

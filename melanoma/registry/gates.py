@@ -1,7 +1,8 @@
 """What a model must show before it is promoted. Each gate is a function of what the run recorded."""
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,7 +12,7 @@ from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.paired import Comparison
 from melanoma.tracking.run import by_own_names
 
-__all__ = ["Gate", "champion_gate", "interval_gate", "limit_gates", "protocol_gate", "subgroup_gate"]
+__all__ = ["Gate", "champion_gate", "interval_gate", "limit_gates", "protocol_gate", "question_gate", "subgroup_gate"]
 
 # Metrics that small subgroups may all lack.
 _NEEDS_BOTH_ANSWERS = re.compile(r"(.*/)?(auc|average_precision|partial_auc|(sensitivity|specificity)_at_\w+)(/.*)?")
@@ -53,6 +54,21 @@ def interval_gate(params: Mapping[str, str]) -> Gate:
     return Gate("intervals", passed, text)
 
 
+def question_gate(asked: Mapping[str, Sequence[str]], wanted: Mapping[str, Sequence[str]] | None) -> Gate | None:
+    """What a run's questions mean, on which floors of theirs rest; None where nothing is asked.
+
+    Args:
+        asked: the positive classes of each of the run's questions (`data.views`).
+        wanted: those that are asked for.
+    """
+    if wanted is None:
+        return None
+    differ = [name for name, labels in wanted.items() if set(asked.get(name) or ()) != set(labels)]
+    shown = [f"{name}: {', '.join(asked.get(name) or ['not asked'])}" for name in differ or wanted]
+    shown += [f"wanted {name}: {', '.join(wanted[name])}" for name in differ]
+    return Gate("questions", not differ, "; ".join(shown))
+
+
 def limit_gates(
     metrics: Mapping[str, float], floors: Mapping[str, float | None], ceilings: Mapping[str, float | None]
 ) -> list[Gate]:
@@ -73,7 +89,7 @@ def _limit(metrics: Mapping[str, float], name: str, bound: float, end: str) -> G
     own = by_own_names(metrics, [name])
     side, sign = ("lower", ">=") if end == "low" else ("upper", "<=")
     of_interval = f"{side} end of its interval {sign} {bound:g}"
-    if name not in own:
+    if not math.isfinite(own.get(name, math.nan)):
         return Gate(name, False, f"not measured; wanted: {of_interval}")
     held, wanted = own.get(f"{name}_ci_{end}"), of_interval
     if held is None and name.startswith(("validation/", "test/")):
@@ -85,16 +101,20 @@ def _limit(metrics: Mapping[str, float], name: str, bound: float, end: str) -> G
     return Gate(name, bool(passed), f"{stored_text(own, name)}; wanted: {wanted}")
 
 
-def subgroup_gate(table: pd.DataFrame, settings: SubgroupGateConfig) -> Gate | None:
+def subgroup_gate(table: pd.DataFrame, looked_at: Sequence[str], settings: SubgroupGateConfig) -> Gate | None:
     """The worst of the subgroups that are large enough to be assessed; None where nothing is asked.
 
     Args:
         table: `evaluation/subgroups.csv` of the run, as text; empty without metadata.
-        settings: the metric, and the floor that the lower end of its interval holds.
+        looked_at: the columns by which the run was told to look for subgroups.
+        settings: those that it must have looked at, the metric, and the floor that the lower end of its interval holds.
     """
     if settings.floor is None:
         return None
     metric, name = settings.metric, f"subgroups, {settings.metric}"
+    left_out = [column for column in settings.columns if column not in looked_at]
+    if left_out:
+        return Gate(name, False, f"the run was told not to look at {', '.join(left_out)} (evaluation.subgroups)")
     column = next((c for c in table if c == metric or c.endswith(f"/{metric}")), None)
     assessed = table[table.assessed == "yes"] if len(table) else table
     if len(assessed) and column is None and not _NEEDS_BOTH_ANSWERS.fullmatch(metric):

@@ -27,7 +27,7 @@ from melanoma.registry.versions import (
     write_down,
 )
 from melanoma.terminal import out
-from melanoma.tracking.models import checked_folder
+from melanoma.tracking.model_store import checked_model
 from melanoma.tracking.run import by_own_names
 
 __all__ = ["rollback", "show_registry"]
@@ -52,7 +52,7 @@ def rollback(task: str | None, uri: str) -> ModelVersion:
             have = "no champion" if champion is None else f"version {champion.version} and none before"
             raise ModelError(f"There is no champion to go back to. Received: {name} with {have}")
         try:
-            checked_folder(f"models:/{name}/{before.version}")
+            checked_model(f"models:/{name}/{before.version}")
         except (UnsafeModel, MlflowException, OSError) as error:
             raise ModelError(
                 f"The champion before cannot be used any more ({str(error).splitlines()[0]}), and nothing was changed. "
@@ -99,7 +99,7 @@ def _show_versions(name: str) -> None:
 
 def _metrics(version: ModelVersion) -> dict[str, float]:
     try:
-        stored = mlflow.get_run(version.run_id).data.metrics
+        stored = mlflow.get_run(version.run_id or "").data.metrics
     except MlflowException:
         return {}
     return by_own_names(stored, _SHOWN)

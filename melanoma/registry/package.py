@@ -6,10 +6,8 @@ import json
 import logging
 import shutil
 import tempfile
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -27,11 +25,12 @@ from melanoma.data.cache import content_key
 from melanoma.errors import ModelError
 from melanoma.models.model_files import CHECKSUMS, UnsafeModel, sha256_of
 from melanoma.registry.classifier import LesionClassifier
-from melanoma.tracking.models import FILES_TAG, PACKAGE, SavedModel, checked_folder, load_saved_model
+from melanoma.tracking.model_store import FILES_TAG, PACKAGE, LoggedFiles, checked_model, log_model_files
+from melanoma.tracking.models import SavedModel, load_saved_model
 from melanoma.tracking.predictions import config_of
-from melanoma.tracking.store import downloaded
+from melanoma.tracking.run import evidence
 
-__all__ = ["Package", "load_classifier", "load_package", "save_package", "write_package"]
+__all__ = ["load_classifier", "load_package", "save_package", "write_package"]
 
 log = logging.getLogger("melanoma")
 
@@ -39,72 +38,32 @@ _CODE = ("registry/classifier.py", "data/decode.py", "evaluation/uncertain.py", 
 _NEEDS = ("tensorflow", "keras", "mlflow", "numpy", "pandas", "pillow", "h5py", "pyyaml")
 
 
-@dataclass(frozen=True)
-class Package:
-    """A packaged model.
-
-    Attributes:
-        address: `models:/<id>`.
-        model_id: of MLflow.
-        files: SHA-256 by path.
-    """
-
-    address: str
-    model_id: str
-    files: dict[str, str]
-
-    @property
-    def tag(self) -> str:
-        """The files as a version's tag holds them."""
-        return json.dumps(self.files)
-
-
-def save_package(run_id: str) -> Package:
+def save_package(run_id: str) -> LoggedFiles:
     """Package the model of a finished run, as a model named `package` of that run; one that is there is taken.
 
     Raises:
         ModelError: the run has no model, or it was changed since.
         MlflowException: the store refuses it.
     """
-    client, run = mlflow.MlflowClient(), mlflow.get_run(run_id)
+    client, experiment = mlflow.MlflowClient(), mlflow.get_run(run_id).info.experiment_id
     saved = load_saved_model(run_id)
-    known = client.search_logged_models(
-        [run.info.experiment_id], filter_string=f"source_run_id = '{run_id}' AND name = '{PACKAGE}'"
-    )
-    for one in known:
+    of_run = f"source_run_id = '{run_id}' AND name = '{PACKAGE}'"
+    for one in client.search_logged_models([experiment], filter_string=of_run):
         files = json.loads(one.tags.get(FILES_TAG, "{}"))
         if one.status == LoggedModelStatus.READY and files:
             try:
-                checked_folder(one.model_uri)
+                checked_model(one.model_uri)
             except UnsafeModel as error:
                 log.warning("A package of this run is passed over: %s", error)
             else:
-                return Package(one.model_uri, one.model_id, files)
-    mlflow.set_experiment(experiment_id=run.info.experiment_id)
+                return LoggedFiles(one.model_uri, one.model_id, files)
+    mlflow.set_experiment(experiment_id=experiment)
     with tempfile.TemporaryDirectory(prefix="melanoma-package-") as folder:
-        written: dict[str, str] = {}
-
-        def save_model(path: str, **arguments: Any) -> None:
-            mlflow.pyfunc.save_model(path, **arguments)
-            written.update(sha256_of(Path(path)))
-
-        info = Model.log(
-            artifact_path=None,
-            name=PACKAGE,
-            flavor=SimpleNamespace(save_model=save_model),
-            run_id=run_id,
-            **_parts(Path(folder), run_id, saved),
-        )
-    stored = sha256_of(downloaded(info.model_uri))
-    written["MLmodel"] = stored["MLmodel"]  # MLflow goes on writing it
-    if stored != written:
-        raise ModelError(f"The store does not hold what was written into it. Received: {info.model_uri}")
-    client.set_logged_model_tags(str(info.model_id), {FILES_TAG: json.dumps(written)})
-    return Package(info.model_uri, str(info.model_id), written)
+        return log_model_files(PACKAGE, mlflow.pyfunc.save_model, run_id, **_parts(Path(folder), saved))
 
 
 def load_package(folder: Path) -> LesionClassifier:
-    """The classifier of a package that `checked_folder` gave, without running the code inside the package."""
+    """The classifier of a package that `checked_model` gave, without running the code inside the package."""
     return LesionClassifier.from_folder(folder / "data" / PACKAGE)
 
 
@@ -123,13 +82,21 @@ def load_classifier(model: str) -> LesionClassifier:
     return LesionClassifier(saved.keras_model, _facts(saved), f"run {saved.run_id}")
 
 
-def write_package(run_id: str, target: Path) -> None:
-    """Write the package of a run's model to a folder that is not there yet; the store is left alone."""
+def write_package(model: str, target: Path) -> None:
+    """Write the package of a saved model to a folder that is not there yet; the store is left alone.
+
+    Args:
+        model: see `load_saved_model`.
+        target: the folder.
+
+    Raises:
+        ModelError: there is no such model, it was changed since, or its run is not in the store.
+    """
     with tempfile.TemporaryDirectory(prefix="melanoma-package-") as folder:
-        mlflow.pyfunc.save_model(str(target), **_parts(Path(folder), run_id, load_saved_model(run_id)))
+        mlflow.pyfunc.save_model(str(target), **_parts(Path(folder), load_saved_model(model)))
 
 
-def _parts(folder: Path, run_id: str, saved: SavedModel) -> dict[str, Any]:
+def _parts(folder: Path, saved: SavedModel) -> dict[str, Any]:
     """Write the package's parts into a folder; returns the arguments of `mlflow.pyfunc.save_model`."""
     data = folder / PACKAGE
     data.mkdir()
@@ -137,7 +104,7 @@ def _parts(folder: Path, run_id: str, saved: SavedModel) -> dict[str, Any]:
     facts = _facts(saved)
     (data / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     try:
-        card = mlflow.artifacts.load_text(f"runs:/{run_id}/model_card.md")
+        card = evidence(str(saved.run_id), "model_card.md")
     except (MlflowException, OSError):
         card = "This model has no card: what its run recorded was not complete."
     (data / "model_card.md").write_text(card, encoding="utf-8")

@@ -3,7 +3,6 @@
 import logging
 import tempfile
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -14,10 +13,10 @@ from rich.table import Table
 
 from melanoma.card.card import abridged
 from melanoma.config.command_schema import PromoteConfig, RegistryConfig
-from melanoma.errors import DataError, ModelError, PromotionRefused
-from melanoma.evaluation.paired import compare_tables, matched_predictions
+from melanoma.errors import ModelError, PromotionRefused
 from melanoma.registry.candidates import OTHER_IMAGES, Candidate, candidate_of, find_candidates, ranked, task_of
-from melanoma.registry.gates import Gate, champion_gate, interval_gate, limit_gates, protocol_gate, subgroup_gate
+from melanoma.registry.evidence import gates_of
+from melanoma.registry.gates import Gate
 from melanoma.registry.package import save_package, write_package
 from melanoma.registry.smoke import smoke_gate
 from melanoma.registry.versions import (
@@ -32,13 +31,12 @@ from melanoma.registry.versions import (
     new_decision,
     register,
     repair,
+    rolled_back,
+    withdraw,
     write_down,
 )
 from melanoma.terminal import out
-from melanoma.tracking.models import FILES_TAG
-from melanoma.tracking.predictions import load_run
-from melanoma.tracking.run import stored_name
-from melanoma.tracking.store import recorded, recorded_table
+from melanoma.tracking.run import evidence, stored_name
 
 __all__ = ["promote"]
 
@@ -62,28 +60,26 @@ def promote(settings: PromoteConfig, uri: str) -> ModelVersion | None:
         PromotionRefused: no run is a candidate, or the best did not pass a gate.
         ModelError: there is no such run or experiment.
     """
-    chosen = None if settings.run is None else _named(settings.run, settings.registry.metric)
-    listed = [chosen] if chosen else find_candidates(settings.tracking.experiment, settings.registry.metric)
-    task = settings.task or task_of(listed)
+    task = settings.task or task_of(_listed(settings))
     name = model_name(task)
     with alone(uri, name):
         if not settings.dry_run:
             for sentence in repair(name):
                 log.warning("%s", sentence)
         champion = alias_of(name, CHAMPION)
-        if chosen is None:
-            chosen = _best(listed, settings.registry, task, champion)
-        elif chosen.task != task:
+        listed = _listed(settings)  # again: another promotion or a rollback may have ended meanwhile
+        chosen = listed[0] if settings.run else _best(listed, settings.registry, task, champion)
+        if chosen.task != task:
             raise ModelError(f"The run is of another task than {task}. Received: run={settings.run} of {chosen.task}")
         if champion is not None and champion.run_id == chosen.run_id:
             out().print(f"{chosen.name} is the champion already: {name}, version {champion.version}", markup=False)
             return None
-        gates = _evidence(chosen, champion, settings.registry)
+        gates = gates_of(chosen, champion, settings.registry)
         if settings.dry_run:
             _dry_run(chosen, champion, name, gates, settings.registry, uri)
             return None
         if not all(gate.passed for gate in gates):
-            raise _refused(name, chosen, None, champion, gates)
+            raise _refused(name, chosen, None, champion, gates, settings.registry)
         return _registered(name, task, chosen, champion, gates, settings.registry, uri)
 
 
@@ -98,17 +94,23 @@ def _registered(
 ) -> ModelVersion:
     """Register the package, try it as it is served, and make it the champion."""
     package = save_package(chosen.run_id)
-    version = register(name, task, package.address, package.model_id, chosen.run_id, {FILES_TAG: package.tag})
-    champion = alias_of(name, CHAMPION)
-    if champion is not None and (compared is None or champion.version != compared.version):
-        gates = _evidence(chosen, champion, settings)  # another machine was faster
-    if settings.smoke_test:
-        gates = [*gates, smoke_gate(f"models:/{name}/{version.version}", chosen.run_id, uri)]
-    if not all(gate.passed for gate in gates):
-        raise _refused(name, chosen, version, champion, gates)
-    decision = new_decision("promote", version, champion, chosen.run_id, [])
-    write_down(name, decision)
-    _record(chosen, version, decision, gates)
+    version = register(name, task, package.address, package.model_id, chosen.run_id, package.tags)
+    try:
+        serving = [smoke_gate(f"models:/{name}/{version.version}", chosen.run_id, uri)] if settings.smoke_test else []
+        champion = alias_of(name, CHAMPION)
+        if _number(champion) != _number(compared):
+            gates = gates_of(chosen, champion, settings)  # a rollback, or another machine
+        gates = [*gates, *serving]
+        if not all(gate.passed for gate in gates):
+            raise _refused(name, chosen, version, champion, gates, settings)
+        decision = new_decision("promote", version, champion, chosen.run_id, [])
+        write_down(name, decision)
+        _record(chosen, version, decision, gates, settings)
+    except PromotionRefused:
+        raise
+    except BaseException:
+        withdraw(version)
+        raise
     carry_out(name, decision)
     _show_gates(chosen, gates)
     was = f" (before: version {champion.version})" if champion else ""
@@ -120,20 +122,33 @@ def _registered(
     return version
 
 
-def _named(run_id: str, metric: str) -> Candidate:
+def _listed(settings: PromoteConfig) -> list[Candidate]:
+    """The run that is named, or all of the experiment."""
+    if settings.run is None:
+        return find_candidates(settings.tracking.experiment, settings.registry.metric)
     try:
-        return candidate_of(run_id, metric)
+        return [candidate_of(settings.run, settings.registry.metric)]
     except MlflowException as error:
-        raise ModelError(f"There is no such run ({str(error).splitlines()[0]}). Received: run={run_id}") from error
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"There is no such run ({reason}). Received: run={settings.run}") from error
+
+
+def _number(version: ModelVersion | None) -> str | None:
+    return None if version is None else str(version.version)
 
 
 def _best(listed: list[Candidate], settings: RegistryConfig, task: str, champion: ModelVersion | None) -> Candidate:
     test_set = None
     if champion is not None:
         try:
-            test_set = candidate_of(champion.run_id, settings.metric).test_set
-        except MlflowException:
-            log.warning("The run of the champion is not there any more: %s", champion.run_id)
+            test_set = candidate_of(champion.run_id or "", settings.metric).test_set
+        except (MlflowException, ModelError):
+            log.warning("The run of the champion is not there any more: %s", champion.run_id or "it never had one")
+    withdrawn = rolled_back(model_name(task))
+    again = "it was rolled back; run=RUN_ID promotes it all the same"
+    listed = [
+        replace(one, excluded=again) if one.excluded is None and one.run_id in withdrawn else one for one in listed
+    ]
     order = ranked(listed, settings, task, test_set)
     if not order:
         raise ModelError(f"No run of the experiment is of this task. Received: task={task}")
@@ -159,35 +174,6 @@ def _best(listed: list[Candidate], settings: RegistryConfig, task: str, champion
     return order[0]
 
 
-def _evidence(chosen: Candidate, champion: ModelVersion | None, settings: RegistryConfig) -> list[Gate]:
-    """All gates but that of serving."""
-    gates = [protocol_gate(chosen.tags), interval_gate(chosen.params)]
-    if chosen.excluded is not None and not chosen.excluded.startswith(
-        ("protocol ", "known leaks", "it was rolled back")
-    ):
-        gates.append(Gate("candidate", False, chosen.excluded))
-    gates += limit_gates(chosen.metrics, settings.floors, settings.ceilings)
-    found = [subgroup_gate(recorded_table(chosen.run_id, "evaluation/subgroups.csv"), settings.subgroups)]
-    if champion is not None:
-        found.append(_against(champion, chosen, settings))
-    return gates + [gate for gate in found if gate is not None]
-
-
-def _against(champion: ModelVersion, chosen: Candidate, settings: RegistryConfig) -> Gate | None:
-    title = f"champion {champion.version}"
-    gate = partial(champion_gate, champion=title, settings=settings.champion)
-    if gate([]) is None:
-        return None
-    try:
-        theirs, ours = load_run(champion.run_id, "test"), load_run(chosen.run_id, "test")
-        if theirs.classes != ours.classes:
-            raise DataError(f"it knows other classes: {', '.join(theirs.classes)}")
-        (reference, model), _, _ = matched_predictions([theirs.predictions, ours.predictions], "test", False)
-    except (ModelError, DataError) as error:
-        return Gate(f"against {title}, {settings.champion.metric}", False, f"cannot be compared: {error}")
-    return gate(compare_tables(model, reference, ours.classes, ours.views))
-
-
 def _dry_run(
     chosen: Candidate, champion: ModelVersion | None, name: str, gates: list[Gate], settings: RegistryConfig, uri: str
 ) -> None:
@@ -205,12 +191,17 @@ def _dry_run(
 
 
 def _refused(
-    name: str, chosen: Candidate, version: ModelVersion | None, champion: ModelVersion | None, gates: list[Gate]
+    name: str,
+    chosen: Candidate,
+    version: ModelVersion | None,
+    champion: ModelVersion | None,
+    gates: list[Gate],
+    settings: RegistryConfig,
 ) -> PromotionRefused:
     """Write a refusal down, and say why."""
     failed = [gate for gate in gates if not gate.passed]
     decision = new_decision("refuse", version, champion, chosen.run_id, [gate.name for gate in failed])
-    _record(chosen, version, decision, gates)
+    _record(chosen, version, decision, gates, settings)
     if version is not None or champion is not None:
         write_down(name, replace(decision, state="done"))
     _show_gates(chosen, gates)
@@ -227,11 +218,13 @@ def _record(
     version: ModelVersion | None,
     decision: Decision,
     gates: list[Gate],
+    settings: RegistryConfig,
 ) -> None:
     """The decision on the run, and on the version where there is one: tags, `promotion.json` and the description."""
     client = mlflow.MlflowClient()
     state = {"promote": PROMOTED, "refuse": "refused"}[decision.action]
     content = {**asdict(decision), "decision": state, "gates": [asdict(gate) for gate in gates]}
+    content["registry"] = asdict(settings)
     for internal in ("state", "owner", "key", "failed"):
         del content[internal]
     client.log_dict(chosen.run_id, content, "promotion.json")
@@ -267,7 +260,11 @@ def _description(chosen: Candidate, decision: Decision, gates: list[Gate], state
         *(f"| {gate.name} | {'passed' if gate.passed else '**failed**'} | {gate.text} |" for gate in gates),
     ]
     decided = "\n".join(lines)[:_MAX_DESCRIPTION]
-    return decided + abridged(recorded(chosen.run_id, "model_card.md"), _MAX_DESCRIPTION - len(decided))
+    try:
+        card = evidence(chosen.run_id, "model_card.md")
+    except (ModelError, MlflowException, OSError):
+        return decided
+    return decided + abridged(card, _MAX_DESCRIPTION - len(decided))
 
 
 def _show_gates(chosen: Candidate, gates: list[Gate]) -> None:

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from melanoma.registry.classifier import MAX_SERVED
-from melanoma.registry.server import address_of, listening, package_folder, run_server
+from melanoma.registry.server import PATIENCE, address_of, listening, package_folder, run_server
 from melanoma.terminal import out
 
 __all__ = ["Guard", "serve"]
@@ -20,6 +20,7 @@ log = logging.getLogger("melanoma")
 
 _OPEN = ("/ping", "/health", "/version")
 _MAX_BYTES = 64 * 1024**2
+_MAX_SENTENCE = 500
 _MAX_COMMAS = 1_000_000  # numbers of pixels that were sent as such take fifty times their size
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _EXAMPLE = '{"inputs": {"image": ["<base64 of a JPEG or PNG>"]}}'
@@ -45,7 +46,7 @@ def serve(model: str | None, host: str, port: int) -> None:
         body = """(printf '{"inputs": {"image": ["'; base64 -w0 IMAGE.jpg; printf '"]}}')"""
         ask = f'Ask       {body} | curl {address}/invocations -H "Content-Type: application/json" -d @-'
         out().print(ask, markup=False, soft_wrap=True)
-        run_server(Guard(scoring_server.init(loaded)), bound, host)
+        run_server(Guard(scoring_server.init(loaded)), bound)
 
 
 class BadRequest(Exception):
@@ -76,8 +77,12 @@ class Guard:
             await _refusal(status, "Predictions are asked for by POST to /invocations.")(scope, receive, send)
             return
         try:
-            body = await _body(scope, receive)
+            async with asyncio.timeout(PATIENCE):
+                body = await _body(scope, receive)
             asked = await asyncio.to_thread(_checked, body)
+        except TimeoutError:
+            await _refusal(408, f"The request did not come within {PATIENCE} s.")(scope, receive, send)
+            return
         except BadRequest as error:
             await _refusal(error.status, str(error))(scope, receive, send)
             return
@@ -110,7 +115,9 @@ class Guard:
 
 def _refusal(status: int, sentence: str) -> JSONResponse:
     code = "INTERNAL_ERROR" if status >= 500 else "BAD_REQUEST"
-    return JSONResponse({"error_code": code, "message": sentence}, status_code=status)
+    # It may quote what was sent: line breaks, and halves of characters that no answer can hold.
+    line = " ".join(sentence.encode(errors="replace").decode().split())[:_MAX_SENTENCE]
+    return JSONResponse({"error_code": code, "message": line}, status_code=status)
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes:
@@ -142,7 +149,7 @@ def _checked(body: bytes) -> bytes:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error) or type(error).__name__
         raise BadRequest(400, f"The body is not JSON ({reason[:200]}); expected {_EXAMPLE}.") from error
     images = _images(content)
     if images is None:
@@ -150,6 +157,8 @@ def _checked(body: bytes) -> bytes:
         raise BadRequest(400, f"The body has no images in a known form; expected {_EXAMPLE}. Received: {found}")
     if not images:
         raise BadRequest(400, "There are no images; give one or more. Received: 0 images")
+    if any(isinstance(image, list) and any(isinstance(one, str) for one in image) for image in images):
+        raise BadRequest(400, f"An image is one text, or rows of pixels, not a list of texts; expected {_EXAMPLE}.")
     if len(images) > MAX_SERVED:
         raise BadRequest(
             413, f"At most {MAX_SERVED} images are taken at once; send more requests. Received: {len(images)} images"
@@ -189,4 +198,4 @@ def _sentence(status: int, answer: bytes) -> str:
         message = str(json.loads(answer)["message"])
     except (ValueError, KeyError, TypeError):
         message = answer.decode(errors="replace")
-    return message.rsplit("Error: ", 1)[-1].splitlines()[0][:500]
+    return message.rsplit("Error: ", 1)[-1].partition("\n")[0]

@@ -1,5 +1,6 @@
 """What the commands share that answer requests: which model, and a server on loopback."""
 
+import asyncio
 import ipaddress
 import logging
 import socket
@@ -9,22 +10,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from melanoma.errors import ConfigError, ModelError
 from melanoma.models.model_files import UnsafeModel
 from melanoma.registry.package import write_package
 from melanoma.registry.versions import CHAMPION, only_model
-from melanoma.tracking.models import checked_folder, model_address
+from melanoma.tracking.model_store import checked_model, model_address
 
-__all__ = ["address_of", "listening", "package_folder", "run_server"]
+__all__ = ["PATIENCE", "address_of", "listening", "package_folder", "run_server"]
 
 log = logging.getLogger("melanoma")
 
-_AT_ONCE = 32  # connections; more are answered with 503
+_AT_ONCE = 32  # requests; more are answered with 503
+_CONNECTIONS = 512
+PATIENCE = 30  # seconds for a request to come, and again for its body
 
 
 @contextmanager
@@ -35,24 +41,22 @@ def package_folder(model: str | None) -> Iterator[Path]:
         model: see `load_saved_model`; None is the only champion.
 
     Raises:
-        ModelError: there is no such model, or it was changed since.
+        ModelError: there is no such model, it was changed since, or its run is not in the store.
     """
     address = f"models:/{only_model(None)}@{CHAMPION}" if model is None else model_address(model)
     try:
-        folder = checked_folder(address)
-        info = Model.load(folder)
+        checked = checked_model(address)
     except UnsafeModel as error:
         raise ModelError(f"The model is refused: {error}. Received: {address}") from error
     except (MlflowException, OSError) as error:
         raise ModelError(f"There is no such model ({str(error).splitlines()[0]}). Received: {address}") from error
-    if (info.metadata or {}).get("packaged"):
-        yield folder
+    if checked.known and checked.metadata.get("packaged"):
+        yield checked.folder
         return
-    if info.run_id is None:
-        raise ModelError(f"The model does not say which run trained it; promote it first. Received: {address}")
+    # A package runs the code inside it, so that only one is taken as it is whose files the store knows.
     log.warning("This model was not promoted: it is packaged as its run left it")
     with tempfile.TemporaryDirectory(prefix="melanoma-serve-") as temporary:
-        write_package(info.run_id, Path(temporary) / "package")
+        write_package(address, Path(temporary) / "package")
         yield Path(temporary) / "package"
 
 
@@ -69,21 +73,19 @@ def listening(host: str, port: int) -> socket.socket:
     try:
         bound.bind((host, port))
         bound.listen(128)  # another process could else bind it too
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError, ValueError) as error:
         bound.close()
         raise ConfigError(
             [f"The address cannot be used ({error}); give another port, or port=0. Received: host={host} port={port}"]
         ) from error
-    if not _is_loopback(host):
+    if not _is_loopback(bound):
         log.warning("Whoever can reach this machine can ask the model: there is no password, and no encryption")
     return bound
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _is_loopback(bound: socket.socket) -> bool:
+    address = ipaddress.ip_address(bound.getsockname()[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def address_of(bound: socket.socket, host: str) -> str:
@@ -91,12 +93,56 @@ def address_of(bound: socket.socket, host: str) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
 
 
-def run_server(app: Any, bound: socket.socket, host: str) -> None:
+def run_server(app: ASGIApp, bound: socket.socket) -> None:
     """Answer requests until the process is stopped."""
-    if _is_loopback(host):
+    app = _Bounded(app)
+    if _is_loopback(bound):
         # A page from elsewhere could else have its own name resolve to this machine, and read the answers.
-        app = TrustedHostMiddleware(app, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host])
+        app = TrustedHostMiddleware(app, allowed_hosts=["localhost", "127.0.0.1", "[::1]", bound.getsockname()[0]])
     settings = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, limit_concurrency=_AT_ONCE
-    )
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, limit_concurrency=_CONNECTIONS,
+        http=_Impatient, ws="none",
+    )  # fmt: skip
     uvicorn.Server(settings).run(sockets=[bound])
+
+
+class _Bounded:
+    """Answers 503 where too many requests are under way."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+        self.under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "http" and self.under_way >= _AT_ONCE:
+            message = f"{_AT_ONCE} requests are under way; ask again later."
+            content = {"error_code": "TEMPORARILY_UNAVAILABLE", "message": message, "error": message}
+            await JSONResponse(content, status_code=503, headers={"Retry-After": "1"})(scope, receive, send)
+            return
+        self.under_way += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.under_way -= 1
+
+
+class _Impatient(H11Protocol):
+    """Closes a connection over which no request comes; uvicorn would wait for ever, and count it."""
+
+    _seen: Any = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Of asyncio."""
+        super().connection_made(transport)
+        self.loop.call_later(PATIENCE, self._look)
+
+    def _look(self) -> None:
+        if self.transport.is_closing():
+            return
+        # `cycle` is the last request that came whole up to its body.
+        if self.conn.our_state is h11.IDLE and self.cycle is self._seen:
+            self.transport.close()
+            return
+        self._seen = self.cycle
+        self.loop.call_later(PATIENCE, self._look)

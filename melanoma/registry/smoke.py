@@ -24,6 +24,7 @@ def smoke_gate(address: str, run_id: str, uri: str) -> Gate:
     """
     command = [sys.executable, "-P", "-m", "melanoma.registry.smoke", address, run_id]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"  # as MLflow's server sets it
     environment.pop("MLFLOW_RUN_ID", None)
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=_PATIENCE, check=False)
@@ -42,9 +43,10 @@ def _main(address: str, run_id: str) -> None:
     from mlflow.pyfunc import scoring_server
 
     from melanoma.data.decode import decode
-    from melanoma.tracking.models import checked_folder, load_saved_model
+    from melanoma.tracking.model_store import checked_model
+    from melanoma.tracking.models import load_saved_model
 
-    folder = checked_folder(address)
+    folder = checked_model(address).folder
     model = mlflow.pyfunc.load_model(str(folder))
     loaded = time.perf_counter() - begun
     example = json.loads((folder / "input_example.json").read_text(encoding="utf-8"))["data"][0][0]

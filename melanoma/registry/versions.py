@@ -50,6 +50,8 @@ __all__ = [
     "register",
     "registered_models",
     "repair",
+    "rolled_back",
+    "withdraw",
     "write_down",
 ]
 
@@ -110,7 +112,7 @@ def new_decision(
         when=now.isoformat(timespec="seconds"),
         command=without_password(" ".join([sys.argv[0], *map(shlex.quote, sys.argv[1:])]))[:1000],
         owner=_owner(),
-        failed=failed,
+        failed=[gate[:100] for gate in failed[:20]],  # a tag has its limits
     )
 
 
@@ -118,7 +120,8 @@ def new_decision(
 def alone(uri: str, name: str) -> Iterator[None]:
     """No other process of this machine changes the registered model meanwhile; a killed one's lock is free."""
     file = sqlite_path(uri)
-    lock = f"{content_key(uri, name)[:16]}.registry.lock"
+    file = None if file is None else file.resolve()  # one lock, however the address is written
+    lock = f"{content_key(uri if file is None else file.name, name)[:16]}.registry.lock"
     folder = cache_dir() if file is None else file.parent
     with FileLock(folder / f".{lock}"):
         yield
@@ -191,6 +194,22 @@ def register(name: str, task: str, address: str, model_id: str, run_id: str, tag
     return version
 
 
+def withdraw(version: ModelVersion) -> None:
+    """Take away a version that came to no decision, so that no other waits for one."""
+    with suppress(MlflowException):
+        mlflow.MlflowClient().delete_model_version(version.name, version.version)
+
+
+def rolled_back(name: str) -> set[str]:
+    """Runs that were in service and then taken out of it by a rollback, and have not come back since."""
+    versions = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
+    last = {}
+    for version in sorted(versions, key=lambda one: int(one.version)):
+        if version.tags.get(STATE) in (PROMOTED, ROLLED_BACK):
+            last[version.run_id] = version.tags[STATE]
+    return {run_id for run_id, state in last.items() if state == ROLLED_BACK}
+
+
 def carry_out(name: str, decision: Decision) -> None:
     """Make the version of a decision that was written down the champion, and the champion before it `previous`."""
     patiently(mlflow.MlflowClient().set_registered_model_alias, name, CHAMPION, str(decision.version))
@@ -199,7 +218,7 @@ def carry_out(name: str, decision: Decision) -> None:
 
 def write_down(name: str, decision: Decision) -> None:
     """Enter a decision in the trail, or enter it anew."""
-    text = json.dumps(asdict(decision))
+    text = json.dumps(asdict(decision), ensure_ascii=False)
     mlflow.MlflowClient().set_registered_model_tag(name, f"{_DECISION}{decision.key}", text)
 
 
@@ -234,7 +253,7 @@ def repair(name: str) -> list[str]:
                 done.append(f"Finished the {decision.action} of version {decision.version}, which was interrupted.")
         elif not lives:
             if decision.action == "promote":
-                _tag_run(decision.run_id, "interrupted")
+                _mark_interrupted(decision)
             write_down(name, replace(decision, state="abandoned"))
             done.append(f"Gave up the {decision.action} of version {decision.version}, which was interrupted.")
     were = {decision.version for decision in trail if decision.state == "done"}
@@ -249,15 +268,26 @@ def repair(name: str) -> list[str]:
 
 def _finish(name: str, decision: Decision) -> None:
     client = mlflow.MlflowClient()
+    left = None
     if decision.replaces is not None:
-        patiently(client.set_registered_model_alias, name, PREVIOUS, str(decision.replaces))
+        with suppress(MlflowException):  # it was deleted by hand
+            left = client.get_model_version(name, str(decision.replaces))
+            patiently(client.set_registered_model_alias, name, PREVIOUS, left.version)
     client.set_model_version_tag(name, str(decision.version), STATE, PROMOTED)
     _tag_run(decision.run_id, PROMOTED)
-    if decision.action == "rollback":
-        left = client.get_model_version(name, str(decision.replaces))
+    if decision.action == "rollback" and left is not None:
         client.set_model_version_tag(name, left.version, STATE, ROLLED_BACK)
         _tag_run(left.run_id, ROLLED_BACK)
     write_down(name, replace(decision, state="done"))
+
+
+def _mark_interrupted(decision: Decision) -> None:
+    """The run says of itself that it was promoted, as that was written before it was done."""
+    _tag_run(decision.run_id, "interrupted")
+    with suppress(MlflowException, OSError, ValueError, KeyError):
+        told = json.loads(mlflow.artifacts.load_text(f"runs:/{decision.run_id}/promotion.json"))
+        if told["when"] == decision.when:
+            mlflow.MlflowClient().log_dict(decision.run_id, {**told, "decision": "interrupted"}, "promotion.json")
 
 
 def _tag_run(run_id: str, state: str) -> None:

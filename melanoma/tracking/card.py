@@ -48,7 +48,7 @@ def log_card(run: Run, *, trained_by: str | None = None) -> None:
         return
     facts = _facts(trained, evaluated, config, split)
     card = model_card(facts, (config.get("card") or {}).get("answers") or {})
-    run.log_text(card, "model_card.md")
+    run.log_evidence(card, "model_card.md")
     run.log_text(model_card_page(card, f"Model card: {facts['model']} on {facts['task']}"), "model_card.html")
 
 

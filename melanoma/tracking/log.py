@@ -18,10 +18,12 @@ from melanoma.data.dataset import Dataset
 from melanoma.data.progress import TerminalProgress
 from melanoma.data.split import PARTS, REMOVED
 from melanoma.data.split_file import shared_with_training
+from melanoma.errors import ModelError
 from melanoma.evaluation import plots
 from melanoma.paths import cache_dir
 from melanoma.protocol import joined_protocol
-from melanoma.tracking.models import SavedModel, images_seen_by, registered_version
+from melanoma.tracking.model_store import registered_version
+from melanoma.tracking.models import SavedModel, images_seen_by
 from melanoma.tracking.run import Run
 from melanoma.training.hardware import device_name
 from melanoma.training.network import Fitted
@@ -162,19 +164,24 @@ def log_ancestor(
     if version is not None:
         run.set_tags({"melanoma.weights_version": f"{version.name}/{version.version}"})
         client.set_model_version_tag(version.name, version.version, link, name)
-    if ancestor.run_id is None:
+    if ancestor.run_id is not None:
+        run.set_tags({"melanoma.weights_run": ancestor.run_id})
+        with suppress(MlflowException):  # it may be of another store
+            client.set_tag(ancestor.run_id, link, name)
+    try:
+        seen, unknown = images_seen_by(ancestor.run_id)
+    except ModelError as error:
+        log.warning("%s", error)
+        seen, unknown = set(), True
+    if not seen:
         protocol = joined_protocol(protocol, "pretraining_unknown")
         run.set_tags({"melanoma.protocol": protocol})
         return protocol
-    seen, unknown = images_seen_by(ancestor.run_id)
     table, test = audit.table, dataset.part("test")
     # Of all images: one that this run has removed gives a test image of its lesion away too.
     rows, not_compared = seen_among(table, seen, similarity=similarity, cache=cache_dir(), progress=TerminalProgress())
     known = set(table.path[rows])
     shared = int((test.path.isin(known) | test.parent.isin(known)).sum())
-    run.set_tags({"melanoma.weights_run": ancestor.run_id})
-    with suppress(MlflowException):  # it may be of another store
-        client.set_tag(ancestor.run_id, link, name)
     run.log_metrics({"data/test_seen_in_pretraining": shared})
     if shared:
         log.warning("the model that this run starts from was trained or tuned on %d of its test images", shared)

@@ -17,7 +17,7 @@ def log_config(run: Run, config: dict[str, Any], overrides: Sequence[str]) -> No
     """The resolved configuration as parameters and artifact, with the packages and the state of the code."""
     run.log_params({key: without_password(str(value)) for key, value in flattened(config).items()})
     resolved = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    run.log_text(without_password(resolved), "config/resolved.yaml")
+    run.log_evidence(without_password(resolved), "config/resolved.yaml")
     run.log_text(without_password(yaml.safe_dump(list(overrides), allow_unicode=True)), "config/overrides.yaml")
     run.log_text(f"# Python {platform.python_version()}\n{installed_packages()}", "environment/requirements.txt")
     diff = git_diff()

@@ -70,7 +70,7 @@ def log_evaluations(
     run.log_json(confusion_json(evaluations), "evaluation/confusion_matrix.json")
     sets, abstention = (None, None) if decisions is None else (decisions.sets, decisions.abstention)
     predictions = predictions_table(evaluations, sets, abstention)
-    run.log_text(predictions.to_csv(index=False), "evaluation/predictions.csv")
+    run.log_evidence(predictions.to_csv(index=False), "evaluation/predictions.csv")
     if decisions is not None:
         log_decisions(run, evaluations, decisions, settings, seed)
     log_subgroups(run, evaluations[-1], dataset, settings, seed)

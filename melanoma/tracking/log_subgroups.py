@@ -34,7 +34,7 @@ def log_subgroups(run: Run, evaluation: Evaluation, dataset: Dataset, settings: 
     if not found:
         return
     main = next((f"{view}/auc" for view in evaluation.views), "auc" if len(evaluation.classes) == 2 else "accuracy")
-    run.log_text(_subgroup_table(found).to_csv(index=False), "evaluation/subgroups.csv")
+    run.log_evidence(_subgroup_table(found).to_csv(index=False), "evaluation/subgroups.csv")
     for subgroup in found:
         prefix = f"{evaluation.part}/subgroup/{subgroup.column}/{subgroup.value}"
         shown = {name: subgroup.metrics[name] for name in dict.fromkeys((main, *HEADLINES)) if name in subgroup.metrics}

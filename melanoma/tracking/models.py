@@ -1,52 +1,39 @@
 """Saving a Keras model to MLflow with what is needed to use it, and loading it again."""
 
 import io
-import json
 import logging
-import re
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import keras
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
+from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
-from yaml import YAMLError
 
 from melanoma.errors import ModelError
 from melanoma.evaluation.decisions import Decisions, stored_decisions
-from melanoma.models.model_files import UnsafeModel, changed_file, load_keras_file, sha256_of, stripped
+from melanoma.models.model_files import UnsafeModel, load_keras_file
+from melanoma.tracking.model_store import PACKAGE, checked_model, log_model_files, model_address
 from melanoma.tracking.store import downloaded
 
 log = logging.getLogger("melanoma")
 
 __all__ = [
-    "FILES_TAG",
-    "PACKAGE",
     "SavedModel",
-    "checked_folder",
     "images_seen_by",
     "load_saved_model",
     "metrics_of_run",
-    "model_address",
     "protocol_of",
-    "registered_version",
     "save_model",
     "split_of",
 ]
-
-FILES_TAG = "melanoma.files"  # of a registered version: SHA-256 of each file of its package
-PACKAGE = "package"  # the name of a packaged model, and of the folder of its data
-_MODEL_TAG = "melanoma.model.sha256"  # of a run
 
 
 @dataclass(frozen=True)
@@ -95,10 +82,9 @@ def save_model(
     packages = ("tensorflow", "keras", "numpy", "mlflow")
     # MLflow tries the example on the model, and Keras would draw a progress bar for each of two images.
     with redirect_stdout(io.StringIO()):
-        info = mlflow.models.Model.log(
-            artifact_path=None,
-            name="model",
-            flavor=SimpleNamespace(save_model=_save_into_folder),
+        logged = log_model_files(
+            "model",
+            _save_into_folder,
             model=model,
             signature=signature,
             input_example=example.astype(np.float32),
@@ -106,85 +92,13 @@ def save_model(
             pip_requirements=[f"{package}=={version(package)}" for package in packages],
             metadata={"classes": classes, "image_size": image_size, "resize": resize, **metadata},
         )
-    return str(info.model_uri)
+    return logged.address
 
 
 def _save_into_folder(*, model: keras.Model, path: str, **arguments: Any) -> None:
     """`mlflow.keras.save_model` writes the input example before it makes the folder for it."""
     Path(path).mkdir(parents=True, exist_ok=True)
     mlflow.keras.save_model(model, path, **arguments)
-    # In the store, where someone who can change the model's files cannot change it too.
-    mlflow.set_tag(_MODEL_TAG, sha256_of(Path(path))["data/model.keras"])
-
-
-def model_address(model: str) -> str:
-    """A model's address from what a user gives: an address, a folder, or a run's id."""
-    if ":/" in model:
-        return model
-    if Path(model).expanduser().exists():
-        return str(Path(model).expanduser())
-    return f"runs:/{model}/model"
-
-
-def registered_version(address: str) -> ModelVersion | None:
-    """The version behind `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `models:/NAME/latest`; None for others.
-
-    Raises:
-        MlflowException: there is no such version.
-    """
-    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/([^/@]+))", address)
-    if found is None:
-        return None
-    name, alias, version = found.groups()
-    client = mlflow.MlflowClient()
-    if version == "latest":
-        versions = client.search_model_versions(f"name = '{name}'")
-        version = max((int(one.version) for one in versions), default=0)
-    return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, str(version))
-
-
-def checked_folder(address: str) -> Path:
-    """A copy of the files of a saved model, as they were when it was trained or packaged, and nothing else.
-
-    What is known of them is in the store's database: on the registered version, on a package, on the run.
-
-    Raises:
-        UnsafeModel: a file was changed since.
-        MlflowException, OSError: there is no such model.
-    """
-    version = registered_version(address)
-    folder = downloaded(address)
-    try:
-        info = Model.load(folder)
-    except (AttributeError, TypeError, YAMLError) as error:
-        raise UnsafeModel("its MLmodel cannot be read") from error
-    known = _known_files(version, info)
-    if known:
-        # A link or compiled code beside the files would be used though it has no hash.
-        stripped(folder, known)
-        wrong = changed_file(folder, known)
-        if wrong is not None:
-            raise UnsafeModel(f"it was changed after it was packaged: {wrong}")
-    elif (info.metadata or {}).get("packaged") and info.model_id is not None:
-        raise UnsafeModel("the store does not know what was packaged")
-    elif version is not None:
-        log.warning("%s was not registered by `melanoma promote`: its files cannot be checked", address)
-    file, expected = _keras_file(folder), None
-    if info.run_id is not None:
-        with suppress(MlflowException):  # the model may come from another store
-            expected = mlflow.get_run(info.run_id).data.tags.get(_MODEL_TAG)
-    found = sha256_of(file.parent).get(file.name)
-    if expected not in (None, found):
-        raise UnsafeModel(f"it was changed after it was trained: {file.name} has SHA-256 {found}, not {expected}")
-    return folder
-
-
-def _known_files(version: ModelVersion | None, info: Model) -> dict[str, str]:
-    if version is not None and FILES_TAG in version.tags:
-        return dict(json.loads(version.tags[FILES_TAG]))
-    if info.model_id is None or not (info.metadata or {}).get("packaged"):
-        return {}
-    return dict(json.loads(mlflow.get_logged_model(info.model_id).tags.get(FILES_TAG, "{}")))
 
 
 def load_saved_model(model: str) -> SavedModel:
@@ -198,12 +112,11 @@ def load_saved_model(model: str) -> SavedModel:
             code.
     """
     try:
-        folder = checked_folder(model_address(model))
-        info = Model.load(folder)
-        metadata = info.metadata or {}
+        checked = checked_model(model_address(model))
+        folder, metadata = checked.folder, checked.metadata
         if not {"classes", "image_size"} <= set(metadata):
             raise ModelError(f"The model does not say which classes it knows; was it trained here? Received: {model}")
-        if info.flavors.get("keras", {}).get("save_exported_model"):
+        if checked.info.flavors.get("keras", {}).get("save_exported_model"):
             raise ModelError(f"The model was saved as exported code, which is not run. Received: {model}")
         loaded = load_keras_file(_keras_file(folder))
     except UnsafeModel as error:
@@ -216,7 +129,7 @@ def load_saved_model(model: str) -> SavedModel:
         list(metadata["classes"]),
         int(metadata["image_size"]),
         metadata.get("resize", "stretch"),
-        info.run_id,
+        checked.run_id,
         float(metadata.get("max_megapixels", 50.0)),
         stored_decisions(metadata),
         _keras_file(folder),
@@ -291,7 +204,7 @@ def split_of(run_id: str) -> pd.DataFrame:
         path = downloaded(f"runs:/{run_id}/data/split.csv")
     except (MlflowException, OSError) as error:
         raise ModelError(
-            "The run that trained the model has no data/split.csv, so images it has seen cannot be left out; give "
-            f"include_seen=true to evaluate all the same. Received: {run_id}"
+            "The run that trained the model has no data/split.csv, so that the images it has seen cannot be told from "
+            f"others; `melanoma evaluate include_seen=true` evaluates all the same. Received: {run_id}"
         ) from error
     return pd.read_csv(path, keep_default_na=False, dtype=str)

@@ -3,6 +3,7 @@
 import base64
 import re
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 import mlflow
@@ -13,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from melanoma.data.dataset import Dataset
 from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import Evaluation, evaluate
+from melanoma.tracking.run import evidence
 from melanoma.tracking.store import downloaded
 
 __all__ = ["ComparedRun", "config_of", "figure_of", "find_runs", "load_run", "stored_evaluation"]
@@ -72,14 +74,14 @@ def load_run(run_id: str, part: str) -> ComparedRun:
     """A run with its predictions of `test` or `validation`.
 
     Raises:
-        ModelError: there is no such run, or it has no such predictions.
+        ModelError: there is no such run, or it has no such predictions, or they were changed since.
     """
     try:
         run = mlflow.get_run(run_id)
-        file = downloaded(f"runs:/{run_id}/evaluation/predictions.csv")
+        text = evidence(run_id, "evaluation/predictions.csv")
         # A class may be called 0, NA or None.
         texts = dict.fromkeys(("path", "part", "label", "sha256", "group", "predicted"), str)
-        table = pd.read_csv(file, keep_default_na=False, dtype=texts)
+        table = pd.read_csv(StringIO(text), keep_default_na=False, dtype=texts)
         config = config_of(run_id)
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
@@ -96,8 +98,9 @@ def config_of(run_id: str) -> dict[str, Any]:
 
     Raises:
         MlflowException, OSError: it has none.
+        ModelError: it was changed since.
     """
-    return dict(yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run_id}/config/resolved.yaml")))
+    return dict(yaml.safe_load(evidence(run_id, "config/resolved.yaml")))
 
 
 def stored_evaluation(run_id: str, part: str, dataset: Dataset, views: dict[str, list[str]]) -> Evaluation:

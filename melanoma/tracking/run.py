@@ -19,14 +19,15 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
-from melanoma.errors import ConfigError, RunKilled, RunPruned
+from melanoma.errors import ConfigError, ModelError, RunKilled, RunPruned
 from melanoma.tracking.source import git_commit
-from melanoma.tracking.store import prepare_experiment, without_password
+from melanoma.tracking.store import downloaded, prepare_experiment, without_password
 
-__all__ = ["Run", "by_own_names", "flattened", "patiently", "stored_name", "tracked_run"]
+__all__ = ["EVIDENCE", "Run", "by_own_names", "evidence", "flattened", "patiently", "stored_name", "tracked_run"]
 
 log = logging.getLogger("melanoma")
 
+EVIDENCE = "melanoma.sha256."  # with the path of an artifact: a tag of the run
 _MAX_PARAM = 6000
 _MAX_TAG = 5000
 _MAX_NAME = 200
@@ -70,6 +71,11 @@ class Run:
         """Log a text as the artifact `path`."""
         self._client.log_text(self.id, text, path)
 
+    def log_evidence(self, text: str, path: str) -> None:
+        """Log a text that others rest on, and its SHA-256 to the database, where who can write files cannot write."""
+        self.log_text(text, path)
+        self.set_tags({f"{EVIDENCE}{path}": _sha256(text.encode())})
+
     def log_json(self, content: Any, path: str) -> None:
         """Log a dictionary as the artifact `path`, which ends in .json."""
         self._client.log_dict(self.id, content, path)
@@ -93,6 +99,27 @@ class Run:
             self._client.log_artifacts(self.id, path, folder)
         else:
             self._client.log_artifact(self.id, path, folder)
+
+
+def evidence(run_id: str, path: str) -> str:
+    """A text that a run has logged by `Run.log_evidence`.
+
+    Raises:
+        ModelError: it was changed since.
+        MlflowException, OSError: the run has none.
+    """
+    content = downloaded(f"runs:/{run_id}/{path}").read_bytes()
+    known = mlflow.get_run(run_id).data.tags.get(f"{EVIDENCE}{path}")
+    if known not in (None, _sha256(content)):
+        raise ModelError(
+            f"{path} of the run was changed after it was logged: it has SHA-256 {_sha256(content)}, not {known}. "
+            f"Received: run {run_id}"
+        )
+    return content.decode()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def open_store(configured: str | None) -> str:
     """Use the store of `tracking_uri` from here on, which must be there; returns its address.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not, or cannot be used.
     """
     uri = tracking_uri(configured)
     path = sqlite_path(uri)
@@ -69,7 +69,9 @@ def open_store(configured: str | None) -> str:
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    mlflow.set_tracking_uri(uri)
+    with _usable(uri):
+        mlflow.set_tracking_uri(uri)
+        mlflow.MlflowClient().search_experiments(max_results=1)
     return uri
 
 
@@ -142,15 +144,21 @@ def prepare_experiment(uri: str, experiment: str | None) -> str | None:
         ConfigError: the store cannot be opened, or the experiment was deleted.
     """
     import mlflow
+
+    path = sqlite_path(uri)
+    with _usable(uri), _making(path):
+        mlflow.set_tracking_uri(uri)
+        return None if experiment is None else _experiment_id(experiment, path)
+
+
+@contextmanager
+def _usable(uri: str) -> Iterator[None]:
     from alembic.util.exc import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    path = sqlite_path(uri)
     try:
-        with _making(path):
-            mlflow.set_tracking_uri(uri)
-            return None if experiment is None else _experiment_id(experiment, path)
+        yield
     except (MlflowException, SQLAlchemyError, CommandError, OSError, sqlite3.Error) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError([f"The MLflow store cannot be used ({reason}). Received: {without_password(uri)}"]) from error

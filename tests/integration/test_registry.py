@@ -6,24 +6,39 @@ import shutil
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from melanoma.cli import main
 from melanoma.config.command_schema import PromoteConfig
 from melanoma.config.diagnose import diagnose
 from melanoma.config.launch import typed
 from melanoma.errors import ModelError, PromotionRefused
+from melanoma.registry import evidence
+from melanoma.registry import promote as promote_module
 from melanoma.registry.gates import Gate
 from melanoma.registry.history import rollback, show_registry
 from melanoma.registry.promote import promote
-from melanoma.registry.versions import CHAMPION, PREVIOUS, alias_of, decisions
-from melanoma.tracking.models import checked_folder, load_saved_model
+from melanoma.registry.versions import (
+    CHAMPION,
+    PREVIOUS,
+    alias_of,
+    carry_out,
+    decisions,
+    new_decision,
+    repair,
+    write_down,
+)
+from melanoma.tracking.model_store import checked_model
+from melanoma.tracking.models import load_saved_model
 from tests.conftest import COMMAND, run_melanoma
 from tests.integration.conftest import SMALL, client, trained_here
 
@@ -63,14 +78,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def store(made: Store, tmp_path: Path) -> Store:
+    return copied(made, tmp_path)
+
+
+def copied(made: Store, folder: Path) -> Store:
     """A copy of the store: its registry is empty. The artifacts are those of the first."""
     mlflow.set_tracking_uri(made.uri)
     file = made.uri.removeprefix("sqlite:///")
-    shutil.copy(file, tmp_path / "mlflow.db")
+    shutil.copy(file, folder / "mlflow.db")
     for beside in ("-wal", "-shm"):
         if Path(file + beside).is_file():
-            shutil.copy(file + beside, f"{tmp_path / 'mlflow.db'}{beside}")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+            shutil.copy(file + beside, f"{folder / 'mlflow.db'}{beside}")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     return Store(uri, made.good, made.worse, made.leaky, made.other_split)
 
@@ -103,6 +122,8 @@ def test_the_best_is_promoted_with_its_evidence(store: Store, capsys: pytest.Cap
     decision = json.loads(mlflow.artifacts.load_text(f"runs:/{store.good}/promotion.json"))
     assert decision["decision"] == "promoted"
     assert {"by", "when", "command", "run_id"} <= set(decision)
+    assert decision["registry"]["floors"]["test/auc"] == 0.01
+    assert decision["registry"]["champion"]["rule"] == "non_inferiority"
     assert {gate["name"] for gate in decision["gates"]} >= {"protocol", "test/auc", "model/latency_ms", "serving"}
     assert client(store.uri).get_run(store.good).data.tags["melanoma.promotion"] == "promoted"
     # Again: there is nothing to do.
@@ -243,7 +264,7 @@ def test_a_tampered_model_is_refused_with_its_hash(store: Store):
     for planted in (code / "sitecustomize.py", compiled, folder / "tensorflow.py"):
         planted.write_bytes(b"raise SystemExit")
         try:
-            copy = checked_folder(address)
+            copy = checked_model(address).folder
             assert copy != folder
             assert {path.name for path in copy.rglob("*")}.isdisjoint({planted.name})
         finally:
@@ -275,15 +296,11 @@ def test_a_tampered_package_is_not_promoted_again(store: Store, caplog: pytest.L
 
 
 def test_a_run_whose_model_was_tampered_with_is_not_packaged(store: Store):
-    named = f"source_run_id = '{store.worse}' AND name = 'model'"
-    [logged] = mlflow.search_logged_models(
-        [client(store.uri).get_run(store.worse).info.experiment_id], named, output_format="list"
-    )
-    file = Path(logged.artifact_location.removeprefix("file://")) / "data/model.keras"
+    file = files_of(store.worse) / "data/model.keras"
     content = file.read_bytes()
     try:
         file.write_bytes(content + b"\0")
-        with pytest.raises(ModelError, match=r"changed after it was trained: model\.keras has SHA-256"):
+        with pytest.raises(ModelError, match=r"changed after it was saved: data/model\.keras has SHA-256"):
             promoted(store, QUICK, ANY, f"run={store.worse}")
     finally:
         file.write_bytes(content)
@@ -324,6 +341,222 @@ def test_one_more_step_between_hides_nothing(store: Store, tmp_path: Path):
     assert tuned(store, tmp_path, str(file)).data.tags["melanoma.protocol"] == "pretraining_unknown"
 
 
+def files_of(run_id: str) -> Path:
+    """Where the store keeps the model of a run."""
+    experiment = mlflow.get_run(run_id).info.experiment_id
+    named = f"source_run_id = '{run_id}' AND name = 'model'"
+    [logged] = mlflow.search_logged_models([experiment], named, output_format="list")
+    return Path(logged.artifact_location.removeprefix("file://"))
+
+
+@contextmanager
+def changed(file: Path, content: bytes) -> Iterator[None]:
+    """As somebody may who can write to the artifact store, and not to its database."""
+    before = file.read_bytes()
+    assert content != before
+    file.write_bytes(content)
+    try:
+        yield
+    finally:
+        file.write_bytes(before)
+
+
+def test_what_a_model_says_of_itself_cannot_be_changed(store: Store):
+    file = files_of(store.worse) / "MLmodel"
+    known = yaml.safe_load(file.read_text())
+    swapped = {**known, "metadata": {**known["metadata"], "classes": ["malignant", "benign"]}}
+    with changed(file, yaml.safe_dump(swapped).encode()):
+        for act in (
+            lambda: promoted(store, QUICK, ANY, f"run={store.worse}"),
+            lambda: load_saved_model(store.worse),
+            lambda: load_saved_model(f"runs:/{store.worse}/model"),
+        ):
+            with pytest.raises(ModelError, match="MLmodel has SHA-256"):
+                act()
+    assert alias_of(NAME, CHAMPION) is None
+    # Nor can a model pass for one of another run, or of none.
+    for run_id in (store.good, "0" * 32, None):
+        other = yaml.safe_dump({**known, "run_id": run_id, "model_id": None}).encode()
+        with changed(file, other), pytest.raises(ModelError, match="MLmodel has SHA-256"):
+            load_saved_model(store.worse)
+    assert load_saved_model(store.worse).run_id == store.worse
+
+
+def test_code_beside_a_model_is_not_run(store: Store, tmp_path: Path):
+    """The folder of a run's model is made to look like a package."""
+    folder = files_of(store.worse)
+    (folder / "code").mkdir()
+    (folder / "code/evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise SystemExit(7)\n")
+    known = yaml.safe_load((folder / "MLmodel").read_text())
+    flavor = {"loader_module": "evil", "code": "code", "data": "data", "env": {}, "python_version": "3.11.7"}
+    evil = {"metadata": {"packaged": True}, "flavors": {"python_function": flavor}}
+    try:
+        with changed(folder / "MLmodel", yaml.safe_dump({**known, **evil}).encode()):
+            done = run_melanoma("serve", f"model={store.worse}", "port=0", f"tracking.uri={store.uri}", cwd=tmp_path)
+    finally:
+        shutil.rmtree(folder / "code")
+    assert done.returncode == 2
+    assert "The model is refused: it was changed after it was saved: MLmodel has SHA-256" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("address", ["{version}/", "models:/" + NAME + "@champion/", "models:/x/y/z", "runs:/{run}"])
+def test_an_address_that_names_no_model_passes_no_check(store: Store, address: str):
+    promoted(store, QUICK)
+    with pytest.raises(ModelError, match="There is no such model"):
+        load_saved_model(address.format(version=f"models:/{NAME}/1", run=store.good))
+
+
+@pytest.mark.parametrize("path", ["evaluation/predictions.csv", "evaluation/subgroups.csv", "config/resolved.yaml"])
+def test_evidence_that_was_changed_promotes_nothing(store: Store, path: str):
+    promoted(store, QUICK)
+    file = Path(mlflow.get_run(store.worse).info.artifact_uri.removeprefix("file://")) / path
+    other = Path(mlflow.get_run(store.good).info.artifact_uri.removeprefix("file://")) / path
+    with changed(file, other.read_bytes()), pytest.raises(PromotionRefused, match=rf"evidence: {path} of the run was"):
+        promoted(store, QUICK, ANY, f"run={store.worse}")
+    # The champion's own: then nothing can be compared with it.
+    with changed(other, file.read_bytes()):
+        if "subgroups" not in path:
+            with pytest.raises(PromotionRefused, match=f"cannot be compared: {path} of the run was"):
+                promoted(store, QUICK, f"run={store.worse}")
+
+
+def test_a_candidate_that_asks_another_question_is_not_compared(store: Store, monkeypatch):
+    promoted(store, QUICK)
+    views = {store.good: ["malignant"], store.worse: ["benign"]}
+    read = evidence.load_run
+
+    def with_views(run_id: str, part: str):
+        run = read(run_id, part)
+        return replace(run, config={**run.config, "data": {**run.config["data"], "views": {"bad": views[run_id]}}})
+
+    monkeypatch.setattr(evidence, "load_run", with_views)
+    with pytest.raises(PromotionRefused, match=r"against champion 1, bad/auc: cannot be compared: bad is of"):
+        promoted(store, QUICK, "registry.champion.metric=bad/auc", f"run={store.worse}")
+    with pytest.raises(PromotionRefused, match="questions: bad: not asked; wanted bad: malignant"):
+        promoted(store, QUICK, ANY, "registry.views={bad: [malignant]}", f"run={store.worse}")
+
+
+def test_a_rollback_while_a_promotion_waits_or_is_tried_is_seen(store: Store, monkeypatch):
+    promoted(store, QUICK, f"run={store.worse}")
+    promoted(store, QUICK, ANY)  # good is the champion
+    taken = promote_module.alone
+
+    @contextmanager
+    def after_a_rollback(uri: str, name: str) -> Iterator[None]:
+        monkeypatch.setattr(promote_module, "alone", taken)
+        rollback(None, uri)
+        with taken(uri, name):
+            yield
+
+    monkeypatch.setattr(promote_module, "alone", after_a_rollback)
+    assert promoted(store, QUICK, ANY) is None  # of the others the champion is the best, not the one rolled back
+    assert alias_of(NAME, CHAMPION).run_id == store.worse
+
+    def meanwhile(*_) -> Gate:
+        decision = new_decision("rollback", alias_of(NAME, PREVIOUS), alias_of(NAME, CHAMPION), store.good, [])
+        write_down(NAME, decision)
+        carry_out(NAME, decision)  # as from another machine: version 2 is the champion
+        return Gate("serving", True, "tried")
+
+    monkeypatch.setattr(promote_module, "smoke_gate", meanwhile)
+    version = promoted(store, ANY, f"run={store.other_split}")
+    assert int(version.version) == 3
+    assert decisions(NAME)[-1].replaces == 2
+    assert int(alias_of(NAME, PREVIOUS).version) == 2
+
+
+def test_an_interrupted_promotion_leaves_no_version(store: Store, monkeypatch):
+    promoted(store, QUICK)
+
+    def interrupted(*_) -> Gate:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(promote_module, "smoke_gate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        promoted(store, ANY, f"run={store.worse}")
+    assert [version.run_id for version in client(store.uri).search_model_versions(f"name = '{NAME}'")] == [store.good]
+    assert promoted(store, QUICK, ANY, f"run={store.worse}") is not None
+
+
+def test_champions_without_a_run(store: Store, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture):
+    promoted(store, QUICK)
+    store_client = client(store.uri)
+    for run_id in (store.good, store.other_split):
+        store_client.delete_run(run_id)
+    promoted(store, QUICK, ANY)  # the best of those that are left
+    assert alias_of(NAME, CHAMPION).run_id == store.worse
+    by_hand = store_client.create_model_version(NAME, str(files_of(store.worse)))
+    store_client.set_registered_model_alias(NAME, CHAMPION, by_hand.version)
+    with pytest.raises(PromotionRefused, match="it was registered without a run"):
+        promoted(store, QUICK, f"run={store.worse}")
+    show_registry(None)
+    assert "by hand" in capsys.readouterr().out
+    assert "it never had one" not in caplog.text
+    with suppress(PromotionRefused):
+        promoted(store, QUICK)
+    assert "it never had one" in caplog.text
+
+
+KILLED_BEFORE = (
+    "create_registered_model", "create_model_version", "set_registered_model_tag", "set_tag", "set_model_version_tag",
+    "update_model_version", "log_dict", "set_registered_model_alias",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_promotion_killed_at_any_point_leaves_one_champion(made: Store, tmp_path: Path, monkeypatch):
+    """The command's own function, ended before each of its changes of the store, by a process that is no more."""
+
+    class Killed(BaseException):
+        pass
+
+    call, finished, outcomes = 0, False, set()
+    while not finished:
+        folder = tmp_path / str(call)
+        folder.mkdir()
+        store = copied(made, folder)
+        promoted(store, QUICK, f"run={store.worse}")
+        left = call
+
+        def counting(change):
+            def counted(*arguments, **named):
+                nonlocal left
+                if left <= 0:
+                    raise Killed
+                left -= 1
+                return change(*arguments, **named)
+
+            return counted
+
+        with monkeypatch.context() as patched:
+            for name in KILLED_BEFORE:
+                patched.setattr(mlflow.MlflowClient, name, counting(getattr(mlflow.MlflowClient, name)))
+            patched.setattr("melanoma.registry.versions._owner", lambda: "nobody:1:1")
+            patched.setattr("melanoma.registry.promote.withdraw", lambda version: None)  # it is no more
+            try:
+                promoted(store, QUICK, ANY, f"run={store.good}")
+                finished = True
+            except Killed:
+                pass
+        with monkeypatch.context() as patched:
+            patched.setattr("melanoma.registry.versions._ABANDONED", 0)
+            champion = alias_of(NAME, CHAMPION).run_id
+            assert champion in (store.good, store.worse)
+            repair(NAME)
+            assert alias_of(NAME, CHAMPION).run_id == champion
+            assert {one.state for one in decisions(NAME)} <= {"done", "abandoned"}
+            assert repair(NAME) == []
+        versions = client(store.uri).search_model_versions(f"name = '{NAME}'")
+        assert {version.tags["melanoma.promotion"] for version in versions} == {"promoted"}
+        tag = client(store.uri).get_run(store.good).data.tags.get("melanoma.promotion")
+        assert (tag == "promoted") is (champion == store.good)
+        outcomes.add(champion == store.good)
+        call += 1
+    assert outcomes == {False, True}
+    assert call > 20
+
+
 def test_a_rollback_is_remembered(store: Store, capsys: pytest.CaptureFixture):
     promoted(store, QUICK, f"run={store.worse}")
     promoted(store, QUICK, ANY)
@@ -336,6 +569,9 @@ def test_a_rollback_is_remembered(store: Store, capsys: pytest.CaptureFixture):
     assert alias_of(NAME, CHAMPION).run_id == store.worse
     assert promoted(store, QUICK, ANY) is None
     assert "it was rolled back" in capsys.readouterr().out
+    with pytest.raises(PromotionRefused):
+        promoted(store, QUICK, ANY, f"run={store.good}", "registry.floors={test/auc: 0.999}")
+    assert promoted(store, QUICK, ANY) is None  # still
     assert promoted(store, QUICK, ANY, f"run={store.good}") is not None
 
 
@@ -355,6 +591,9 @@ def test_the_commands_and_their_exit_codes(store: Store, tmp_path: Path, monkeyp
         ("promote", uri, "task=other"): "No run of the experiment is of this task",
         ("serve", uri, "model=models:/nosuch@champion"): "There is no such model",
         ("registry", "tracking.uri=sqlite:////nowhere/mlflow.db"): "There is no tracking store yet",
+        ("registry", f"tracking.uri=sqlite:///{__file__}"): "The MLflow store cannot be used",
+        ("promote", uri, "registry.metric=validation/auv"): "Received: registry.metric=validation/auv",
+        ("promote", uri, "registry.champion.metric=auv"): "registry.champion.metric must be auc, QUESTION/auc",
     }
     for words, message in failures.items():
         with pytest.raises(SystemExit) as ended:

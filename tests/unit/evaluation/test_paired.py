@@ -1,12 +1,13 @@
 """Paired tests of two models on the same images."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
 from melanoma.evaluation.delong import auc_difference
 from melanoma.evaluation.metrics import metrics_of
-from melanoma.evaluation.paired import compare_predictions
+from melanoma.evaluation.paired import compare_predictions, compare_tables
 from melanoma.evaluation.predict import probabilities_from_logits
 
 
@@ -96,3 +97,20 @@ def test_few_false_alarms_between_models_of_equal_skill():
         _, other = predictions(80, 2, 0.8, 1000 + seed, targets)
         p_values.append(compared(targets, one, other, resamples=100)["balanced_accuracy"].p_value)
     assert np.mean(np.array(p_values) < 0.05) < 0.2
+
+
+@pytest.mark.parametrize("which", ["model", "reference", "neither"])
+def test_images_that_one_of_the_two_groups_are_not_independent(which: str):
+    targets, one = predictions(120, 2, 1.5, 0)
+    _, other = predictions(120, 2, 1.0, 1, targets)
+    alone = [f"image {i}" for i in range(120)]
+    lesions = [f"{label} {i // 4}" for i, label in enumerate(targets)]
+
+    def table(name: str, probabilities: np.ndarray) -> pd.DataFrame:
+        known = {"label": [str(t) for t in targets], "group": lesions if which == name else alone}
+        return pd.DataFrame({**known, **{f"probability/{c}": probabilities[:, c] for c in range(2)}})
+
+    found = compare_tables(table("model", one), table("reference", other), ["0", "1"], {})
+    tests = {comparison.metric: comparison.test for comparison in found}
+    assert tests["auc"] == ("DeLong" if which == "neither" else "bootstrap")
+    assert tests["accuracy"] == ("McNemar" if which == "neither" else "bootstrap")

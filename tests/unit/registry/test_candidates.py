@@ -1,10 +1,14 @@
 """Which of an experiment's runs can be ranked with each other, and in which order."""
 
+from pathlib import Path
+
+import mlflow
+import numpy as np
 import pytest
 
 from melanoma.config.command_schema import RegistryConfig
 from melanoma.errors import ModelError
-from melanoma.registry.candidates import OTHER_IMAGES, Candidate, ranked
+from melanoma.registry.candidates import OTHER_IMAGES, Candidate, find_candidates, ranked
 
 
 def candidate(name: str, value: float = 0.5, test: str = "t", validation: str = "v", **changes) -> Candidate:
@@ -56,3 +60,47 @@ def test_the_images_of_the_champion_win_over_those_of_most():
 def test_a_metric_of_other_validation_images_ranks_nothing():
     runs = [candidate("a", 0.9, validation="w"), candidate("b", 0.7), candidate("c", 0.8)]
     assert order(*runs, test_set="t") == [("c", None), ("b", None), ("a", OTHER_IMAGES)]
+
+
+METRICS = {"test/accuracy": 0.9, "validation/auc": 0.8}
+CLEAN = {"melanoma.protocol": "clean", "melanoma.task": "t"}
+
+
+def logged(name: str, *, metrics=METRICS, tags=CLEAN, status="FINISHED", model=True, tested=True) -> None:
+    """A run as training leaves it, but for what is given."""
+    with mlflow.start_run(run_name=name) as run:
+        mlflow.log_metrics(metrics)
+        mlflow.set_tags(tags)
+        for part in ("test", "validation") if tested else ("validation",):
+            mlflow.log_input(mlflow.data.from_numpy(np.zeros(1), name=part), context=part)
+        if model:
+            mlflow.MlflowClient().create_logged_model(run.info.experiment_id, "model", run.info.run_id)
+    mlflow.MlflowClient().set_terminated(run.info.run_id, status)
+
+
+def test_why_a_run_is_no_candidate(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # for the files that MLflow may write
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    mlflow.set_experiment("some")
+    logged("good")
+    logged("failed", status="FAILED")
+    logged("of another run", tags={**CLEAN, "melanoma.evaluated_model": "m"})
+    logged("parent", model=False)
+    logged("shortcut", tags={**CLEAN, "melanoma.protocol": "published"})
+    logged("leaky", tags={**CLEAN, "melanoma.known_leaks": "18 content"})
+    logged("untold", tested=False)
+    logged("unmeasured", metrics={"test/accuracy": 0.9})
+    logged("no test", metrics={"validation/auc": 0.9})
+    found = {one.name: one.excluded for one in find_candidates("some", "validation/auc")}
+    assert found == {
+        "good": None,
+        "failed": "ended FAILED",
+        "of another run": "evaluates the model of another run",
+        "parent": "gathers other runs and has no model",
+        "shortcut": "protocol published",
+        "leaky": "known leaks: 18 content",
+        "untold": "its test images are not known",
+        "unmeasured": "validation/auc was not measured",
+    }
+    with pytest.raises(ModelError, match=r"known: validation/auc\. Received: registry\.metric=validation/auv"):
+        find_candidates("some", "validation/auv")

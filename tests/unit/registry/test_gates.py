@@ -5,8 +5,16 @@ import pytest
 
 from melanoma.config.command_schema import ChampionGateConfig, SubgroupGateConfig
 from melanoma.evaluation.paired import Comparison
-from melanoma.registry.gates import champion_gate, interval_gate, limit_gates, protocol_gate, subgroup_gate
+from melanoma.registry.gates import (
+    champion_gate,
+    interval_gate,
+    limit_gates,
+    protocol_gate,
+    question_gate,
+    subgroup_gate,
+)
 
+LOOKED_AT = ["sex", "age"]
 METRICS = {
     "test/auc": 0.85, "test/auc_ci_low": 0.80, "test/auc_ci_high": 0.90,
     "test/ece": 0.10, "test/ece_ci_low": 0.05, "test/ece_ci_high": 0.15,
@@ -32,6 +40,12 @@ def test_what_was_not_measured_well_enough_does_not_pass():
     assert unmeasured.text.startswith("not measured")
     assert not without.passed
     assert "without an interval" in without.text
+
+
+@pytest.mark.parametrize("bounds", [({"test/auc": 0.7}, {}), ({}, {"test/auc": 0.95})])
+def test_what_is_no_number_passes_nothing(bounds: tuple):
+    [gate] = limit_gates({**METRICS, "test/auc": float("nan")}, *bounds)
+    assert not gate.passed
 
 
 def test_cost_has_no_interval_and_null_asks_nothing():
@@ -115,7 +129,7 @@ def test_the_worst_assessed_subgroup_decides():
         ("age", "80", "3", "no: too few images", "", "", ""),
     )
     for floor, passed in ((0.55, True), (0.56, False)):
-        gate = subgroup_gate(table, SubgroupGateConfig("auc", floor))
+        gate = subgroup_gate(table, LOOKED_AT, SubgroupGateConfig("auc", floor))
         assert gate is not None
         assert gate.passed is passed
         assert gate.text.startswith("0.700 [0.550, 0.850] (worst of 2: sex male, 50 images)")
@@ -123,11 +137,11 @@ def test_the_worst_assessed_subgroup_decides():
 
 @pytest.mark.parametrize("table", [pd.DataFrame(), subgroups(("sex", "male", "3", "no: too few images", "", "", ""))])
 def test_without_subgroups_it_is_said_that_none_was_assessed(table: pd.DataFrame):
-    gate = subgroup_gate(table, SubgroupGateConfig("auc", 0.5))
+    gate = subgroup_gate(table, LOOKED_AT, SubgroupGateConfig("auc", 0.5))
     assert gate is not None
     assert gate.passed
     assert gate.text.startswith("no subgroup was assessed")
-    assert subgroup_gate(table, SubgroupGateConfig("auc", None)) is None
+    assert subgroup_gate(table, LOOKED_AT, SubgroupGateConfig("auc", None)) is None
 
 
 @pytest.mark.parametrize(
@@ -137,6 +151,34 @@ def test_a_metric_that_no_subgroup_has_passes_only_where_it_may_be_undefined(met
     table = subgroups(("sex", "male", "300", "yes", "0.9", "0.8", "0.95")).rename(
         columns=lambda c: c.replace("auc", "f1")
     )
-    gate = subgroup_gate(table, SubgroupGateConfig(metric, 0.5))
+    gate = subgroup_gate(table, LOOKED_AT, SubgroupGateConfig(metric, 0.5))
     assert gate is not None
     assert gate.passed is passed
+
+
+def test_a_run_cannot_choose_where_nobody_looks():
+    settings = SubgroupGateConfig("auc", 0.5, ["sex", "skin_tone"])
+    gate = subgroup_gate(pd.DataFrame(), ["age", "sex"], settings)
+    assert gate is not None
+    assert not gate.passed
+    assert "not to look at skin_tone" in gate.text
+    gate = subgroup_gate(pd.DataFrame(), ["skin_tone", "age", "sex"], settings)
+    assert gate is not None
+    assert gate.passed
+
+
+@pytest.mark.parametrize(
+    ("asked", "passed"),
+    [
+        ({"malignant": ["bcc", "melanoma"], "other": ["nevus"]}, True),
+        ({"malignant": ["melanoma"]}, False),
+        ({"malignant": ["nevus", "melanoma", "bcc"]}, False),
+        ({}, False),
+    ],
+)
+def test_a_run_cannot_choose_what_its_questions_mean(asked: dict, passed: bool):
+    gate = question_gate(asked, {"malignant": ["melanoma", "bcc"]})
+    assert gate is not None
+    assert gate.passed is passed
+    assert question_gate(asked, None) is None
+    assert ("wanted malignant: melanoma, bcc" in gate.text) is not passed

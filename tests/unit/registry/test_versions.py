@@ -29,6 +29,8 @@ from melanoma.registry.versions import (
     register,
     registered_models,
     repair,
+    rolled_back,
+    withdraw,
     write_down,
 )
 
@@ -143,9 +145,7 @@ def test_promotions_and_rollbacks(uri: str, monkeypatch, capsys: pytest.CaptureF
     promoted(uri, second)
     promoted(uri, third)
     assert state() == (third, second, dict.fromkeys((first, second, third), "promoted"))
-    monkeypatch.setattr(
-        "melanoma.registry.history.checked_folder", lambda address: None
-    )  # these versions have no files
+    monkeypatch.setattr("melanoma.registry.history.checked_model", lambda address: None)  # these versions have no files
     rollback(None, uri)
     assert state()[:2] == (second, third)
     assert states_of_runs(uri) == {first: "promoted", second: "promoted", third: "rolled back"}
@@ -164,7 +164,7 @@ def test_promotions_and_rollbacks(uri: str, monkeypatch, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("action", ["promote", "rollback"])
 def test_a_process_killed_at_any_point_leaves_one_champion(action: str, empty: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("melanoma.registry.history.checked_folder", lambda address: None)
+    monkeypatch.setattr("melanoma.registry.history.checked_model", lambda address: None)
     finished = False
     call = 0
     outcomes = set()
@@ -256,7 +256,7 @@ def test_without_a_lock_the_numbers_of_the_versions_are_the_order(uri: str, tmp_
 
 
 def test_one_that_died_on_another_machine_after_its_alias_is_finished_by_a_rollback(uri: str, monkeypatch):
-    monkeypatch.setattr("melanoma.registry.history.checked_folder", lambda address: None)
+    monkeypatch.setattr("melanoma.registry.history.checked_model", lambda address: None)
     first, second, third = (run_of(uri, name) for name in ("first", "second", "third"))
     promoted(uri, first)
     promoted(uri, second)
@@ -282,7 +282,7 @@ def test_one_that_is_under_way_on_another_machine_is_left_alone(uri: str, monkey
 
 
 def test_a_run_that_was_deleted_holds_nothing_up(uri: str, monkeypatch):
-    monkeypatch.setattr("melanoma.registry.history.checked_folder", lambda address: None)
+    monkeypatch.setattr("melanoma.registry.history.checked_model", lambda address: None)
     first, second = (run_of(uri, name) for name in ("first", "second"))
     promoted(uri, first)
     promoted(uri, second)
@@ -292,6 +292,66 @@ def test_a_run_that_was_deleted_holds_nothing_up(uri: str, monkeypatch):
     assert state()[:2] == (first, second)
     assert {one.state for one in decisions(NAME)} == {"done"}
     assert repair(NAME) == []
+
+
+def test_a_run_that_was_rolled_back_is_remembered_until_it_comes_back(uri: str, monkeypatch):
+    monkeypatch.setattr("melanoma.registry.history.checked_model", lambda address: None)
+    first, second, third = (run_of(uri, name) for name in ("first", "second", "third"))
+    promoted(uri, first)
+    promoted(uri, second)
+    assert rolled_back(NAME) == set()
+    rollback("test", uri)
+    assert rolled_back(NAME) == {second}
+    mlflow.MlflowClient().set_tag(second, STATE, "refused")  # whatever was decided since
+    promoted(uri, third)
+    assert rolled_back(NAME) == {second}
+    promoted(uri, second)
+    assert rolled_back(NAME) == set()
+
+
+def test_a_version_that_was_replaced_and_deleted_by_hand_holds_nothing_up(uri: str, monkeypatch):
+    first, second, third = (run_of(uri, name) for name in ("first", "second", "third"))
+    promoted(uri, first)
+    promoted(uri, second)
+    version = register(NAME, "test", f"runs:/{third}/package", None, third, {})
+    champion = alias_of(NAME, CHAMPION)
+    write_down(NAME, new_decision("promote", version, champion, third, []))
+    mlflow.MlflowClient().set_registered_model_alias(NAME, CHAMPION, str(version.version))
+    monkeypatch.setattr("melanoma.registry.versions._lives", lambda *_: False)  # killed here
+    mlflow.MlflowClient().delete_model_version(NAME, champion.version)
+    assert repair(NAME) == ["Finished the promote of version 3, which was interrupted."]
+    assert state()[0] == third
+    assert repair(NAME) == []
+
+
+def test_a_run_does_not_go_on_saying_that_it_was_promoted(uri: str, monkeypatch):
+    run_id = run_of(uri, "only")
+    version = register(NAME, "test", f"runs:/{run_id}/package", None, run_id, {})
+    decision = new_decision("promote", version, None, run_id, [])
+    write_down(NAME, decision)
+    told = {"when": decision.when, "decision": "promoted"}
+    mlflow.MlflowClient().log_dict(run_id, told, "promotion.json")
+    monkeypatch.setattr("melanoma.registry.versions._lives", lambda *_: False)  # killed here
+    assert len(repair(NAME)) == 2
+    assert mlflow.artifacts.load_dict(f"runs:/{run_id}/promotion.json") == {**told, "decision": "interrupted"}
+    assert states_of_runs(uri) == {run_id: "interrupted"}
+
+
+def test_a_version_without_a_decision_is_waited_for_by_none(uri: str):
+    run_id = run_of(uri, "only")
+    withdraw(register(NAME, "test", f"runs:/{run_id}/package", None, run_id, {}))
+    assert state()[2] == {}
+    promoted(uri, run_id)
+    assert state()[0] == run_id
+
+
+def test_a_store_has_one_lock_however_its_address_is_written(uri: str, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    for address in (uri, "sqlite:///mlflow.db", f"sqlite:///{tmp_path / 'sub' / '..' / 'mlflow.db'}"):
+        with alone(address, NAME):
+            pass
+    assert len(list(tmp_path.rglob("*.registry.lock"))) == 1
 
 
 def test_the_trail_survives_what_others_wrote(uri: str):

@@ -1,0 +1,205 @@
+"""The files of models in the store, and the hashes by which they are known again."""
+
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import mlflow
+from mlflow.entities import LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from yaml import YAMLError
+
+from melanoma.errors import ModelError
+from melanoma.models.model_files import NOTE, UnsafeModel, changed_file, sha256_of, stripped
+from melanoma.paths import user_path
+from melanoma.tracking.store import downloaded
+
+__all__ = [
+    "FILES_TAG",
+    "PACKAGE",
+    "CheckedModel",
+    "LoggedFiles",
+    "checked_model",
+    "log_model_files",
+    "model_address",
+    "registered_version",
+]
+
+log = logging.getLogger("melanoma")
+
+FILES_TAG = "melanoma.files"  # of a logged model, and of a registered version: SHA-256 of each of its files
+PACKAGE = "package"  # the name of a packaged model, and of the folder of its data
+
+
+@dataclass(frozen=True)
+class LoggedFiles:
+    """A model that was logged.
+
+    Attributes:
+        address: `models:/<id>`.
+        model_id: of MLflow.
+        files: SHA-256 by path.
+    """
+
+    address: str
+    model_id: str
+    files: dict[str, str]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The files as the store's database holds them, where who can change the files cannot change these."""
+        return {FILES_TAG: json.dumps(self.files)}
+
+
+@dataclass(frozen=True)
+class CheckedModel:
+    """A private copy of a model's files, as they were when it was logged, and nothing else.
+
+    Attributes:
+        folder: the copy.
+        info: its MLmodel.
+        run_id: of the run that trained it: by the store, or for a folder by its MLmodel.
+        version: that is registered, if it is.
+        known: whether the store had the hashes of its files.
+    """
+
+    folder: Path
+    info: Model
+    run_id: str | None
+    version: ModelVersion | None
+    known: bool
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What was saved with it."""
+        return self.info.metadata or {}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the store's database says of a model; nothing of it is taken from the model's files."""
+
+    address: str
+    run_id: str | None
+    version: ModelVersion | None
+    tags: Mapping[str, str]
+
+
+def log_model_files(name: str, save: Callable[..., None], run_id: str | None = None, **parts: Any) -> LoggedFiles:
+    """Log a model to a run, and the SHA-256 of each of its files to the database.
+
+    Args:
+        name: of the model.
+        save: writes the files, called with `path` as a flavour's `save_model` is.
+        run_id: of the run; None is the active one.
+        parts: further arguments of `mlflow.models.Model.log` and of `save`.
+
+    Raises:
+        ModelError: the store holds something else than was written.
+    """
+    written: dict[str, str] = {}
+
+    def save_model(path: str, **arguments: Any) -> None:
+        save(path=path, **arguments)
+        written.update(sha256_of(Path(path)))
+
+    flavor = SimpleNamespace(save_model=save_model)
+    info = Model.log(artifact_path=None, name=name, flavor=flavor, run_id=run_id, **parts)
+    stored = sha256_of(downloaded(info.model_uri))
+    written["MLmodel"] = stored["MLmodel"]  # MLflow goes on writing it
+    if stored != written:
+        raise ModelError(f"The store does not hold what was written into it. Received: {info.model_uri}")
+    logged = LoggedFiles(str(info.model_uri), str(info.model_id), written)
+    mlflow.MlflowClient().set_logged_model_tags(logged.model_id, logged.tags)
+    return logged
+
+
+def model_address(model: str) -> str:
+    """A model's address from what a user gives: an address, a folder, or a run's id."""
+    if ":/" in model:
+        return model
+    folder = user_path(model)
+    return str(folder) if folder.exists() else f"runs:/{model}/model"
+
+
+def registered_version(address: str) -> ModelVersion | None:
+    """The version behind `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `models:/NAME/latest`; None for others.
+
+    Raises:
+        MlflowException: there is no such version.
+    """
+    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/([^/@]+))", address)
+    if found is None:
+        return None
+    name, alias, version = found.groups()
+    client = mlflow.MlflowClient()
+    if version == "latest":
+        versions = client.search_model_versions(f"name = '{name}'")
+        version = max((int(one.version) for one in versions), default=0)
+    return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, str(version))
+
+
+def checked_model(address: str) -> CheckedModel:
+    """A copy of the files of a saved model, compared with the hashes that the store's database has of them.
+
+    Args:
+        address: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/ID`, `runs:/ID/NAME`, or a folder.
+
+    Raises:
+        UnsafeModel: a file was changed since.
+        MlflowException, OSError: there is no such model.
+    """
+    entry = _entry(address)
+    folder = downloaded(address if entry is None else entry.address)
+    known = {} if entry is None else json.loads(entry.tags.get(FILES_TAG, "{}"))
+    if known:
+        # A link or compiled code beside the files would be used though it has no hash.
+        stripped(folder, known)
+        wrong = changed_file(folder, known)
+        if wrong is not None:
+            raise UnsafeModel(f"it was changed after it was saved: {wrong}")
+    if entry is not None and entry.version is None:
+        (folder / NOTE).unlink(missing_ok=True)  # it calls itself a version
+    try:
+        info = Model.load(folder)
+    except (AttributeError, TypeError, YAMLError) as error:
+        raise UnsafeModel("its MLmodel cannot be read") from error
+    if entry is None:
+        return CheckedModel(folder, info, info.run_id, None, False)
+    if not known and (info.metadata or {}).get("packaged"):
+        raise UnsafeModel("the store does not know what was packaged")
+    if not known:
+        log.warning("The store has no hashes of the files of %s: they cannot be checked", address)
+    return CheckedModel(folder, info, entry.run_id, entry.version, bool(known))
+
+
+def _entry(address: str) -> _Entry | None:
+    """What the store knows of an address; None for a folder."""
+    client, version = mlflow.MlflowClient(), registered_version(address)
+    if version is not None:
+        # By its number: an alias may be moved meanwhile.
+        address = f"models:/{version.name}/{version.version}"
+        return _Entry(address, version.run_id or None, version, version.tags)
+    if found := re.fullmatch(r"models:/(m-\w+)", address):
+        logged = client.get_logged_model(found[1])
+    elif found := re.fullmatch(r"runs:/(\w+)/([\w.-]+)", address):
+        of_run = f"source_run_id = '{found[1]}' AND name = '{found[2]}'"
+        experiment = client.get_run(found[1]).info.experiment_id
+        ready = [
+            one for one in client.search_logged_models([experiment], of_run) if one.status == LoggedModelStatus.READY
+        ]
+        if not ready:
+            raise MlflowException(f"The run has saved no model of this name: {address}")
+        logged = max(ready, key=lambda one: one.creation_timestamp)
+    elif re.match(r"(models|runs):", address):
+        raise MlflowException("A model is models:/NAME@ALIAS, models:/NAME/VERSION, models:/ID or runs:/ID/NAME")
+    else:
+        return None
+    return _Entry(logged.model_uri, logged.source_run_id, None, logged.tags)
