@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 __all__ = ["DECODER", "FORMATS", "ReadFault", "UnreadableImage", "decode", "open_rgb", "resized"]
 
@@ -19,6 +19,7 @@ DECODER = "decode-1"
 FORMATS = ("JPEG", "PNG")
 # Too many open files, a disk or a network drive that fails: of the machine, not of the image.
 _PASSING = {errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOMEM, errno.EINTR}
+_MAX_SCANS = 100
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -93,11 +94,7 @@ def open_rgb(image: Path | bytes, *, max_pixels: float = 50e6, at_least: int | N
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(source, formats=FORMATS)
         with opened:
-            width, height = opened.size
-            if width * height > max_pixels:
-                raise UnreadableImage(f"more pixels than allowed ({width}x{height})")
-            if opened.format == "PNG" and getattr(opened, "n_frames", 1) > 1:
-                raise UnreadableImage("animated")
+            _refuse_costly(opened, max_pixels)
             if at_least is not None:
                 opened.draft("RGB", (at_least, at_least))
             return _rgb(_upright(opened))
@@ -120,15 +117,34 @@ def _upright(picture: Image.Image) -> Image.Image:
     """Turned as EXIF says. Pillow's `exif_transpose` writes the EXIF anew too, and fails where a tag is malformed."""
     picture.load()  # a PNG may hold its EXIF after the pixels
     turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    return picture.copy() if turn is None else picture.transpose(turn)
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _refuse_costly(opened: ImageFile.ImageFile, max_pixels: float) -> None:
+    """Refuse what would take much longer, or more memory, to decode than it shows, before it is decoded."""
+    width, height = opened.size
+    if width * height > max_pixels:
+        raise UnreadableImage(f"more pixels than allowed ({width}x{height})")
+    if opened.format == "PNG" and getattr(opened, "n_frames", 1) > 1:
+        raise UnreadableImage("animated")
+    if opened.format == "JPEG" and opened.fp is not None:
+        # Each scan is a pass over all pixels. A progressive JPEG has about ten; one more may take 75 bytes.
+        at = opened.fp.tell()
+        opened.fp.seek(0)
+        scans = opened.fp.read().count(b"\xff\xda")
+        opened.fp.seek(at)
+        if scans > _MAX_SCANS:
+            raise UnreadableImage(f"more scans than allowed ({scans})")
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
-    if picture.mode.startswith("I") or picture.mode == "F":
-        grey = np.asarray(picture, dtype=np.float64)
-        return Image.fromarray(np.clip(grey / 257, 0, 255).round().astype(np.uint8)).convert("RGB")
+    if picture.mode.startswith("I"):
+        grey = np.asarray(picture).astype(np.uint32)
+        grey += 128  # 257 is odd: no value lies between two
+        grey //= 257
+        return Image.fromarray(np.minimum(grey, 255, out=grey).astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         seen = picture.convert("RGBA")
         white = Image.new("RGBA", seen.size, (255, 255, 255, 255))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,9 @@ __all__ = ["MAX_SERVED", "LesionClassifier"]
 
 MAX_SERVED = 256  # images of one request
 _BATCH = 64
-_AT_ONCE = 4  # of the largest images that are allowed
+_AT_ONCE = 4  # of the largest images that are allowed, in one request
+_DECODERS = min(os.cpu_count() or 1, 8)  # images decoded at once, whoever asks: a large one takes hundreds of megabytes
+_decoding = BoundedSemaphore(_DECODERS)
 _EXPECTED = "expected a JPEG or PNG as base64{elsewhere}, or pixels of shape (height, width, 3) from 0 to 255"
 
 
@@ -63,7 +66,7 @@ class LesionClassifier:
         signature = [tf.TensorSpec((None, size, size, 3), tf.uint8)]
         self._graph = tf.function(lambda pixels: model(pixels, training=False), input_signature=signature)
         self._graph(np.zeros((1, size, size, 3), np.uint8))
-        self._threads = ThreadPoolExecutor(os.cpu_count())  # as many images are decoded at once, whoever asks
+        self._threads = ThreadPoolExecutor(_DECODERS)
 
     @classmethod
     def from_folder(cls, data: Path) -> "LesionClassifier":
@@ -141,9 +144,10 @@ class LesionClassifier:
             UnreadableImage: with the reason.
         """
         content = _content(image)
-        if isinstance(content, np.ndarray):
-            return resized(_picture(content, self._max_pixels), self._size, self._resize)
-        return decode(content, size=self._size, resize=self._resize, max_pixels=self._max_pixels)
+        with _decoding:
+            if isinstance(content, np.ndarray):
+                return resized(_picture(content, self._max_pixels), self._size, self._resize)
+            return decode(content, size=self._size, resize=self._resize, max_pixels=self._max_pixels)
 
     def _positive(self, question: str) -> list[int]:
         labels = self._views.get(question, [question])
@@ -213,10 +217,9 @@ def _images(data: pd.DataFrame) -> list[Any]:
     if "image" not in data:
         names = ", ".join(map(str, data.columns))
         raise MlflowException(f"A column `image` is expected. Received: {names}", BAD_REQUEST)
-    images = []
-    for value in data["image"]:
-        # MLflow gives the whole list of a request's `inputs` as one row.
-        images += value if isinstance(value, list) and value and isinstance(value[0], str | bytes) else [value]
+    images = list(data["image"])
+    if len(images) == 1 and isinstance(images[0], list) and images[0] and isinstance(images[0][0], str | bytes):
+        images = images[0]  # MLflow gives the whole list of a request's `inputs` as one row
     if not images:
         raise MlflowException("There are no images; give one or more. Received: 0 images", BAD_REQUEST)
     if _is_served() and len(images) > MAX_SERVED:

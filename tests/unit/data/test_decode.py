@@ -353,3 +353,22 @@ def test_random_damage_is_decoded_or_put_aside_and_never_crashes(name):
             outcomes.add("decoded")
     if name != "animated":  # which is refused undamaged too
         assert outcomes == {"put aside", "decoded"}
+
+
+def test_all_values_of_16_bits_are_rounded_to_the_nearest():
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    found = np.asarray(open_rgb(encoded(Image.fromarray(values))))[:, :, 0]
+    assert (found == np.round(values / 257)).all()
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(tmp_path: Path):
+    """Seventy bytes more each cost a pass over all pixels."""
+    usual = encoded(picture(width=400, height=300), "JPEG", progressive=True, quality=90)
+    assert 5 < usual.count(b"\xff\xda") < 20
+    decode(usual, size=16)
+    scan = usual[usual.rindex(b"\xff\xda") : -2]
+    many = usual[:-2] + 200 * scan + usual[-2:]
+    (tmp_path / "many.jpg").write_bytes(many)
+    for image in (many, tmp_path / "many.jpg"):
+        with pytest.raises(UnreadableImage, match="more scans than allowed"):
+            decode(image, size=16)

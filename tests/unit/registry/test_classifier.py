@@ -2,6 +2,9 @@
 
 import base64
 import io
+import os
+import threading
+import time
 
 import keras
 import numpy as np
@@ -126,3 +129,33 @@ def test_where_it_is_served_no_file_is_read_and_requests_are_bounded(classifier,
     with pytest.raises(MlflowException, match=f"At most {MAX_SERVED} images"):
         asked(classifier, ["aGk="] * (MAX_SERVED + 1))
     assert len(asked(classifier, base64.b64encode(encoded(pixels)).decode())) == 1
+
+
+def test_a_list_among_other_images_is_no_image_and_shifts_no_answer(classifier, pixels):
+    text = base64.b64encode(encoded(pixels)).decode()
+    assert len(asked(classifier, [text, text])) == 2  # as MLflow gives the list of a request
+    with pytest.raises(MlflowException, match="Image 1 cannot be used"):
+        asked(classifier, [text, text], text)
+
+
+def test_only_so_many_images_are_decoded_at_once_whoever_asks(classifier, pixels, monkeypatch):
+    under_way, most = 0, 0
+    lock = threading.Lock()
+
+    def slow(*_, **__) -> np.ndarray:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.02)
+        with lock:
+            under_way -= 1
+        return np.zeros((SIZE, SIZE, 3), np.uint8)
+
+    monkeypatch.setattr("melanoma.registry.classifier.decode", slow)
+    askers = [threading.Thread(target=classifier.pixels, args=(encoded(pixels),)) for _ in range(24)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert most == min(os.cpu_count() or 1, 8)
