@@ -4,14 +4,16 @@ import base64
 import http.client
 import io
 import json
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from PIL import Image
 from melanoma.registry.classifier import MAX_SERVED
 from melanoma.registry.package import save_package
 from tests.conftest import COMMAND, run_melanoma
-from tests.integration.conftest import Trained
+from tests.integration.conftest import Trained, free_port
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUESTS = 4_000
@@ -173,6 +175,9 @@ def bad_bodies() -> dict[str, tuple[bytes, str | None]]:
         "two forms": (b'{"inputs": ["aGk="], "instances": ["aGk="]}', kind),
         "rows of no length": (b'{"dataframe_split": {"columns": ["image"], "data": [[]]}}', kind),
         "split is no table": (b'{"dataframe_split": 1}', kind),
+        "half a character": (b'{"\\ud800": 1}', kind),
+        "lines": (b'{"a\\nsecond line:\\n b": 1}', kind),
+        "a list among images": (images([good, good], good), kind),
         "no UTF-8": (b"\xff\xfe\x00", kind),
         "nested": (b"[" * 100_000, kind),
         "long number": (b'{"inputs": [' + b"9" * 10_000 + b"]}", kind),
@@ -221,17 +226,33 @@ def test_only_this_machine_is_answered(server):
     assert {address.split(":")[0] for address in own if address} == {"0100007F"}
 
 
-def test_the_32nd_connection_is_answered_with_503(server):
-    body = json.dumps({"inputs": {"image": [text(lesion())]}}).encode()
-    held = [socket.create_connection(("127.0.0.1", server[1])) for _ in range(30)]
-    try:
-        assert ask(server[1], body)[0] == 200
-        held.append(socket.create_connection(("127.0.0.1", server[1])))
-        assert ask(server[1], body)[0] == 503
-    finally:
-        for one in held:
-            one.close()
-    assert ask(server[1], body)[0] == 200
+def odd(rng: np.random.Generator) -> bytes:
+    """A request that is JSON: one of the forms, in it values and keys of all kinds."""
+    keys = [
+        "image",
+        "inputs",
+        "instances",
+        "dataframe_records",
+        "dataframe_split",
+        "columns",
+        "data",
+        "\ud800",
+        "a\nb",
+        "",
+    ]
+    leaves = [None, True, -1, 1e308, 10**30, float("nan"), "", "\udfff", "aGk=", text(lesion()), "a\r\nb", "\0"]
+
+    def value(depth: int) -> object:
+        kind = rng.integers(0, 5) if depth else 4
+        if kind < 2:
+            return {keys[rng.integers(len(keys))]: value(depth - 1) for _ in range(rng.integers(0, 3))}
+        if kind < 4:
+            return [value(depth - 1) for _ in range(rng.integers(0, 4))]
+        return leaves[rng.integers(len(leaves))]
+
+    form = keys[rng.integers(1, 5)]
+    inside = [value(3), {"image": value(2)}, [{"image": value(2)}], {"columns": ["image"], "data": [[value(2)]]}]
+    return json.dumps({form: inside[rng.integers(len(inside))]}).encode()
 
 
 def test_thousands_of_broken_requests_leave_the_server_alive(server):
@@ -257,6 +278,12 @@ def test_thousands_of_broken_requests_leave_the_server_alive(server):
             assert "\n" not in json.loads(content)["message"]
         if i % 400 == 0:
             assert ask(port, good) == (200, expected)
+    for _ in range(500):  # JSON, but odd
+        connection.request("POST", "/invocations", odd(rng), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        content = answer.read()
+        assert 200 <= answer.status < 500, content
+        assert answer.status == 200 or "\n" not in json.loads(content)["message"]
     connection.close()
     assert process.poll() is None
     assert ask(port, good) == (200, expected)
@@ -300,5 +327,39 @@ def test_the_page_in_a_browser(trained: Trained, tmp_path: Path):
         page.get_by_role("heading", name="Model card").first.wait_for()
         browser.close()
         assert ask(port, b"", path="/", method="GET", headers={"Host": "example.com"})[0] == 400
+        assert ask(port, lesion(), "text/plain", path="/predict", headers={"Origin": "http://example.com"})[0] == 415
+        left = socket.create_connection(("127.0.0.1", port))
+        left.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n")
+        left.sendall(b"Content-Length: 1000\r\n\r\nabc")
+        left.close()
+        assert ask(port, lesion(), "application/octet-stream", path="/predict")[0] == 200
     assert broken == []
+    assert "Traceback" not in (tmp_path / "log").read_text()
     assert {path for path in tmp_path.rglob("*") if path.is_file()} - before == {tmp_path / "log"}
+
+
+@pytest.mark.slow
+def test_mlflows_own_command_serves_it_too(trained: Trained, tmp_path: Path):
+    mlflow.set_tracking_uri(trained.uri)
+    package, port = save_package(trained.run.info.run_id), free_port()
+    options = ["--env-manager", "local", "--port", str(port), "--host", "127.0.0.1"]
+    command = [COMMAND.parent / "mlflow", "models", "serve", "-m", package.address, *options]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": trained.uri, "PATH": f"{COMMAND.parent}:{os.environ['PATH']}"}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    try:
+        for _ in range(120):
+            with suppress(OSError):
+                if ask(port, b"", path="/ping", method="GET")[0] == 200:
+                    break
+            time.sleep(1)
+        status, answer = asked(port, text(lesion()))
+        assert status == 200, answer
+        loaded = mlflow.pyfunc.load_model(package.address).predict(pd.DataFrame({"image": [lesion()]}))
+        expected = loaded["probability/malignant"][0]
+        assert answer["predictions"][0]["probability/malignant"] == pytest.approx(expected, abs=1e-5)
+        for bad in (str(on_disk()), text(b"hello"), text(bomb())):
+            assert asked(port, bad)[0] == 400
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

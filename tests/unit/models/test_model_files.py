@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
 import pytest
 
 from melanoma.models.model_files import CHECKSUMS, UnsafeModel, changed_file, load_keras_file, sha256_of, stripped
@@ -47,7 +48,9 @@ def test_a_model_of_keras_is_loaded(saved: Path):
     assert load_keras_file(saved).output_shape == (None, 2)
 
 
-@pytest.mark.parametrize("name", ["Lambda", "TFSMLayer", "keras.layers.TFSMLayer", "keras>Lambda"])
+@pytest.mark.parametrize(
+    "name", ["Lambda", "TFSMLayer", "keras.layers.TFSMLayer", "keras>Lambda", "TorchModuleWrapper", "__lambda__"]
+)
 @pytest.mark.parametrize("deep", [False, True], ids=["plain", "inside another layer"])
 def test_layers_that_carry_code_are_refused_before_anything_is_built(saved: Path, name: str, deep: bool):
     def planted(content: bytes) -> bytes:
@@ -74,7 +77,13 @@ def test_weights_that_point_to_another_file_are_refused(saved: Path, tmp_path: P
     def stored_elsewhere(opened: h5py.File) -> None:
         opened.create_dataset("stolen", (2,), "f4", external=[("/etc/hostname", 0, 8)])
 
-    for change, words in ((external, "ExternalLink"), (virtual, "another file"), (stored_elsewhere, "another file")):
+    def named_type(opened: h5py.File) -> None:
+        opened["stolen"] = np.dtype("f4")
+
+    changes = {
+        external: "ExternalLink", virtual: "another file", stored_elsewhere: "another file", named_type: "a Datatype at",
+    }  # fmt: skip
+    for change, words in changes.items():
         with pytest.raises(UnsafeModel, match=words):
             load_keras_file(rewritten(saved, weights=with_h5(change)))
 
@@ -99,6 +108,15 @@ def test_only_what_was_written_stays_in_a_copy(tmp_path: Path):
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if not path.is_dir()}
     assert left == {"code/model.py", "registered_model_meta"}
     assert changed_file(tmp_path, known) is None
+
+
+@pytest.mark.parametrize("name", ["config.json", "metadata.json"])
+def test_what_unpacks_to_very_much_is_not_unpacked(saved: Path, name: str):
+    with zipfile.ZipFile(saved.with_name("bomb.keras"), "w", zipfile.ZIP_DEFLATED) as bomb:
+        for member in ("config.json", "metadata.json", "model.weights.h5"):
+            bomb.writestr(member, b" " * (65 * 1024**2 if member == name else 1))
+    with pytest.raises(UnsafeModel, match="it unpacks to 68 MB"):
+        load_keras_file(saved.with_name("bomb.keras"))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\x89HDF\r\n"])
