@@ -81,7 +81,8 @@ def test_weights_that_point_to_another_file_are_refused(saved: Path, tmp_path: P
         opened["stolen"] = np.dtype("f4")
 
     changes = {
-        external: "ExternalLink", virtual: "another file", stored_elsewhere: "another file", named_type: "a Datatype at",
+        external: "ExternalLink", virtual: "another file", stored_elsewhere: "another file",
+        named_type: "a Datatype at",
     }  # fmt: skip
     for change, words in changes.items():
         with pytest.raises(UnsafeModel, match=words):
