@@ -87,7 +87,10 @@ def _against(champion: ModelVersion | None, chosen: Candidate, settings: Registr
             raise DataError(f"it knows other classes: {', '.join(theirs.classes)}")
         if theirs.views.get(question) != ours.views.get(question):
             raise DataError(f"{question} is of {theirs.views.get(question)}, and here of {ours.views.get(question)}")
-        (reference, model), _, _ = matched_predictions([theirs.predictions, ours.predictions], "test", False)
     except (ModelError, DataError) as error:
         return Gate(f"against {title}, {metric}", False, f"cannot be compared: {error}")
+    try:
+        (reference, model), _, _ = matched_predictions([theirs.predictions, ours.predictions], "test", False)
+    except DataError:
+        return Gate(f"against {title}, {metric}", False, "cannot be compared: the two were tested on other images")
     return gate(compare_tables(model, reference, ours.classes, ours.views))

@@ -44,6 +44,7 @@ def package_folder(model: str | None) -> Iterator[Path]:
         ModelError: there is no such model, it was changed since, or its run is not in the store.
     """
     address = f"models:/{only_model(None)}@{CHAMPION}" if model is None else model_address(model)
+    log.info("Loading %s", address)
     try:
         checked = checked_model(address)
     except UnsafeModel as error:
