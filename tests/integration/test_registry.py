@@ -337,6 +337,14 @@ def test_one_more_step_between_hides_nothing(store: Store, tmp_path: Path):
     seen = [run.data.metrics["data/test_seen_in_pretraining"] for run in (child, grandchild)]
     assert seen[0] == seen[1] > 0
     assert grandchild.data.tags["melanoma.protocol"] == "pretrained_on_test"
+    split = Path(mlflow.get_run(store.other_split).info.artifact_uri.removeprefix("file://")) / "data/split.csv"
+    split.rename(split.with_suffix(".gone"))
+    try:
+        child = tuned(store, tmp_path, f"runs:/{store.other_split}/model")
+    finally:
+        split.with_suffix(".gone").rename(split)
+    assert child.data.tags["melanoma.protocol"] == "pretraining_unknown"
+    assert child.data.tags["melanoma.weights_run"] == store.other_split
     file = load_saved_model(store.good).file
     assert tuned(store, tmp_path, str(file)).data.tags["melanoma.protocol"] == "pretraining_unknown"
 
