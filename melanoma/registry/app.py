@@ -46,7 +46,7 @@ def show_app(model: str | None, host: str, port: int) -> None:
         classifier = load_package(folder)
         card = (folder / "data" / PACKAGE / "model_card.md").read_text(encoding="utf-8")
         out().print(f"{classifier.version}: open {address_of(bound, host)} (stop with Ctrl-C)", markup=False)
-        run_server(page(classifier, card), bound)
+        run_server(page(classifier, card), bound, host)
 
 
 def page(classifier: LesionClassifier, card: str) -> FastAPI:

@@ -46,7 +46,7 @@ def serve(model: str | None, host: str, port: int) -> None:
         body = """(printf '{"inputs": {"image": ["'; base64 -w0 IMAGE.jpg; printf '"]}}')"""
         ask = f'Ask       {body} | curl {address}/invocations -H "Content-Type: application/json" -d @-'
         out().print(ask, markup=False, soft_wrap=True)
-        run_server(Guard(scoring_server.init(loaded)), bound)
+        run_server(Guard(scoring_server.init(loaded)), bound, host)
 
 
 class BadRequest(Exception):

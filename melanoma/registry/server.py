@@ -91,15 +91,25 @@ def _is_loopback(bound: socket.socket) -> bool:
 
 def address_of(bound: socket.socket, host: str) -> str:
     """What to open, or to ask."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
+    return f"http://{_in_address(host)}:{bound.getsockname()[1]}"
 
 
-def run_server(app: ASGIApp, bound: socket.socket) -> None:
-    """Answer requests until the process is stopped."""
+def _in_address(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def run_server(app: ASGIApp, bound: socket.socket, host: str) -> None:
+    """Answer requests until the process is stopped.
+
+    Args:
+        app: that answers.
+        bound: of `listening`.
+        host: how this machine was called.
+    """
     app = _Bounded(app)
     if _is_loopback(bound):
         # A page from elsewhere could else have its own name resolve to this machine, and read the answers.
-        app = TrustedHostMiddleware(app, allowed_hosts=["localhost", "127.0.0.1", "[::1]", bound.getsockname()[0]])
+        app = TrustedHostMiddleware(app, allowed_hosts=["localhost", "127.0.0.1", "[::1]", _in_address(host)])
     settings = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, limit_concurrency=_CONNECTIONS,
         http=_Impatient, ws="none",
@@ -116,7 +126,10 @@ class _Bounded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] == "http" and self.under_way >= _AT_ONCE:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if self.under_way >= _AT_ONCE:
             message = f"{_AT_ONCE} requests are under way; ask again later."
             content = {"error_code": "TEMPORARILY_UNAVAILABLE", "message": message, "error": message}
             await JSONResponse(content, status_code=503, headers={"Retry-After": "1"})(scope, receive, send)

@@ -15,7 +15,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -161,8 +161,17 @@ def only_model(task: str | None) -> str:
 
 def alias_of(name: str, alias: str) -> ModelVersion | None:
     """The version that an alias stands for, or None."""
+    return _found(mlflow.MlflowClient().get_model_version_by_alias, name, alias)
+
+
+def _version(name: str, number: int) -> ModelVersion | None:
+    """A version by its number; None where it was deleted."""
+    return _found(mlflow.MlflowClient().get_model_version, name, str(number))
+
+
+def _found(get: Callable[[str, str], ModelVersion], name: str, key: str) -> ModelVersion | None:
     try:
-        return mlflow.MlflowClient().get_model_version_by_alias(name, alias)
+        return get(name, key)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
@@ -184,14 +193,22 @@ def register(name: str, task: str, address: str, model_id: str, run_id: str, tag
     version = client.create_model_version(
         name, address, run_id=run_id, model_id=model_id, tags={**tags, STATE: "pending", _OWNER: _owner()}
     )
+    try:
+        _wait_for_those_before(version)
+    except BaseException:
+        withdraw(version)
+        raise
+    return version
+
+
+def _wait_for_those_before(version: ModelVersion) -> None:
     told = False
-    while before := [other for other in _pending(name) if int(other.version) < int(version.version)]:
-        repair(name)
+    while before := [other for other in _pending(version.name) if int(other.version) < int(version.version)]:
+        repair(version.name)
         if not told:
             log.info("Waiting for the promotion of version %s by %s", before[0].version, before[0].tags.get(_OWNER))
             told = True
         time.sleep(1)
-    return version
 
 
 def withdraw(version: ModelVersion) -> None:
@@ -268,11 +285,9 @@ def repair(name: str) -> list[str]:
 
 def _finish(name: str, decision: Decision) -> None:
     client = mlflow.MlflowClient()
-    left = None
-    if decision.replaces is not None:
-        with suppress(MlflowException):  # it was deleted by hand
-            left = client.get_model_version(name, str(decision.replaces))
-            patiently(client.set_registered_model_alias, name, PREVIOUS, left.version)
+    left = None if decision.replaces is None else _version(name, decision.replaces)
+    if left is not None:
+        patiently(client.set_registered_model_alias, name, PREVIOUS, left.version)
     client.set_model_version_tag(name, str(decision.version), STATE, PROMOTED)
     _tag_run(decision.run_id, PROMOTED)
     if decision.action == "rollback" and left is not None:

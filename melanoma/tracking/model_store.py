@@ -185,8 +185,10 @@ def _entry(address: str) -> _Entry | None:
     client, version = mlflow.MlflowClient(), registered_version(address)
     if version is not None:
         # By its number: an alias may be moved meanwhile.
-        address = f"models:/{version.name}/{version.version}"
-        return _Entry(address, version.run_id or None, version, version.tags)
+        address, tags = f"models:/{version.name}/{version.version}", version.tags
+        if FILES_TAG not in tags and version.model_id:  # it was registered by hand
+            tags = client.get_logged_model(version.model_id).tags
+        return _Entry(address, version.run_id or None, version, tags)
     if found := re.fullmatch(r"models:/(m-\w+)", address):
         logged = client.get_logged_model(found[1])
     elif found := re.fullmatch(r"runs:/(\w+)/([\w.-]+)", address):

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from starlette.responses import JSONResponse
@@ -23,21 +24,27 @@ async def inner(scope, receive, send) -> None:
     await JSONResponse({"predictions": [1]})(scope, receive, send)
 
 
-@pytest.fixture
-def port(monkeypatch) -> Iterator[int]:
-    """Of a guarded server that waits for half a second."""
+@contextmanager
+def running(monkeypatch: pytest.MonkeyPatch, host: str = "127.0.0.1") -> Iterator[int]:
+    """The port of a guarded server that waits for half a second."""
     for module in (server, serve):
         monkeypatch.setattr(module, "PATIENCE", 0.5)
     monkeypatch.setattr(server, "_AT_ONCE", 4)
     stopping = []
     monkeypatch.setattr(server.uvicorn.Server, "startup", _remembered(stopping, server.uvicorn.Server.startup))
-    bound = listening("127.0.0.1", 0)
-    thread = threading.Thread(target=run_server, args=(serve.Guard(inner), bound), daemon=True)
+    bound = listening(host, 0)
+    thread = threading.Thread(target=run_server, args=(serve.Guard(inner), bound, host), daemon=True)
     thread.start()
     yield bound.getsockname()[1]
     stopping[0].should_exit = True
     thread.join(20)
     assert not thread.is_alive()
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    with running(monkeypatch) as bound:
+        yield bound
 
 
 def _remembered(found: list, startup):
@@ -94,6 +101,15 @@ def test_loopback_is_told_from_what_was_bound(host: str, caplog: pytest.LogCaptu
     with listening(host, 0) as bound:
         assert server._is_loopback(bound)
     assert "no password" not in caplog.text
+
+
+@pytest.mark.parametrize("host", ["127.1", "LOCALHOST", "::1"])
+def test_it_answers_to_the_name_it_was_given_and_to_no_other(host: str, monkeypatch):
+    with running(monkeypatch, host) as port:
+        assert asked(port, http.client.HTTPConnection(host, port, timeout=20)) == 200
+        connection = http.client.HTTPConnection(host, port, timeout=20)
+        connection.request("POST", "/invocations", BODY, {"Content-Type": "application/json", "Host": "example.com"})
+        assert connection.getresponse().status == 400
 
 
 def test_others_are_warned_of(caplog: pytest.LogCaptureFixture):
