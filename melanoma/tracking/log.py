@@ -80,7 +80,7 @@ def log_dataset(run: Run, dataset: Dataset, source: str, balance: str = "none") 
     listed = [table.assign(reason="")[columns + extra], *(t.reindex(columns=columns + extra) for t in left_out)]
     if len(dataset.quarantined):
         run.log_text(dataset.quarantined.to_csv(index=False), "data/quarantined.csv")
-    run.log_text("".join(t.to_csv(index=False, header=not i) for i, t in enumerate(listed)), "data/split.csv")
+    run.log_evidence("".join(t.to_csv(index=False, header=not i) for i, t in enumerate(listed)), "data/split.csv")
     run.set_tags({"melanoma.data.fingerprint": dataset.fingerprint, "melanoma.split.hash": dataset.split_hash})
     trained = dataset.part("train").label.value_counts().reindex(dataset.classes, fill_value=0)
     few = trained[trained < _FEW] if len(dataset.part("train")) else trained.head(0)

@@ -21,7 +21,7 @@ from melanoma.errors import ModelError
 from melanoma.evaluation.decisions import Decisions, stored_decisions
 from melanoma.models.model_files import UnsafeModel, load_keras_file
 from melanoma.tracking.model_store import PACKAGE, checked_model, log_model_files, model_address
-from melanoma.tracking.store import downloaded
+from melanoma.tracking.run import evidence
 
 log = logging.getLogger("melanoma")
 
@@ -198,13 +198,13 @@ def split_of(run_id: str) -> pd.DataFrame:
     """The images of a run: `path`, `label`, `part`, `sha256` and more, all as text.
 
     Raises:
-        ModelError: the run has none.
+        ModelError: the run has none, or it was changed since.
     """
     try:
-        path = downloaded(f"runs:/{run_id}/data/split.csv")
+        text = evidence(run_id, "data/split.csv")
     except (MlflowException, OSError) as error:
         raise ModelError(
             "The run that trained the model has no data/split.csv, so that the images it has seen cannot be told from "
             f"others; `melanoma evaluate include_seen=true` evaluates all the same. Received: {run_id}"
         ) from error
-    return pd.read_csv(path, keep_default_na=False, dtype=str)
+    return pd.read_csv(io.StringIO(text), keep_default_na=False, dtype=str)

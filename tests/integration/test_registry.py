@@ -38,7 +38,7 @@ from melanoma.registry.versions import (
     write_down,
 )
 from melanoma.tracking.model_store import checked_model
-from melanoma.tracking.models import load_saved_model
+from melanoma.tracking.models import images_seen_by, load_saved_model
 from tests.conftest import COMMAND, run_melanoma
 from tests.integration.conftest import SMALL, client, trained_here
 
@@ -345,6 +345,9 @@ def test_one_more_step_between_hides_nothing(store: Store, tmp_path: Path):
         split.with_suffix(".gone").rename(split)
     assert child.data.tags["melanoma.protocol"] == "pretraining_unknown"
     assert child.data.tags["melanoma.weights_run"] == store.other_split
+    without_training = split.read_bytes().replace(b",train,", b",test,")
+    with changed(split, without_training), pytest.raises(ModelError, match=r"data/split\.csv of the run was changed"):
+        images_seen_by(store.other_split)
     file = load_saved_model(store.good).file
     assert tuned(store, tmp_path, str(file)).data.tags["melanoma.protocol"] == "pretraining_unknown"
 
