@@ -26,7 +26,9 @@ from melanoma.registry import evidence
 from melanoma.registry import promote as promote_module
 from melanoma.registry.gates import Gate
 from melanoma.registry.history import rollback, show_registry
+from melanoma.registry.package import load_package
 from melanoma.registry.promote import promote
+from melanoma.registry.serve import serve
 from melanoma.registry.versions import (
     CHAMPION,
     PREVIOUS,
@@ -220,7 +222,13 @@ def test_a_version_that_cannot_be_served_is_refused(store: Store, monkeypatch: p
     assert int(alias_of(NAME, CHAMPION).version) == 3
 
 
-def test_a_dry_run_changes_nothing(store: Store, capsys: pytest.CaptureFixture):
+def test_a_dry_run_changes_nothing(store: Store, capsys: pytest.CaptureFixture, monkeypatch):
+    def tried(address: str, run_id: str, _: str) -> Gate:
+        """As a process of its own would; that is shown above."""
+        return Gate("serving", load_package(Path(address)).facts["run_id"] == run_id, "loaded in no time")
+
+    monkeypatch.setattr(promote_module, "smoke_gate", tried)
+
     def everything() -> list:
         store_client = client(store.uri)
         runs = [store_client.get_run(run_id) for run_id in (store.good, store.worse)]
@@ -403,11 +411,12 @@ def test_code_beside_a_model_is_not_run(store: Store, tmp_path: Path):
     evil = {"metadata": {"packaged": True}, "flavors": {"python_function": flavor}}
     try:
         with changed(folder / "MLmodel", yaml.safe_dump({**known, **evil}).encode()):
-            done = run_melanoma("serve", f"model={store.worse}", "port=0", f"tracking.uri={store.uri}", cwd=tmp_path)
+            with pytest.raises(ModelError, match=r"The model is refused: .* MLmodel has SHA-256"):
+                serve(store.worse, "127.0.0.1", 0)
+            with pytest.raises(ModelError, match=r"The model is refused: .* MLmodel has SHA-256"):
+                load_saved_model(store.worse)
     finally:
         shutil.rmtree(folder / "code")
-    assert done.returncode == 2
-    assert "The model is refused: it was changed after it was saved: MLmodel has SHA-256" in done.stderr
     assert not (tmp_path / "ran").exists()
 
 
@@ -418,17 +427,18 @@ def test_an_address_that_names_no_model_passes_no_check(store: Store, address: s
         load_saved_model(address.format(version=f"models:/{NAME}/1", run=store.good))
 
 
-@pytest.mark.parametrize("path", ["evaluation/predictions.csv", "evaluation/subgroups.csv", "config/resolved.yaml"])
-def test_evidence_that_was_changed_promotes_nothing(store: Store, path: str):
+def test_evidence_that_was_changed_promotes_nothing(store: Store):
     promoted(store, QUICK)
-    file = Path(mlflow.get_run(store.worse).info.artifact_uri.removeprefix("file://")) / path
-    other = Path(mlflow.get_run(store.good).info.artifact_uri.removeprefix("file://")) / path
-    with changed(file, other.read_bytes()), pytest.raises(PromotionRefused, match=rf"evidence: {path} of the run was"):
-        promoted(store, QUICK, ANY, f"run={store.worse}")
-    # The champion's own: then nothing can be compared with it.
-    with changed(other, file.read_bytes()):
-        if "subgroups" not in path:
-            with pytest.raises(PromotionRefused, match=f"cannot be compared: {path} of the run was"):
+    theirs, ours = (
+        Path(mlflow.get_run(run_id).info.artifact_uri.removeprefix("file://")) for run_id in (store.good, store.worse)
+    )
+    for path in ("evaluation/predictions.csv", "evaluation/subgroups.csv", "config/resolved.yaml"):
+        better, worse = (theirs / path).read_bytes(), (ours / path).read_bytes()
+        with changed(ours / path, better), pytest.raises(PromotionRefused, match=f"evidence: {path} of the run was"):
+            promoted(store, QUICK, ANY, f"run={store.worse}")
+        if "subgroups" not in path:  # the champion's own: then nothing can be compared with it
+            refused = pytest.raises(PromotionRefused, match=f"cannot be compared: {path} of the run was")
+            with changed(theirs / path, worse), refused:
                 promoted(store, QUICK, f"run={store.worse}")
 
 
