@@ -74,10 +74,15 @@ def launched(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job],
         yield run
 
 
-def run_process(job: Job, started: Callable[[subprocess.Popen], None] | None = None) -> Outcome:
+def run_process(job: Job) -> Outcome:
     """Run a trial as a process of its own that dies with this one."""
+    started = _started(job)
+    return started if isinstance(started, Outcome) else _ended(started)
+
+
+def _started(job: Job) -> subprocess.Popen[str] | Outcome:
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             job.command,
             cwd=job.folder,
             env={**os.environ, **job.environment},
@@ -90,8 +95,9 @@ def run_process(job: Job, started: Callable[[subprocess.Popen], None] | None = N
         )
     except (OSError, subprocess.SubprocessError) as error:  # no memory for another process, and the like
         return Outcome(1, f"The trial's process could not be started: {error}", lost=True)
-    if started is not None:
-        started(process)
+
+
+def _ended(process: subprocess.Popen[str]) -> Outcome:
     try:
         _, said = process.communicate()
     except BaseException:
@@ -103,21 +109,24 @@ def run_process(job: Job, started: Callable[[subprocess.Popen], None] | None = N
 @contextmanager
 def _local(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Outcome]]:  # noqa: ARG001
     threads = max(len(os.sched_getaffinity(0)) // settings.workers, 1)
-    processes: list[subprocess.Popen] = []
-    closed = threading.Event()
-
-    def started(process: subprocess.Popen) -> None:
-        processes.append(process)
-        if closed.is_set():  # the sweep was ended while this one was being started
-            process.send_signal(signal.SIGTERM)
+    processes: list[subprocess.Popen[str]] = []
+    closed, starting = threading.Event(), threading.Lock()
 
     def run(job: Job) -> Outcome:
-        return run_process(job.with_threads(threads), started)
+        with starting:  # or else one could be started that nobody ends
+            if closed.is_set():
+                return Outcome(1, "The sweep was ended before this trial began.", lost=True)
+            started = _started(job.with_threads(threads))
+            if isinstance(started, Outcome):
+                return started
+            processes.append(started)
+        return _ended(started)
 
     try:
         yield run
     finally:
-        closed.set()
+        with starting:
+            closed.set()
         under_way = [process for process in processes if process.poll() is None]
         for process in under_way:
             process.send_signal(signal.SIGTERM)

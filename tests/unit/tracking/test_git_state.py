@@ -58,7 +58,11 @@ def test_a_long_diff_is_cut_and_says_so(checkout: Path, monkeypatch: pytest.Monk
 
 def test_a_run_keeps_the_diff_where_there_is_one(checkout: Path):
     texts: dict[str, str] = {}
-    run = SimpleNamespace(log_params=lambda params: None, log_text=lambda text, path: texts.update({path: text}))
+
+    def log_text(text: str, path: str) -> None:
+        texts[path] = text
+
+    run = SimpleNamespace(log_params=lambda params: None, log_text=log_text, log_evidence=log_text)
     log_config(run, {"seed": 0}, [])
     assert set(texts) == {"config/resolved.yaml", "config/overrides.yaml", "environment/requirements.txt"}
     (checkout / "code.py").write_text("new\n")
