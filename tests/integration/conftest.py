@@ -4,17 +4,22 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import mlflow
 import pytest
+from filelock import FileLock
 
+from melanoma.cli import main
 from melanoma.config.diagnose import diagnose
 from melanoma.config.launch import register_resolvers
 from melanoma.config.schema import TrainConfig
@@ -95,14 +100,59 @@ def mlflow_server(store: str, log: Path, *options: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def run_here(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Run a command as `run_melanoma` does, without a process of its own, which would take ten seconds to begin."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["melanoma"])
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            main(list(words))
+        except SystemExit as ended:
+            code = ended.code
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(words, code, said.out, said.err)
+
+    yield run
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}"
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A run with unreadable files, Augmentor, augmentation, calibration and mirrored views, in a folder of its own."""
-    folder = tmp_path_factory.mktemp("trained")
+def trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Trained:
+    """A run with unreadable files, Augmentor, augmentation, calibration and mirrored views, in a folder of its own.
+
+    Made once for all processes of the tests; each has a copy of the store, and the artifacts of the first.
+    """
+    own = tmp_path_factory.mktemp("trained")
+    if worker_id == "master":
+        return _trained(own)
+    shared = tmp_path_factory.getbasetemp().parent / "trained"
+    with FileLock(f"{shared}.lock"):
+        if not shared.is_dir():
+            made = _trained(own)
+            (own / "output").write_text(made.output, encoding="utf-8")
+            shared.symlink_to(own)
+            return made
+    source, target = (sqlite3.connect(folder / "mlflow.db") for folder in (shared, own))
+    with closing(source), closing(target):
+        source.backup(target)  # others may be writing into it
+    uri = f"sqlite:///{own / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    first = min(all_runs(uri), key=lambda run: run.info.start_time)
+    return Trained(uri, first, (shared / "output").read_text(encoding="utf-8"), own)
+
+
+def _trained(folder: Path) -> Trained:
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     done = run_melanoma(
         "train", *SMALL, "data.source.unreadable=2", "balance=augmentor", "balance.images_per_class=6",

@@ -12,8 +12,8 @@ from tests.conftest import COMMAND, run_melanoma
 from tests.integration.conftest import SMALL, all_runs, client, only_run
 
 
-def test_nan_loss_fails_the_run(store: str):
-    done = run_melanoma("train", *SMALL, "optimizer.learning_rate=1e30", f"tracking.uri={store}")
+def test_nan_loss_fails_the_run(store: str, run_here):
+    done = run_here("train", *SMALL, "optimizer.learning_rate=1e30", f"tracking.uri={store}")
     assert done.returncode == 1
     assert "no longer a finite number" in done.stderr
     assert "Traceback" not in done.stderr
@@ -46,8 +46,8 @@ def test_a_signal_kills_the_run_and_keeps_what_was_logged(store: str, number: in
     assert "logs/train.log" in {a.path for a in client(store).list_artifacts(run.info.run_id, "logs")}
 
 
-def test_too_many_unreadable_images_stop_the_run(store: str):
-    done = run_melanoma("train", *SMALL, "data.source.unreadable=20", f"tracking.uri={store}")
+def test_too_many_unreadable_images_stop_the_run(store: str, run_here):
+    done = run_here("train", *SMALL, "data.source.unreadable=20", f"tracking.uri={store}")
     assert done.returncode == 2
     assert "20 of 100 images cannot be read" in done.stderr
     assert only_run(store).info.status == "FAILED"
@@ -61,8 +61,8 @@ def test_a_wrong_path_leaves_no_run(store: str, tmp_path: Path):
     assert not Path(store.removeprefix("sqlite:///")).exists()
 
 
-def test_a_class_count_that_shows_only_in_the_data(store: str):
-    done = run_melanoma(
+def test_a_class_count_that_shows_only_in_the_data(store: str, run_here):
+    done = run_here(
         "train", *SMALL, "data.classes=[nevus,melanoma,dermatofibroma]", "model=binary150", f"tracking.uri={store}"
     )
     assert done.returncode == 2
@@ -80,10 +80,10 @@ def test_backbone_without_weights_offline_says_what_to_do(store: str):
     assert "Traceback" not in done.stderr
 
 
-def test_unknown_experiment_state_is_explained(store: str):
+def test_unknown_experiment_state_is_explained(store: str, run_here):
     Path(store.removeprefix("sqlite:///")).parent.mkdir()
     client(store).delete_experiment(client(store).create_experiment("melanoma"))
-    done = run_melanoma("train", *SMALL, "debug=one_batch", f"tracking.uri={store}")
+    done = run_here("train", *SMALL, "debug=one_batch", f"tracking.uri={store}")
     assert done.returncode == 2
     assert "mlflow experiments restore" in done.stderr
 
@@ -96,8 +96,8 @@ def test_unknown_experiment_state_is_explained(store: str):
         ("model._target_=no.such.module", "no.such.module"),
     ],
 )
-def test_what_a_target_does_not_take_is_one_message(store: str, argument: str, message: str):
-    done = run_melanoma("train", *SMALL, argument, f"tracking.uri={store}")
+def test_what_a_target_does_not_take_is_one_message(store: str, run_here, argument: str, message: str):
+    done = run_here("train", *SMALL, argument, f"tracking.uri={store}")
     assert done.returncode == 2, done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("melanoma: ")
@@ -105,8 +105,8 @@ def test_what_a_target_does_not_take_is_one_message(store: str, argument: str, m
     assert "Traceback" not in done.stderr
 
 
-def test_a_blow_up_in_the_last_step_fails_the_run_too(store: str):
-    done = run_melanoma("train", *SMALL, "debug=one_batch", "optimizer.learning_rate=1e30", f"tracking.uri={store}")
+def test_a_blow_up_in_the_last_step_fails_the_run_too(store: str, run_here):
+    done = run_here("train", *SMALL, "debug=one_batch", "optimizer.learning_rate=1e30", f"tracking.uri={store}")
     assert done.returncode == 1
     assert "no longer finite" in done.stderr
     assert only_run(store).info.status == "FAILED"
@@ -131,8 +131,8 @@ def test_a_classifier_is_not_trained_on_one_class(store: str, tmp_path: Path):
     assert "Received: melanoma" in done.stderr
 
 
-def test_a_stale_run_id_of_mlflow_run_is_one_message(store: str):
-    done = run_melanoma("train", *SMALL, MLFLOW_RUN_ID="0" * 32, MLFLOW_TRACKING_URI=store)
+def test_a_stale_run_id_of_mlflow_run_is_one_message(store: str, run_here):
+    done = run_here("train", *SMALL, MLFLOW_RUN_ID="0" * 32, MLFLOW_TRACKING_URI=store)
     assert done.returncode == 2, done.stderr
     assert "The MLflow run cannot be opened" in done.stderr
     assert "Traceback" not in done.stderr
