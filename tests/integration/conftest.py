@@ -149,7 +149,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Trained
     uri = f"sqlite:///{own / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     first = min(all_runs(uri), key=lambda run: run.info.start_time)
-    return Trained(uri, first, (shared / "output").read_text(encoding="utf-8"), own)
+    return Trained(uri, first, (shared / "output").read_text(encoding="utf-8"), shared.resolve())
 
 
 def _trained(folder: Path) -> Trained:
