@@ -11,20 +11,17 @@ from rich.table import Table
 from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import stored_text
 from melanoma.models.model_files import UnsafeModel
+from melanoma.registry.trail import Decision, decisions, new_decision, write_down
 from melanoma.registry.versions import (
     CHAMPION,
     PREVIOUS,
     STATE,
-    Decision,
     alias_of,
     alone,
     carry_out,
-    decisions,
-    new_decision,
     only_model,
     registered_models,
     repair,
-    write_down,
 )
 from melanoma.terminal import out
 from melanoma.tracking.model_store import checked_model

@@ -19,21 +19,19 @@ from melanoma.registry.evidence import gates_of
 from melanoma.registry.gates import Gate
 from melanoma.registry.package import save_package, write_package
 from melanoma.registry.smoke import smoke_gate
+from melanoma.registry.trail import Decision, new_decision, write_down
 from melanoma.registry.versions import (
     CHAMPION,
     PROMOTED,
     STATE,
-    Decision,
     alias_of,
     alone,
     carry_out,
     model_name,
-    new_decision,
     register,
     repair,
     rolled_back,
     withdraw,
-    write_down,
 )
 from melanoma.terminal import out
 from melanoma.tracking.run import evidence, stored_name

@@ -6,23 +6,16 @@ changed for those who serve it and after which the decision stands; whatever is 
 decision, and the next command that changes the registry writes it.
 """
 
-import getpass
 import json
 import logging
-import os
 import re
-import shlex
-import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import replace
+from datetime import datetime
 
 import mlflow
-import psutil
 from filelock import FileLock
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -30,8 +23,9 @@ from mlflow.exceptions import MlflowException
 from melanoma.data.cache import content_key
 from melanoma.errors import ModelError
 from melanoma.paths import cache_dir
+from melanoma.registry.trail import Decision, decisions, lives, owner, write_down
 from melanoma.tracking.run import patiently
-from melanoma.tracking.store import sqlite_path, without_password
+from melanoma.tracking.store import sqlite_path
 
 __all__ = [
     "CHAMPION",
@@ -39,20 +33,16 @@ __all__ = [
     "PROMOTED",
     "ROLLED_BACK",
     "STATE",
-    "Decision",
     "alias_of",
     "alone",
     "carry_out",
-    "decisions",
     "model_name",
-    "new_decision",
     "only_model",
     "register",
     "registered_models",
     "repair",
     "rolled_back",
     "withdraw",
-    "write_down",
 ]
 
 log = logging.getLogger("melanoma")
@@ -61,59 +51,7 @@ CHAMPION, PREVIOUS = "champion", "previous"
 PROMOTED, ROLLED_BACK = "promoted", "rolled back"
 STATE = "melanoma.promotion"  # of a version: pending, promoted, rolled back, refused
 _OWNER = "melanoma.promotion.owner"
-_DECISION = "melanoma.decision."
-_ABANDONED = 3600  # seconds after which a decision of another machine is taken for dead
 _NOTICE = "Research software, not a medical device: no diagnosis may rest on it."
-
-
-@dataclass(frozen=True)
-class Decision:
-    """One entry of the decision trail.
-
-    Attributes:
-        key: its name in the trail; sorted, they are in order of time.
-        action: `promote`, `refuse` or `rollback`.
-        version: that was decided on; None for a run that was refused before it was registered.
-        replaces: the champion before.
-        run_id: of the version.
-        by: user@host.
-        when: in UTC, ISO 8601.
-        command: as typed.
-        owner: host:process:start, by which a decision is told that nobody goes on with.
-        state: `begun`, `done` or `abandoned`.
-        failed: names of the gates that were not passed.
-    """
-
-    key: str
-    action: str
-    version: int | None
-    replaces: int | None
-    run_id: str
-    by: str
-    when: str
-    command: str
-    owner: str
-    state: str = "begun"
-    failed: list[str] = field(default_factory=list)
-
-
-def new_decision(
-    action: str, version: ModelVersion | None, replaces: ModelVersion | None, run_id: str, failed: list[str]
-) -> Decision:
-    """A decision of this process, now."""
-    now = datetime.now(UTC)
-    return Decision(
-        key=f"{now:%Y-%m-%dT%H:%M:%S.%fZ}-{os.getpid()}",
-        action=action,
-        version=None if version is None else int(version.version),
-        replaces=None if replaces is None else int(replaces.version),
-        run_id=run_id,
-        by=f"{_user()}@{socket.gethostname()}",
-        when=now.isoformat(timespec="seconds"),
-        command=without_password(" ".join([sys.argv[0], *map(shlex.quote, sys.argv[1:])]))[:1000],
-        owner=_owner(),
-        failed=[gate[:100] for gate in failed[:20]],  # a tag has its limits
-    )
 
 
 @contextmanager
@@ -191,7 +129,7 @@ def register(name: str, task: str, address: str, model_id: str, run_id: str, tag
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     version = client.create_model_version(
-        name, address, run_id=run_id, model_id=model_id, tags={**tags, STATE: "pending", _OWNER: _owner()}
+        name, address, run_id=run_id, model_id=model_id, tags={**tags, STATE: "pending", _OWNER: owner()}
     )
     try:
         _wait_for_those_before(version)
@@ -233,28 +171,6 @@ def carry_out(name: str, decision: Decision) -> None:
     _finish(name, decision)
 
 
-def write_down(name: str, decision: Decision) -> None:
-    """Enter a decision in the trail, or enter it anew."""
-    text = json.dumps(asdict(decision), ensure_ascii=False)
-    mlflow.MlflowClient().set_registered_model_tag(name, f"{_DECISION}{decision.key}", text)
-
-
-def decisions(name: str) -> list[Decision]:
-    """The trail, oldest first."""
-    try:
-        tags = mlflow.MlflowClient().get_registered_model(name).tags
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return []
-        raise
-    found = []
-    for key in sorted(tags):
-        with suppress(TypeError, ValueError):  # not written by this project
-            if key.startswith(_DECISION):
-                found.append(Decision(**json.loads(tags[key])))
-    return found
-
-
 def repair(name: str) -> list[str]:
     """Finish or give up what a process has begun that is no more; returns what was done, in sentences."""
     client, done = mlflow.MlflowClient(), []
@@ -262,20 +178,20 @@ def repair(name: str) -> list[str]:
     for decision in trail:
         if decision.state != "begun":
             continue
-        lives = _lives(decision.owner, datetime.fromisoformat(decision.when).timestamp())
+        goes_on = lives(decision.owner, datetime.fromisoformat(decision.when).timestamp())
         champion = alias_of(name, CHAMPION)
         if champion is not None and int(champion.version) == decision.version:
             _finish(name, decision)  # it stands, whoever was to finish it
-            if not lives:
+            if not goes_on:
                 done.append(f"Finished the {decision.action} of version {decision.version}, which was interrupted.")
-        elif not lives:
+        elif not goes_on:
             if decision.action == "promote":
                 _mark_interrupted(decision)
             write_down(name, replace(decision, state="abandoned"))
             done.append(f"Gave up the {decision.action} of version {decision.version}, which was interrupted.")
     were = {decision.version for decision in trail if decision.state == "done"}
     for version in _pending(name):
-        if int(version.version) not in were and not _lives(
+        if int(version.version) not in were and not lives(
             version.tags.get(_OWNER, ""), version.creation_timestamp / 1000
         ):
             client.delete_model_version(name, version.version)
@@ -313,34 +229,3 @@ def _tag_run(run_id: str, state: str) -> None:
 def _pending(name: str) -> list[ModelVersion]:
     versions = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
     return [version for version in versions if version.tags.get(STATE) == "pending"]
-
-
-def _owner() -> str:
-    return f"{_machine()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
-
-
-def _machine() -> str:
-    """The host, and where that is known the space of process numbers: containers may share a host's name."""
-    try:
-        return f"{socket.gethostname()}/{Path('/proc/self/ns/pid').readlink()}".replace(":", "")
-    except OSError:
-        return socket.gethostname()
-
-
-def _lives(owner: str, begun: float) -> bool:
-    """Whether a process may still go on; one of another machine is given an hour."""
-    host, _, process = owner.partition(":")
-    if host == _machine():
-        number, _, started = process.partition(":")
-        try:
-            return f"{psutil.Process(int(number)).create_time():.0f}" == started
-        except (psutil.Error, ValueError):
-            return False
-    return time.time() - begun < _ABANDONED
-
-
-def _user() -> str:
-    try:
-        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

@@ -29,16 +29,8 @@ from melanoma.registry.history import rollback, show_registry
 from melanoma.registry.package import load_package
 from melanoma.registry.promote import promote
 from melanoma.registry.serve import serve
-from melanoma.registry.versions import (
-    CHAMPION,
-    PREVIOUS,
-    alias_of,
-    carry_out,
-    decisions,
-    new_decision,
-    repair,
-    write_down,
-)
+from melanoma.registry.trail import decisions, new_decision, write_down
+from melanoma.registry.versions import CHAMPION, PREVIOUS, alias_of, carry_out, repair
 from melanoma.tracking.model_store import checked_model
 from melanoma.tracking.models import images_seen_by, load_saved_model
 from tests.conftest import COMMAND, run_melanoma
@@ -553,7 +545,7 @@ def test_a_promotion_killed_at_any_point_leaves_one_champion(made: Store, tmp_pa
         with monkeypatch.context() as patched:
             for name in KILLED_BEFORE:
                 patched.setattr(mlflow.MlflowClient, name, counting(getattr(mlflow.MlflowClient, name)))
-            patched.setattr("melanoma.registry.versions._owner", lambda: "nobody:1:1")
+            patched.setattr("melanoma.registry.trail._machine", lambda: "elsewhere")
             patched.setattr("melanoma.registry.promote.withdraw", lambda version: None)  # it is no more
             try:
                 promoted(store, QUICK, ANY, f"run={store.good}")
@@ -561,7 +553,7 @@ def test_a_promotion_killed_at_any_point_leaves_one_champion(made: Store, tmp_pa
             except Killed:
                 pass
         with monkeypatch.context() as patched:
-            patched.setattr("melanoma.registry.versions._ABANDONED", 0)
+            patched.setattr("melanoma.registry.trail._ABANDONED", 0)
             champion = alias_of(NAME, CHAMPION).run_id
             assert champion in (store.good, store.worse)
             repair(NAME)

@@ -15,6 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from melanoma.errors import ModelError
 from melanoma.registry.history import rollback
+from melanoma.registry.trail import decisions, new_decision, write_down
 from melanoma.registry.versions import (
     CHAMPION,
     PREVIOUS,
@@ -22,16 +23,13 @@ from melanoma.registry.versions import (
     alias_of,
     alone,
     carry_out,
-    decisions,
     model_name,
-    new_decision,
     only_model,
     register,
     registered_models,
     repair,
     rolled_back,
     withdraw,
-    write_down,
 )
 
 NAME = "melanoma-test"
@@ -261,7 +259,7 @@ def test_one_that_died_on_another_machine_after_its_alias_is_finished_by_a_rollb
     promoted(uri, first)
     promoted(uri, second)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("melanoma.registry.versions._machine", lambda: "elsewhere")
+        elsewhere.setattr("melanoma.registry.trail._machine", lambda: "elsewhere")
         version = register(NAME, "test", f"runs:/{third}/package", None, third, {})
         write_down(NAME, new_decision("promote", version, alias_of(NAME, CHAMPION), third, []))
         mlflow.MlflowClient().set_registered_model_alias(NAME, CHAMPION, str(version.version))
@@ -272,11 +270,11 @@ def test_one_that_died_on_another_machine_after_its_alias_is_finished_by_a_rollb
 
 def test_one_that_is_under_way_on_another_machine_is_left_alone(uri: str, monkeypatch):
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("melanoma.registry.versions._machine", lambda: "elsewhere")
+        elsewhere.setattr("melanoma.registry.trail._machine", lambda: "elsewhere")
         register(NAME, "test", "runs:/x/package", None, run_of(uri, "theirs"), {})
     assert repair(NAME) == []
     assert list(state()[2].values()) == ["pending"]
-    monkeypatch.setattr("melanoma.registry.versions._ABANDONED", 0)
+    monkeypatch.setattr("melanoma.registry.trail._ABANDONED", 0)
     assert repair(NAME) == ["Took away version 1: its promotion was interrupted before it was decided."]
     assert state()[2] == {}
 
@@ -317,7 +315,7 @@ def test_a_version_that_was_replaced_and_deleted_by_hand_holds_nothing_up(uri: s
     champion = alias_of(NAME, CHAMPION)
     write_down(NAME, new_decision("promote", version, champion, third, []))
     mlflow.MlflowClient().set_registered_model_alias(NAME, CHAMPION, str(version.version))
-    monkeypatch.setattr("melanoma.registry.versions._lives", lambda *_: False)  # killed here
+    monkeypatch.setattr("melanoma.registry.versions.lives", lambda *_: False)  # killed here
     mlflow.MlflowClient().delete_model_version(NAME, champion.version)
     assert repair(NAME) == ["Finished the promote of version 3, which was interrupted."]
     assert state()[0] == third
@@ -331,7 +329,7 @@ def test_a_run_does_not_go_on_saying_that_it_was_promoted(uri: str, monkeypatch)
     write_down(NAME, decision)
     told = {"when": decision.when, "decision": "promoted"}
     mlflow.MlflowClient().log_dict(run_id, told, "promotion.json")
-    monkeypatch.setattr("melanoma.registry.versions._lives", lambda *_: False)  # killed here
+    monkeypatch.setattr("melanoma.registry.versions.lives", lambda *_: False)  # killed here
     assert len(repair(NAME)) == 2
     assert mlflow.artifacts.load_dict(f"runs:/{run_id}/promotion.json") == {**told, "decision": "interrupted"}
     assert states_of_runs(uri) == {run_id: "interrupted"}
