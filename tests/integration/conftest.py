@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -141,8 +142,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Trained
         if not shared.is_dir():
             made = _trained(own)
             (own / "output").write_text(made.output, encoding="utf-8")
+            shutil.copytree(os.environ["MELANOMA_CACHE_DIR"], own / "cache")  # what its audit has found
             shared.symlink_to(own)
             return made
+    shutil.copytree(shared / "cache", os.environ["MELANOMA_CACHE_DIR"], dirs_exist_ok=True)
     source, target = (sqlite3.connect(folder / "mlflow.db") for folder in (shared, own))
     with closing(source), closing(target):
         source.backup(target)  # others may be writing into it

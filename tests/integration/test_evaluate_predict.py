@@ -42,9 +42,9 @@ def test_the_runs_own_test_images_give_the_runs_own_numbers(trained: Trained):
     }
 
 
-def test_other_images_beside_the_runs_own(trained: Trained, other_images: Path):
+def test_other_images_beside_the_runs_own(run_here, trained: Trained, other_images: Path):
     """The data names its classes in another order than the model."""
-    done = run_melanoma(
+    done = run_here(
         "evaluate", f"model=runs:/{trained.run.info.run_id}/model", "data=folder", f"data.path={other_images}",
         "data.classes=[malignant,benign]", f"tracking.uri={trained.uri}", "tracking.experiment=external",
     )  # fmt: skip
@@ -69,10 +69,10 @@ def test_other_images_beside_the_runs_own(trained: Trained, other_images: Path):
 
 
 def test_images_of_one_class_only_where_the_models_own_were_never_audited(
-    trained: Trained, other_images: Path, tmp_path: Path
+    run_here, trained: Trained, other_images: Path, tmp_path: Path
 ):
     shutil.copytree(other_images / "malignant", tmp_path / "one" / "malignant")
-    done = run_melanoma(
+    done = run_here(
         "evaluate", f"run={trained.run.info.run_id}", "data=folder", f"data.path={tmp_path / 'one'}",
         f"tracking.uri={trained.uri}", "tracking.experiment=one class",
         MELANOMA_CACHE_DIR=str(tmp_path / "cache"),
@@ -86,11 +86,11 @@ def test_images_of_one_class_only_where_the_models_own_were_never_audited(
     assert not {"test/auc", "test/specificity/malignant"} & set(run.data.metrics)
 
 
-def test_a_class_that_the_model_does_not_know(trained: Trained, other_images: Path, tmp_path: Path):
+def test_a_class_that_the_model_does_not_know(run_here, trained: Trained, other_images: Path, tmp_path: Path):
     folder = tmp_path / "more"
     shutil.copytree(other_images, folder)
     (folder / "benign").rename(folder / "harmless")
-    done = run_melanoma(
+    done = run_here(
         "evaluate", f"run={trained.run.info.run_id}", "data=folder", f"data.path={folder}",
         f"tracking.uri={trained.uri}",
     )  # fmt: skip
@@ -119,8 +119,8 @@ def encoded_anew(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-def test_copies_of_images_that_the_model_has_seen_are_left_out(trained: Trained, encoded_anew: Path):
-    done = run_melanoma(
+def test_copies_of_images_that_the_model_has_seen_are_left_out(run_here, trained: Trained, encoded_anew: Path):
+    done = run_here(
         "evaluate", f"model=runs:/{trained.run.info.run_id}/model", "data=folder", f"data.path={encoded_anew}",
         f"tracking.uri={trained.uri}", "tracking.experiment=copies",
     )  # fmt: skip
@@ -130,9 +130,9 @@ def test_copies_of_images_that_the_model_has_seen_are_left_out(trained: Trained,
     assert run.data.metrics["data/seen_left_out"] == pytest.approx(62, abs=3)  # all of training and validation
 
 
-def test_starting_from_a_model_that_saw_copies_of_the_test_images(trained: Trained, encoded_anew: Path):
+def test_starting_from_a_model_that_saw_copies_of_the_test_images(run_here, trained: Trained, encoded_anew: Path):
     arguments = [word for word in SMALL if not word.startswith("data.source")]
-    done = run_melanoma(
+    done = run_here(
         "train", *arguments, "data=folder", f"data.path={encoded_anew}", "training.epochs=1",
         f"model.weights=runs:/{trained.run.info.run_id}/model", f"tracking.uri={trained.uri}",
         "tracking.experiment=on copies",
@@ -141,7 +141,7 @@ def test_starting_from_a_model_that_saw_copies_of_the_test_images(trained: Train
     (run,) = all_runs(trained.uri, "on copies")
     assert run.data.tags["melanoma.protocol"] == "pretrained_on_test"
     assert 5 < run.data.metrics["data/test_seen_in_pretraining"] < 25
-    done = run_melanoma("evaluate", f"run={run.info.run_id}", f"tracking.uri={trained.uri}", "tracking.experiment=own")
+    done = run_here("evaluate", f"run={run.info.run_id}", f"tracking.uri={trained.uri}", "tracking.experiment=own")
     assert done.returncode == 0, done.stderr
     (again,) = all_runs(trained.uri, "own")
     assert again.data.tags["melanoma.protocol"] == "pretrained_on_test"
@@ -175,15 +175,15 @@ def test_predictions_that_cannot_be_written_are_refused_at_once(trained: Trained
     assert "Predicting" not in done.stderr
 
 
-def test_predict_refuses_a_model_that_is_not_there(trained: Trained, other_images: Path):
+def test_predict_refuses_a_model_that_is_not_there(run_here, trained: Trained, other_images: Path):
     image = next((other_images / "malignant").glob("*.jpg"))
-    done = run_melanoma("predict", "model=models:/no-such@champion", f"input={image}", f"tracking.uri={trained.uri}")
+    done = run_here("predict", "model=models:/no-such@champion", f"input={image}", f"tracking.uri={trained.uri}")
     assert done.returncode == 2
     assert "There is no such model" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_what_a_stored_run_names_is_not_executed(trained: Trained, tmp_path: Path):
+def test_what_a_stored_run_names_is_not_executed(run_here, trained: Trained, tmp_path: Path):
     """A run's config is read from a store that others can write to."""
     store = client(trained.uri)
     run_id, marker = trained.run.info.run_id, tmp_path / "executed"
@@ -192,7 +192,7 @@ def test_what_a_stored_run_names_is_not_executed(trained: Trained, tmp_path: Pat
     hostile["data"]["source"]["noise"] = {"_target_": "os.system", "command": f"touch {marker}"}
     try:
         store.log_text(run_id, yaml.safe_dump(hostile), "config/resolved.yaml")
-        done = run_melanoma("evaluate", f"run={run_id}", f"tracking.uri={trained.uri}")
+        done = run_here("evaluate", f"run={run_id}", f"tracking.uri={trained.uri}")
     finally:
         store.log_text(run_id, text, "config/resolved.yaml")
     assert done.returncode == 2
@@ -200,8 +200,8 @@ def test_what_a_stored_run_names_is_not_executed(trained: Trained, tmp_path: Pat
     assert not marker.exists()
 
 
-def test_starting_from_a_model_that_saw_the_test_images_is_written_on_the_run(trained: Trained):
-    done = run_melanoma(
+def test_starting_from_a_model_that_saw_the_test_images_is_written_on_the_run(run_here, trained: Trained):
+    done = run_here(
         "train", *SMALL, "seed=5", f"model.weights=runs:/{trained.run.info.run_id}/model", "debug=none",
         "training.epochs=1", f"tracking.uri={trained.uri}", "tracking.experiment=continued",
     )  # fmt: skip
