@@ -1,7 +1,4 @@
-"""Same seed, same machine: the same split, the same augmented files, the same metrics.
-
-That another seed gives another split and other weights is shown by the tests of these.
-"""
+"""Same seed, same machine: the same split, the same augmented files, the same metrics."""
 
 import hashlib
 from pathlib import Path
@@ -9,12 +6,12 @@ from pathlib import Path
 import pandas as pd
 
 from tests.conftest import run_melanoma
-from tests.integration.conftest import SMALL, all_runs, client
+from tests.integration.conftest import SMALL, all_runs, client, trained_here
 
 UNTIMED = ("seconds_per_epoch", "images_per_second", "fit/seconds", "evaluation/seconds", "model/latency_ms")
 
 
-def test_same_seed_same_numbers(tmp_path: Path):
+def test_same_seed_same_numbers_other_seed_other_split(tmp_path: Path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     words = [
         *SMALL, "balance=augmentor", "balance.images_per_class=4", "augmentation=dermoscopy",
@@ -24,14 +21,17 @@ def test_same_seed_same_numbers(tmp_path: Path):
         cache = str(tmp_path / f"cache-{name}")
         done = run_melanoma("train", *words, "seed=3", f"tracking.run_name={name}", MELANOMA_CACHE_DIR=cache)
         assert done.returncode == 0, done.stderr
+    trained_here([*words, "seed=4", "tracking.run_name=third"], tmp_path)
     runs = {run.info.run_name: run for run in all_runs(uri)}
     metrics = {name: {k: v for k, v in run.data.metrics.items() if k not in UNTIMED} for name, run in runs.items()}
     assert metrics["first"] == metrics["second"]
+    assert metrics["first"] != metrics["third"]
     assert _augmented(tmp_path / "cache-first") == _augmented(tmp_path / "cache-second")
     splits = {name: _split(uri, run.info.run_id) for name, run in runs.items()}
     pd.testing.assert_frame_equal(splits["first"], splits["second"])
+    assert not splits["first"].equals(splits["third"])
     tags = {name: run.data.tags["melanoma.split.hash"] for name, run in runs.items()}
-    assert tags["first"] == tags["second"]
+    assert tags["first"] == tags["second"] != tags["third"]
 
 
 def _augmented(cache: Path) -> dict[str, str]:
