@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from melanoma.audit.audit import audit_source
-from melanoma.config.schema import AuditConfig
+from melanoma.config.schema import ArchiveConfig, AuditConfig
 from melanoma.data.decode import open_rgb
-from melanoma.data.progress import TerminalProgress
 from melanoma.data.sources import Source, class_folders, open_path, synthetic
-from melanoma.paths import cache_dir
 
 COPIES = 100  # of each change
 RESULTS = Path(__file__).parent / "near_duplicates.json"
@@ -101,8 +100,8 @@ def measure(source: Source) -> dict[str, Any]:
         # An absolute path takes the place of the root when the two are joined.
         table = pd.concat([source.table[["path", "label", "part"]], added], ignore_index=True)
         whole = Source(source.root, table, source.classes)
-        cache = Path(folder, "cache")
-        audit = audit_source(whole, AuditConfig(), max_megapixels=178, cache=cache, progress=TerminalProgress())
+        with mock.patch.dict(os.environ, {"MELANOMA_CACHE_DIR": str(Path(folder, "cache"))}):
+            audit = audit_source(whole, AuditConfig(), max_megapixels=178)
     cluster = audit.table.set_index("path").cluster
     found = cluster[[f"{folder}/{p}" for p in copies.path]].to_numpy() == cluster[copies.original].to_numpy()
     by_change = {change: float(rows.mean()) for change, rows in pd.Series(found).groupby(copies.change.to_numpy())}
@@ -118,14 +117,12 @@ def measure(source: Source) -> dict[str, Any]:
 
 def main() -> None:
     """Measure the drawn set, and the real ones where they are."""
-    cache, progress = cache_dir(), TerminalProgress()
-    drawn = synthetic(None, cache=cache, classes=4, progress=progress, images=3000, size=180, seed=7)
+    drawn = synthetic(None, classes=4, images=3000, size=180, seed=7)
     lesions = drawn.table.drop_duplicates("lesion")  # two views of a lesion are alike, rightly
     sources = {"drawn lesions": Source(drawn.root, lesions.reset_index(drop=True), drawn.classes)}
     data = os.environ.get("MELANOMA_DATA")
     for name in ("isic9", "melanoma10k") if data else ():
-        folder = open_path(f"{data}/{name}.zip", cache=cache, max_files=10**6, max_bytes=1e11, progress=progress)
-        sources[name] = class_folders(folder, cache=cache, progress=progress)
+        sources[name] = class_folders(open_path(f"{data}/{name}.zip", ArchiveConfig()))
     wanted = sys.argv[1:] or list(sources)
     results = {name: measure(sources[name]) for name in wanted}
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")

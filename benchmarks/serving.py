@@ -28,9 +28,9 @@ from benchmarks.__main__ import machine
 from melanoma.config.launch import register_resolvers
 from melanoma.models.build import build_network, with_probabilities
 from melanoma.paths import conf_dir
-from melanoma.registry.classifier import LesionClassifier
-from melanoma.registry.export import exported, runner
-from melanoma.stages import build
+from melanoma.serving.classifier import LesionClassifier
+from melanoma.serving.export import convert, runner
+from melanoma.workflows.stages import build
 
 RESULTS = Path(__file__).parent / "serving.json"
 ROUNDS, SINGLE, BATCH, PLAIN = 5, 200, 1024, 100
@@ -62,7 +62,7 @@ def classifier_of(model: str, overrides: Sequence[str] = ()) -> LesionClassifier
     )
     facts = {
         "classes": ["benign", "malignant"], "image_size": config.data.image_size, "resize": "stretch",
-        "max_megapixels": 50, "operating_points": {"malignant": 0.5}, "views": {}, "run_id": "none",
+        "max_megapixels": 50, "operating_points": {"malignant": 0.5}, "binary_tasks": {}, "run_id": "none",
         "prediction_sets": {"coverage": 0.9, "threshold": 0.9}, "abstention": {"share": 0.1, "threshold": 0.6},
     }  # fmt: skip
     return LesionClassifier(with_probabilities(network), facts, "benchmark")
@@ -83,7 +83,7 @@ def ways(classifier: LesionClassifier, folder: Path, files: list[Path]) -> tuple
     size = classifier.facts["image_size"]
     runners = {}
     for kind, suffix in (("onnx", ".onnx"), ("litert", ".tflite")):
-        (folder / f"model{suffix}").write_bytes(exported(classifier, kind)[0])
+        (folder / f"model{suffix}").write_bytes(convert(classifier, kind)[0])
         runners[kind] = runner(folder / f"model{suffix}")
 
     def plain(file: Path) -> np.ndarray:

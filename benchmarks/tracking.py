@@ -28,8 +28,9 @@ def main() -> None:
     config = compose_config("train", [*sys.argv[1:], f"tracking.uri=sqlite:///{folder / 'mlflow.db'}"])
     start = time.perf_counter()
 
-    from melanoma import pipeline
-    from melanoma.tracking import card, log, log_config, log_evaluation, models, run
+    from melanoma.tracking import log, log_config, log_decisions, log_evaluation, log_subgroups, models, run
+    from melanoma.workflows import card
+    from melanoma.workflows.train import train
 
     spent: dict[str, float] = {}
 
@@ -43,11 +44,11 @@ def main() -> None:
 
         return call
 
-    # The pipeline imports each when it runs, and so finds the timed one.
+    # The experiment imports each when it runs, and so finds the timed one.
     log_functions = [(log, name) for name in ("log_audit", "log_dataset", "log_fit", "log_samples")]
     for module, name in [
         *log_functions, (log_config, "log_config"), (log_evaluation, "log_evaluations"), (card, "log_card"),
-        (models, "save_model"),
+        (log_decisions, "log_decisions"), (log_subgroups, "log_subgroups"), (models, "save_model"),
     ]:  # fmt: skip
         setattr(module, name, timed(name, getattr(module, name)))
     # Metrics of epochs are logged through the run; those inside the functions above are in their time already.
@@ -57,7 +58,7 @@ def main() -> None:
         (timed("log_epoch", whole) if step is not None else whole)(self, metrics, step or 0)
 
     run.Run.log_metrics = log_epoch
-    pipeline.train(config, sys.argv[1:], folder)
+    train(config, sys.argv[1:], folder)
     total = time.perf_counter() - start
     for name, seconds in sorted(spent.items(), key=lambda item: -item[1]):
         print(f"{name:<16} {seconds:7.2f} s")

@@ -19,18 +19,17 @@ WARM_UP_STEPS = 10
 
 
 def dataset():
-    """The data set, decoded and divided as a training run does it."""
+    """The data set, decoded and split as a training run does it."""
     from melanoma.config.diagnose import compose_config
     from melanoma.config.launch import register_resolvers, typed
     from melanoma.config.schema import TrainConfig
-    from melanoma.stages import audited, prepared, read_source
+    from melanoma.workflows.stages import prepare_once, read_source
 
     register_resolvers()
     archive = Path(os.environ["MELANOMA_DATA"]) / "melanoma10k.zip"
     config = compose_config("train", ["data=melanoma10k", f"data.path={archive}", "model=binary150"])
     settings = typed(TrainConfig, config)
-    source = read_source(settings.data)
-    return prepared(settings, source, audited(source, settings.audit, settings.data.max_megapixels)), settings
+    return prepare_once(settings, read_source(settings.data))[1], settings
 
 
 def plain_generator():
@@ -90,7 +89,7 @@ def melanoma(limit: bool = False) -> float:
     from melanoma.models.losses import training_loss
     from melanoma.models.reference import plain_cnn
     from melanoma.training.augmentation import RandomAffine
-    from melanoma.training.batches import augmenter, encode, training_batches
+    from melanoma.training.batches import TrainingImages, augmenter, encode, training_batches
     from melanoma.training.hardware import prepare, resolve_precision
     from melanoma.training.optimizers import Adam
 
@@ -112,10 +111,9 @@ def melanoma(limit: bool = False) -> float:
         batches = tf.data.Dataset.from_tensors(batch).cache().repeat()
     else:
         layer = RandomAffine(horizontal_flip=True, rotation=20, shift=0.2, shear=0.2, zoom=0.2, fill_mode="nearest")
-        batches = training_batches(
-            data.store, train.row.to_numpy(), encode(train.target.to_numpy(), 2), np.ones(len(train), np.float32),
-            batch_size=BATCH, seed=0, augment=augmenter([layer]),
-        )  # fmt: skip
+        labels, weights = encode(train.target.to_numpy(), 2), np.ones(len(train), np.float32)
+        images = TrainingImages(data.store, train.row.to_numpy(), labels, weights)
+        batches = training_batches(images, batch_size=BATCH, seed=0, augment=augmenter([layer]))
     network.fit(batches, steps_per_epoch=WARM_UP_STEPS, epochs=1, verbose=0, shuffle=False)
     start = time.perf_counter()
     network.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0, shuffle=False)

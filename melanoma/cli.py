@@ -1,4 +1,4 @@
-"""`melanoma COMMAND [arguments]`: looks the command up and imports it only then."""
+"""`melanoma COMMAND [arguments]`: the table of commands, and how one is run."""
 
 import difflib
 import importlib
@@ -6,28 +6,126 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from melanoma import __version__
-from melanoma.errors import MelanomaError, RunKilled
+from melanoma.errors import FAILURE_FILE_VARIABLE, MelanomaError, RunKilled
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "Command", "main"]
+
+_MODEL = {"model": "saved_model"}  # `model` is a config group too
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        help: a line for the list of commands.
+        run: `module:function`. With a `schema` the function gets the configuration, the overrides and the folder for
+            the run's files, or with `on_store` the typed settings and the store's address; else the words after the
+            command.
+        schema: `module:class` of its configuration; None where it reads its command line itself.
+        checks: `module:function` that finds contradictions between keys.
+        on_store: it works on a tracking store that is there already.
+        rename: keys that users type, and the keys of the configuration that they mean.
+        switches: words that users type, and the override that they mean.
+    """
+
+    help: str
+    run: str
+    schema: str | None = None
+    checks: str | None = None
+    on_store: bool = False
+    rename: Mapping[str, str] = field(default_factory=dict)
+    switches: Mapping[str, str] = field(default_factory=dict)
+
 
 COMMANDS = {
-    "train": "train a classifier, evaluate it and log all of it to MLflow",
-    "sweep": "train many variants, in parallel and to be resumed, and rank them",
-    "evaluate": "evaluate a saved model on any data source, into a run of its own",
-    "compare": "metrics of runs side by side, with paired tests on the same images",
-    "predict": "class probabilities for images, as a table and a CSV",
-    "promote": "make the best run the champion of the model registry, if it deserves it",
-    "rollback": "make the champion before the present one the champion again",
-    "registry": "registered versions, their metrics, and the decisions on them",
-    "serve": "answer requests with the champion, by MLflow's scoring server",
-    "app": "a page to try the champion on images of your own",
-    "export": "write a model as ONNX or LiteRT",
-    "report": "the reference studies as published, re-created and measured: a table and a figure",
-    "audit": "find duplicates, contradicting labels, leaks and damaged files in a data set",
-    "cache": "list or clear what was derived from data",
+    "train": Command(
+        "train a classifier, evaluate it and log all of it to MLflow",
+        "melanoma.commands.train:main",
+    ),
+    "sweep": Command(
+        "train many variants, in parallel and resumable, and rank them",
+        "melanoma.commands.sweep:main",
+    ),
+    "evaluate": Command(
+        "evaluate a saved model on any data source, into a run of its own",
+        "melanoma.workflows.evaluate:evaluate_saved",
+        "melanoma.config.command_schema:EvaluateConfig",
+        "melanoma.workflows.checks:evaluate_faults",
+        rename=_MODEL,
+    ),
+    "compare": Command(
+        "metrics of runs side by side, with paired tests on the same images",
+        "melanoma.commands.compare:main",
+    ),
+    "predict": Command(
+        "class probabilities for images, as a table and a CSV",
+        "melanoma.workflows.predict:predict",
+        "melanoma.config.command_schema:PredictConfig",
+        rename=_MODEL,
+    ),
+    "promote": Command(
+        "make the best run the champion of the model registry, if it passes the gates",
+        "melanoma.registry.promote:promote",
+        "melanoma.config.command_schema:PromoteConfig",
+        "melanoma.workflows.checks:promote_faults",
+        on_store=True,
+        switches={"--dry-run": "dry_run=true"},
+    ),
+    "rollback": Command(
+        "make the previous champion the champion again",
+        "melanoma.registry.history:rollback",
+        "melanoma.config.command_schema:RollbackConfig",
+        on_store=True,
+    ),
+    "registry": Command(
+        "registered versions, their metrics, and the decisions on them",
+        "melanoma.registry.history:show_registry",
+        "melanoma.config.command_schema:RollbackConfig",
+        on_store=True,
+    ),
+    "serve": Command(
+        "answer requests with the champion, by MLflow's scoring server",
+        "melanoma.serving.serve:serve",
+        "melanoma.config.command_schema:ServeConfig",
+        on_store=True,
+        rename=_MODEL,
+    ),
+    "app": Command(
+        "a page to try the champion on your own images",
+        "melanoma.serving.app:show_app",
+        "melanoma.config.command_schema:ServeConfig",
+        on_store=True,
+        rename=_MODEL,
+    ),
+    "export": Command(
+        "write a model as ONNX or LiteRT",
+        "melanoma.serving.export:export_model",
+        "melanoma.config.command_schema:ExportConfig",
+        on_store=True,
+        rename=_MODEL,
+    ),
+    "report": Command(
+        "the reference experiments as published, re-created and measured: a table and a figure",
+        "melanoma.commands.report:main",
+    ),
+    "audit": Command(
+        "find duplicates, contradicting labels, leaks and damaged files in a data set",
+        "melanoma.workflows.audit:audit_data",
+        "melanoma.config.command_schema:AuditCommandConfig",
+        "melanoma.workflows.checks:audit_faults",
+    ),
+    "cache": Command(
+        "list or clear what was derived from data",
+        "melanoma.commands.cache:main",
+    ),
 }
 
 
@@ -70,13 +168,51 @@ def _run(arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, _raise_killed)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _raise_interrupted)
-    importlib.import_module(f"melanoma.commands.{name}").main(arguments[1:])
+    command = COMMANDS[name]
+    if command.schema is None:
+        _load(command.run)(arguments[1:])
+    else:
+        _launch(name, command, [command.switches.get(word, word) for word in arguments[1:]])
+
+
+def _launch(name: str, command: Command, arguments: list[str]) -> None:
+    """Check the configuration, and only then import what does the work."""
+    from melanoma.config.launch import launch
+
+    schema = _load(str(command.schema))
+
+    def task(config: Any, overrides: list[str], folder: Path) -> object:
+        if command.on_store:
+            return _run_on_store(command, schema, config)
+        return _load(command.run)(config, overrides, folder)
+
+    checks = None if command.checks is None else _load(command.checks)
+    launch(name, schema, task, arguments, checks=checks, rename=command.rename)
+
+
+def _run_on_store(command: Command, schema: type, config: Any) -> object:
+    from melanoma.config.launch import typed
+    from melanoma.terminal import log_to_terminal, quiet_native_imports
+    from melanoma.tracking.store import open_store, store_errors
+
+    log_to_terminal()
+    settings: Any = typed(schema, config)
+    uri = open_store(settings.tracking.uri)
+    with quiet_native_imports():
+        run = _load(command.run)
+    with store_errors():
+        return run(settings, uri)
+
+
+def _load(address: str) -> Any:
+    module, _, name = address.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _reader_has_left() -> bool:
-    """Whether nobody reads our output any more (head, less); if so it goes nowhere from here on, without a word."""
+    """Whether nobody reads our output any more (head, less); if so further output is discarded."""
     poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)  # errors are always told
+    poll.register(sys.stdout.fileno(), 0)  # errors are always reported
     left = bool(poll.poll(0))
     if left:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -94,7 +230,7 @@ def _raise_interrupted(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _help() -> str:
-    rows = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
+    rows = "\n".join(f"  {name:<10} {command.help}" for name, command in COMMANDS.items())
     return (
         f"melanoma {__version__}: train, track, compare and promote skin-lesion classifiers.\n"
         "Research software, not a medical device.\n\n"
@@ -104,10 +240,13 @@ def _help() -> str:
 
 
 def _write(text: str) -> None:
-    if sys.stdout is not None:  # not closed by whoever started us
+    if sys.stdout is not None:  # not closed by the parent process
         sys.stdout.write(text + "\n")
 
 
 def _fail(message: str, code: int) -> None:
     sys.stderr.write(f"melanoma: {message}\n")
+    report = os.environ.get(FAILURE_FILE_VARIABLE)
+    if report:  # a sweep wants to know, too
+        Path(report).write_text(message, encoding="utf-8", errors="replace")
     sys.exit(code)

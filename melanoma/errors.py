@@ -4,6 +4,7 @@ A message says what happened, what was expected and what to do, and ends in what
 """
 
 __all__ = [
+    "FAILURE_FILE_VARIABLE",
     "AuditFailed",
     "ConfigError",
     "DataError",
@@ -15,6 +16,9 @@ __all__ = [
     "TrainingError",
     "TrialsFailed",
 ]
+
+
+FAILURE_FILE_VARIABLE = "MELANOMA_FAILURE_FILE"  # environment: where a command writes the message of its failure
 
 
 class MelanomaError(Exception):

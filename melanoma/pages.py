@@ -4,10 +4,10 @@ from typing import Any
 
 import jinja2
 
-__all__ = ["rendered"]
+__all__ = ["render_page"]
 
 
-def rendered(folder: str, template: str, content: dict[str, Any]) -> str:
+def render_page(folder: str, template: str, content: dict[str, Any]) -> str:
     """A page from a template of the package, with everything in `content` escaped.
 
     Args:

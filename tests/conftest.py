@@ -1,13 +1,13 @@
 """Shared fixtures: a cache and a tracking store of the tests' own, and the real images where they are."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-COMMAND = Path(sys.executable).parent / "melanoma"
+from tests.commands import COMMAND, run_melanoma
+
+__all__ = ["COMMAND", "run_melanoma"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,15 +32,3 @@ def real_data() -> Path:
 def melanoma():
     """Run a command as a user would; returns the finished process."""
     return run_melanoma
-
-
-def run_melanoma(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [str(COMMAND), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, **environment},
-        timeout=600,
-        check=False,
-    )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from melanoma.audit.inspection import Inspection
 from melanoma.config.schema import OddConfig
-from melanoma.data.groups import connected, related
+from melanoma.data.groups import connected, related_rows
 from melanoma.data.sources import Source
 
 __all__ = ["Audit", "find"]
@@ -150,7 +150,7 @@ def find(
         "split_leaks": _paths(parted),
         "group_leaks": _paths(rows for rows in lesions if rows.part.nunique() > 1),
     }
-    shared = table[related(table, table.sha256.isin(excluded))]
+    shared = table[related_rows(table, table.sha256.isin(excluded))]
     return Audit(source.root, table, unreadable, _odd_files(table, odd), shared, source.classes, groups)
 
 

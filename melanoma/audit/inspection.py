@@ -18,7 +18,7 @@ from PIL import Image
 from melanoma.data.cache import cached_folder, content_key
 from melanoma.data.contents import by_content, read_each
 from melanoma.data.decode import DECODER, FORMATS, UnreadableImage, open_rgb
-from melanoma.data.progress import Progress
+from melanoma.paths import cache_dir
 
 __all__ = ["THUMBNAIL", "Inspection", "inspect_files", "recalled"]
 
@@ -50,9 +50,6 @@ def inspect_files(
     digests: Sequence[str],
     *,
     max_pixels: float,
-    cache: Path,
-    progress: Progress,
-    workers: int,
 ) -> Inspection:
     """Look at each content once, at full size.
 
@@ -60,9 +57,6 @@ def inspect_files(
         files: image files.
         digests: SHA-256 of each file's bytes.
         max_pixels: see `melanoma.data.decode.decode`.
-        cache: the cache folder.
-        progress: shows how far it is.
-        workers: threads.
     """
     contents = by_content(files, digests)
     key = content_key("inspection-2", DECODER, PIL.__version__, cv2.__version__, max_pixels, list(contents))
@@ -71,7 +65,7 @@ def inspect_files(
         facts: list[dict[str, Any]] = []
         reasons: dict[str, str] = {}
         look = partial(_look, max_pixels=max_pixels)
-        looks = read_each(contents, look, "Looking at each image", progress=progress, workers=workers)
+        looks = read_each(contents, look, "Looking at each image")
         with (folder / "thumbnails.u8").open("wb") as sink:
             for digest, seen in looks:
                 if isinstance(seen, UnreadableImage):
@@ -82,24 +76,23 @@ def inspect_files(
         pd.DataFrame(facts, columns=_COLUMNS).to_csv(folder / "facts.csv", index=False)
         (folder / "reasons.json").write_text(json.dumps(reasons), encoding="utf-8")
 
-    folder = cached_folder(cache, "inspected", key, make)
+    folder = cached_folder("inspected", key, make)
     reasons = json.loads((folder / "reasons.json").read_text(encoding="utf-8"))
     return Inspection(*_read(folder), reasons)
 
 
-def recalled(digests: Collection[str], cache: Path) -> tuple[pd.Series, NDArray[np.uint8]]:
+def recalled(digests: Collection[str]) -> tuple[pd.Series, NDArray[np.uint8]]:
     """What earlier inspections, of any data set, have kept in the cache.
 
     Args:
         digests: SHA-256 of the files that are asked about.
-        cache: the cache folder.
 
     Returns:
         The hash of the pixels of each that is known, by its SHA-256, sorted; and its thumbnail, in this order.
     """
     known: list[pd.Series] = []
     kept: list[NDArray[np.uint8]] = []
-    for folder in sorted((cache / "inspected").glob("[!.]*")):
+    for folder in sorted((cache_dir() / "inspected").glob("[!.]*")):
         try:
             facts, thumbnails = _read(folder)
         except OSError:  # cleared by another process

@@ -8,7 +8,6 @@
 3. Neighbours are aligned and compared: `melanoma.audit.alignment.similarity`.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from scipy.linalg import eigh
 
 from melanoma.audit.alignment import similarity
 from melanoma.data.cache import cached_folder, content_key
-from melanoma.data.progress import Progress
+from melanoma.data.contents import available_cores
+from melanoma.data.progress import track
 
 __all__ = ["LEAST_SIMILAR", "descriptors", "near_duplicates", "neighbour_pairs"]
 
@@ -36,15 +36,13 @@ _CHUNK = 512
 
 
 def near_duplicates(
-    thumbnails: NDArray[np.uint8], identities: list[str], *, cache: Path, progress: Progress
+    thumbnails: NDArray[np.uint8], identities: list[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Pairs of images that are alike, kept in the cache.
 
     Args:
         thumbnails: grey, shape (n, 64, 64), no two of the same picture.
         identities: of the pictures, for the cache's key.
-        cache: the cache folder.
-        progress: shows how far it is.
 
     Returns:
         Positions of the pairs, shape (pairs, 2), the smaller first, and their similarity, from `LEAST_SIMILAR` to 1.
@@ -54,10 +52,10 @@ def near_duplicates(
 
     def make(folder: Path) -> None:
         pairs = neighbour_pairs(descriptors(thumbnails))
-        pairs, scores = _compared(thumbnails, pairs, progress)
+        pairs, scores = _compared(thumbnails, pairs)
         np.savez(folder / "pairs.npz", pairs=pairs, scores=scores)
 
-    folder = cached_folder(cache, "near_duplicates", content_key("near-2", cv2.__version__, identities), make)
+    folder = cached_folder("near_duplicates", content_key("near-2", cv2.__version__, identities), make)
     with np.load(folder / "pairs.npz") as found:
         return found["pairs"], found["scores"]
 
@@ -108,16 +106,14 @@ def neighbour_pairs(points: NDArray[np.float32], neighbours: int = NEIGHBOURS) -
     return np.unique(pairs, axis=0).astype(np.int64)
 
 
-def _compared(
-    thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64], progress: Progress
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _compared(thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     chunks = [pairs[i : i + _CHUNK] for i in range(0, len(pairs), _CHUNK)]
 
     def compare(chunk: NDArray[np.int64]) -> NDArray[np.float32]:
         return similarity(thumbnails[chunk[:, 0]], thumbnails[chunk[:, 1]])
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = list(progress.track(pool.map(compare, chunks), "Comparing images that look alike", len(chunks)))
+    with ThreadPoolExecutor(available_cores()) as pool:
+        found = list(track(pool.map(compare, chunks), "Comparing images that look alike", len(chunks)))
     scores = np.concatenate([*found, np.empty(0, np.float32)])
     alike = scores >= LEAST_SIMILAR
     return pairs[alike], scores[alike]

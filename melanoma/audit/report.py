@@ -10,9 +10,9 @@ import pandas as pd
 
 from melanoma.audit.findings import Audit
 from melanoma.audit.names import FINDINGS
-from melanoma.data.cache import check_writable, write_atomically, writing
+from melanoma.data.cache import check_writable, write_atomically, write_errors
 from melanoma.data.decode import UnreadableImage, open_rgb
-from melanoma.pages import rendered
+from melanoma.pages import render_page
 
 __all__ = ["headlines", "make_folder", "write_report"]
 
@@ -33,9 +33,9 @@ def write_report(audit: Audit, name: str, folder: Path) -> Path:
         DataError: the folder cannot be written.
     """
     page = folder / _PAGE
-    with writing("report", f"audit.output={folder}"):
+    with write_errors("report", f"audit.output={folder}"):
         write_atomically(folder / "audit.json", json.dumps(audit.report(), indent=2, ensure_ascii=False) + "\n")
-        write_atomically(page, rendered("audit", "page.html.j2", _content(audit, name)))
+        write_atomically(page, render_page("audit", "page.html.j2", _content(audit, name)))
     return page.absolute()
 
 
@@ -45,7 +45,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         DataError: it cannot be made, or not be written into.
     """
-    with writing("report", f"audit.output={folder}"):
+    with write_errors("report", f"audit.output={folder}"):
         check_writable(folder / _PAGE)
 
 

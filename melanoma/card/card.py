@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib import resources
 from typing import Any
 
@@ -9,7 +10,8 @@ import jinja2
 import yaml
 from markdown_it import MarkdownIt
 
-from melanoma.pages import rendered
+from melanoma.card.facts import CardFacts
+from melanoma.pages import render_page
 
 __all__ = ["abridged", "checklist_items", "model_card", "model_card_page"]
 
@@ -21,16 +23,17 @@ def checklist_items() -> set[str]:
     return {f"{name}_{item['id']}" for name, one in _checklists().items() for item in one["items"]}
 
 
-def model_card(facts: Mapping[str, Any], answers: Mapping[str, str]) -> str:
+def model_card(facts: CardFacts, answers: Mapping[str, str]) -> str:
     """The card in Markdown, with the checklists of CLEAR Derm and TRIPOD+AI.
 
     An item of a checklist is answered by what the run has recorded or by the user, and is marked as not known
     otherwise.
 
     Args:
-        facts: see `melanoma.tracking.card`.
+        facts: of the runs.
         answers: the user's, by item, as `clear_derm_8`.
     """
+    content = {name: getattr(facts, name) for name in (*(one.name for one in fields(facts)), "assessed")}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("melanoma", "card"),
         trim_blocks=True,
@@ -44,11 +47,11 @@ def model_card(facts: Mapping[str, Any], answers: Mapping[str, str]) -> str:
         items = []
         for item in one["items"]:
             given = answers.get(f"{name}_{item['id']}")
-            answer = given or environment.from_string(item.get("answer", "")).render(facts).strip()
+            answer = given or environment.from_string(item.get("answer", "")).render(content).strip()
             items.append({"id": item["id"], "item": item["item"], "answer": answer or NOT_KNOWN})
         known = sum(item["answer"] != NOT_KNOWN for item in items)
         lists.append({"title": one["title"], "source": one["source"], "items": items, "known": known})
-    return environment.get_template("model_card.md.j2").render({**facts, "checklists": lists})
+    return environment.get_template("model_card.md.j2").render({**content, "checklists": lists})
 
 
 def abridged(markdown: str, most: int) -> str:
@@ -72,7 +75,7 @@ def abridged(markdown: str, most: int) -> str:
 def model_card_page(markdown: str, title: str) -> str:
     """The card as a self-contained HTML page; HTML in names is shown, not obeyed."""
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    return rendered("card", "model_card.html.j2", {"title": title, "body": body})
+    return render_page("card", "model_card.html.j2", {"title": title, "body": body})
 
 
 def _checklists() -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""One thin module a command."""
+"""Commands that read their command line themselves; `melanoma.cli` has the table of all."""

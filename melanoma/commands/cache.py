@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
     elif action == "list" and not rest:
         _list()
     elif action == "clear" and len(rest) <= 1 and set(rest) <= set(KINDS):
-        removed = clear(cache_dir(), rest[0] if rest else None)
+        removed = clear(rest[0] if rest else None)
         out().print(f"Removed {len(removed)} entries, {_size(sum(e.bytes for e in removed))}, from {cache_dir()}")
     else:
         raise MelanomaError(
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
 def _list() -> None:
     from rich.table import Table
 
-    found = entries(cache_dir())
+    found = entries()
     table = Table("kind", "key", "size", "last used (UTC)")
     for entry in found:
         table.add_row(entry.kind, entry.key, _size(entry.bytes), f"{entry.last_used:%Y-%m-%d %H:%M}")

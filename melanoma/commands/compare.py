@@ -20,15 +20,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--html", metavar="FILE", help="write a page with tables and figures too")
     parser.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db here")
     options = parser.parse_args(arguments)
-    from melanoma.comparison import compare_runs
     from melanoma.paths import user_path
+    from melanoma.workflows.compare import CompareOptions, compare_runs
 
     compare_runs(
-        options.runs,
-        experiment=options.experiment,
-        tag=options.tag,
-        part=options.part,
-        common=options.common,
-        html=None if options.html is None else user_path(options.html),
-        uri=options.tracking_uri,
+        CompareOptions(
+            options.runs,
+            experiment=options.experiment,
+            tag=options.tag,
+            part=options.part,
+            common=options.common,
+            html=None if options.html is None else user_path(options.html),
+            uri=options.tracking_uri,
+        )
     )

@@ -9,7 +9,7 @@ def main(arguments: list[str]) -> None:
     """Read the command line, then write a report from the tracking store."""
     parser = argparse.ArgumentParser(
         prog="melanoma report",
-        description="Write the table and the figure of the reference studies from the tracking store.",
+        description="Write the table and the figure of the reference experiments from the tracking store.",
         epilog="melanoma report experiments",
     )
     parser.add_argument("what", choices=["experiments"])

@@ -1,29 +1,28 @@
-"""`melanoma train`."""
+"""`melanoma train`: one experiment, or a sweep where values are varied."""
 
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from melanoma.config.checks import train_faults
 from melanoma.config.launch import launch
 from melanoma.config.schema import TrainConfig
+from melanoma.sweeps.plan import is_sweep
+from melanoma.workflows.checks import train_faults
 
 __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
-    """Check the configuration, then run one experiment; several, where values are to be varied."""
-    from melanoma.sweeps.plan import is_sweep
-
+    """Check the configuration, then run one experiment; several, where values are varied."""
     if is_sweep(arguments):
         from melanoma.commands import sweep
 
         sweep.main(arguments)
         return
-    launch("train", TrainConfig, train_faults, _train, arguments)
+    launch("train", TrainConfig, _train, arguments, checks=train_faults)
 
 
-def _train(config: DictConfig, overrides: list[str], folder: Path) -> None:
-    from melanoma.pipeline import train
+def _train(config: DictConfig, overrides: list[str], folder: Path) -> object:
+    from melanoma.workflows.train import train
 
-    train(config, overrides, folder)
+    return train(config, overrides, folder)

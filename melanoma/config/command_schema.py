@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from omegaconf import MISSING
 
+from melanoma.config.fields import number
 from melanoma.config.schema import AuditReportConfig, DataConfig, EvaluationConfig, TrackingConfig
 
 __all__ = [
@@ -31,14 +32,14 @@ class SweepConfig:
     name: str | None = None
     resume: str | None = None
     sampler: Literal["grid", "tpe", "random", "cmaes", "nsga2"] = "grid"
-    n_trials: int | None = None
+    n_trials: int | None = number(None, least=1)
     metric: Any = "validation/balanced_accuracy"
     direction: Any = "maximize"
-    seed: int = 0
+    seed: int = number(0, least=0, most=2**32 - 1)
     pruner: Literal["none", "median", "hyperband"] = "none"
     pruning_metric: Literal["val/loss", "val/accuracy", "val/balanced_accuracy", "val/auc"] = "val/balanced_accuracy"
-    startup_trials: int = 5
-    max_failures: int | None = None
+    startup_trials: int = number(5, least=0)
+    max_failures: int | None = number(None, least=1)
     fail_fast: bool = False
     storage: str | None = None
     space: dict[str, Any] | None = None
@@ -49,12 +50,12 @@ class LauncherConfig:
     """Where trials run, and what each asks for; keys that a launcher does not use are null."""
 
     name: Literal["local", "ray", "slurm"] = "local"
-    workers: int = 1
+    workers: int = number(1, least=1)
     address: str | None = None
-    cpus: int | None = None
-    gpus: int | None = None
-    memory_gb: float | None = None
-    minutes: int | None = None
+    cpus: int | None = number(None, least=1)
+    gpus: int | None = number(None, least=0)
+    memory_gb: float | None = number(None, least=0)
+    minutes: int | None = number(None, least=1)
     partition: str | None = None
     cluster: str | None = None
 
@@ -73,7 +74,7 @@ class ChampionGateConfig:
 
     rule: Literal["non_inferiority", "superiority", "none"] = "non_inferiority"
     metric: str = "auc"
-    margin: float = 0.02
+    margin: float = number(0.02, least=0, most=1)
 
 
 @dataclass
@@ -81,7 +82,7 @@ class SubgroupGateConfig:
     """The worst subgroup that is large enough to be assessed; null asks nothing."""
 
     metric: str = "auc"
-    floor: float | None = None
+    floor: float | None = number(None, least=0, most=1)
     columns: list[str] = field(default_factory=list)
 
 
@@ -93,7 +94,7 @@ class RegistryConfig:
     direction: Literal["maximize", "minimize"] = "maximize"
     floors: dict[str, Any] = field(default_factory=dict)
     ceilings: dict[str, Any] = field(default_factory=dict)
-    views: dict[str, Any] | None = None
+    binary_tasks: dict[str, Any] | None = None
     champion: ChampionGateConfig = field(default_factory=ChampionGateConfig)
     subgroups: SubgroupGateConfig = field(default_factory=SubgroupGateConfig)
     smoke_test: bool = True
@@ -124,7 +125,7 @@ class ServeConfig:
 
     saved_model: str | None = None
     host: str = "127.0.0.1"
-    port: int = 5001
+    port: int = number(5001, least=0, most=65535, note=", where 0 takes a free one")
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
@@ -153,7 +154,7 @@ class EvaluateConfig:
     run: str | None = None
     saved_model: str | None = None
     include_seen: bool = False
-    seed: int = 0
+    seed: int = number(0, least=0, most=2**32 - 1)
     data: DataConfig | None = None
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -166,5 +167,5 @@ class PredictConfig:
     saved_model: str = MISSING
     input: str = MISSING
     output: str = "predictions.csv"
-    batch_size: int = 64
+    batch_size: int = number(64, least=1)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -1,8 +1,9 @@
 """Every fault in a configuration at once, each with what to do about it."""
 
 import difflib
-from dataclasses import fields, is_dataclass
-from typing import Any, get_args, get_origin
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, get_args
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -12,9 +13,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from melanoma.config.annotations import dataclass_in
+from melanoma.config.renamed import move_renamed
 from melanoma.paths import conf_dir
 
-__all__ = ["compose_config", "dataclass_in", "diagnose", "schema_faults", "text_keys"]
+__all__ = ["compose_config", "diagnose", "schema_faults"]
 
 
 def compose_config(config_name: str, overrides: list[str], search_path: list[str] | None = None) -> DictConfig:
@@ -66,6 +69,8 @@ def diagnose(
             config = compose(config_name, [*extra, *(_first(o) for o in [*groups, *known])])
         except (HydraException, OmegaConfBaseException) as error:
             return None, [*faults, str(error).strip()]
+    move_renamed(base)
+    move_renamed(config, [_first(override) for override in known])
     return config, faults + schema_faults(schema, config, base)
 
 
@@ -105,16 +110,21 @@ def schema_faults(schema: type, config: DictConfig, base: DictConfig, prefix: st
         elif isinstance(value, DictConfig) and isinstance(before, DictConfig):
             faults += _argument_faults(path, value, before)
         else:
-            faults += _type_faults(path, structured, config, key)
+            faults += _type_faults(path, structured, config, key, get_args(names[key]))
     return faults
 
 
-def _type_faults(path: str, structured: DictConfig, config: DictConfig, key: str) -> list[str]:
+def _type_faults(path: str, structured: DictConfig, config: DictConfig, key: str, choices: Sequence[Any]) -> list[str]:
     value = config[key]
     try:
         OmegaConf.update(structured, key, value)
     except OmegaConfBaseException as error:
-        return [f"{path}: {str(error).splitlines()[0]}. Received: {path}={value}"]
+        hint = ""
+        # What is measured after each epoch has other names than what is measured once, with the weights kept.
+        of_epoch = str(value).replace("validation/", "val/", 1)
+        if of_epoch != value and of_epoch in choices:
+            hint = f" Did you mean '{of_epoch}', as it is measured after each epoch?"
+        return [f"{path}: {str(error).splitlines()[0]}.{hint} Received: {path}={value}"]
     if type(structured[key]) is not type(value):
         config[key] = structured[key]
     return []
@@ -207,27 +217,6 @@ def _closest(word: str, candidates: Any) -> str:
         last = {c.rsplit(".", 1)[-1]: c for c in reversed(candidates)}
         close = [last[c] for c in difflib.get_close_matches(word.rsplit(".", 1)[-1], last, n=1, cutoff=0.8)]
     return f" Did you mean '{close[0]}'?" if close else ""
-
-
-def text_keys(schema: type, prefix: str = "") -> set[str]:
-    """Dotted keys of a dataclass, and of those in it, whose values are text."""
-    found = set()
-    for field in fields(schema):
-        kind = dataclass_in(field.type)
-        if kind is not None:
-            found |= text_keys(kind, f"{prefix}{field.name}.")
-        elif field.type in (str, str | None):
-            found.add(f"{prefix}{field.name}")
-    return found
-
-
-def dataclass_in(annotation: Any) -> type | None:
-    """The dataclass that an annotation names, also as `X | None`."""
-    if isinstance(annotation, type) and is_dataclass(annotation):
-        return annotation
-    if get_origin(annotation) is not None:
-        return next((a for a in get_args(annotation) if isinstance(a, type) and is_dataclass(a)), None)
-    return None
 
 
 def _search_override(search_path: list[str] | None) -> list[str]:

@@ -2,15 +2,18 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from melanoma.config.annotations import dataclass_in, text_keys
 from melanoma.config.arguments import normalise, overrides_in, search_path_in
-from melanoma.config.diagnose import dataclass_in, diagnose, schema_faults, text_keys
+from melanoma.config.diagnose import diagnose, schema_faults
+from melanoma.config.fields import range_faults
+from melanoma.config.renamed import move_renamed, with_new_names
 from melanoma.errors import ConfigError, MelanomaError
 from melanoma.paths import conf_dir, outputs_dir
 
@@ -34,19 +37,20 @@ def typed(schema: type[T], config: DictConfig) -> T:
 def launch(
     command: str,
     schema: type,
-    faults_of: Callable[[DictConfig], list[str]],
-    task: Callable[[DictConfig, list[str], Path], None],
+    task: Callable[[DictConfig, list[str], Path], object],
     arguments: list[str],
-    rename: dict[str, str] | None = None,
+    *,
+    checks: Callable[[DictConfig], list[str]] | None = None,
+    rename: Mapping[str, str] | None = None,
 ) -> None:
     """Check the whole configuration, then hand over to Hydra.
 
     Args:
         command: also the name of the config in `conf/`.
         schema: dataclass of the whole config.
-        faults_of: finds contradictions between keys.
         task: receives the composed config, the overrides as given, and the folder for this run's files.
         arguments: the command line after the command.
+        checks: finds contradictions between keys.
         rename: keys that users type and the keys of the config that they mean, where a typed key is also the name
             of a config group and Hydra would take it for a choice.
 
@@ -59,15 +63,13 @@ def launch(
     texts = text_keys(schema)
     # In a sweep a comma separates values, also of texts.
     typed_texts = set() if multirun else texts | {word for word, key in rename.items() if key in texts}
-    arguments = _renamed(normalise(arguments, typed_texts), rename)
-    overrides = overrides_in(arguments)
+    arguments = with_new_names(_renamed(normalise(arguments, typed_texts), rename))
+
+    def faults_of(config: DictConfig) -> list[str]:
+        return range_faults(schema, config) + (checks(config) if checks is not None else [])
+
     if not {"--help", "-h", "--hydra-help"} & set(arguments):
-        config, faults = diagnose(command, schema, overrides, search_path_in(arguments), multirun=multirun)
-        if config is not None:
-            faults += faults_of(config)
-        if faults:
-            typed_keys = {key: word for word, key in rename.items()}
-            raise ConfigError([_spoken(fault, typed_keys) for fault in faults])
+        _refuse_faults(command, schema, faults_of, arguments, rename, multirun=multirun)
 
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -78,6 +80,7 @@ def launch(
     def run(config: DictConfig) -> None:
         started.append(config)
         try:
+            move_renamed(config, HydraConfig.get().overrides.task)
             # Converts values to their types, as above; and only the first values of a sweep were looked at there.
             if faults := schema_faults(schema, config, config) + faults_of(config):
                 raise ConfigError(faults)
@@ -99,7 +102,24 @@ def launch(
         raise failures[0]
 
 
-def _renamed(arguments: list[str], rename: dict[str, str]) -> list[str]:
+def _refuse_faults(
+    command: str,
+    schema: type,
+    faults_of: Callable[[DictConfig], list[str]],
+    arguments: list[str],
+    rename: Mapping[str, str],
+    *,
+    multirun: bool,
+) -> None:
+    config, faults = diagnose(command, schema, overrides_in(arguments), search_path_in(arguments), multirun=multirun)
+    if config is not None:
+        faults += faults_of(config)
+    if faults:
+        typed_keys = {key: word for word, key in rename.items()}
+        raise ConfigError([_with_typed_keys(fault, typed_keys) for fault in faults])
+
+
+def _renamed(arguments: list[str], rename: Mapping[str, str]) -> list[str]:
     result = []
     for word in arguments:
         key, separator, value = word.partition("=")
@@ -107,7 +127,7 @@ def _renamed(arguments: list[str], rename: dict[str, str]) -> list[str]:
     return result
 
 
-def _spoken(fault: str, typed_keys: dict[str, str]) -> str:
+def _with_typed_keys(fault: str, typed_keys: dict[str, str]) -> str:
     for key, word in typed_keys.items():
         fault = fault.replace(key, word)
     return fault

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from omegaconf import MISSING
 
+from melanoma.config.fields import number
+
 __all__ = [
     "FOLDED",
     "AuditConfig",
@@ -32,8 +34,8 @@ __all__ = [
 class ArchiveConfig:
     """Caps on a .zip given as `data.path`, against archives made to fill the disk."""
 
-    max_files: int = 1_000_000
-    max_gigabytes: float = 100.0
+    max_files: int = number(1_000_000, least=1)
+    max_gigabytes: float = number(100.0, above=0)
 
 
 @dataclass
@@ -58,13 +60,13 @@ class DataConfig:
     name: str = MISSING
     source: dict[str, Any] = MISSING
     path: str | None = None
-    image_size: int = 180
+    image_size: int = number(180, least=8, most=2048, note=" pixels")
     resize: Literal["stretch", "crop", "pad"] = "stretch"
     classes: Any = None
     leave_out: list[str] = field(default_factory=list)
-    views: dict[str, Any] = field(default_factory=dict)
-    max_megapixels: float = 50.0
-    max_quarantined: float = 0.05
+    binary_tasks: dict[str, Any] = field(default_factory=dict)
+    max_megapixels: float = number(50.0, above=0, most=178, note=", where Pillow refuses")
+    max_quarantined: float = number(0.05, least=0, most=1, kind="a share")
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     metadata: MetadataConfig = field(default_factory=MetadataConfig)
 
@@ -73,13 +75,13 @@ class DataConfig:
 class OddConfig:
     """Beyond these values a file is called odd; see `melanoma.audit.inspection` for the measures."""
 
-    shorter_side: int = 32
-    aspect: float = 2.5
-    size_ratio: float = 8.0
-    contrast: float = 0.015
-    sharpness: float = 2.0
-    dark: float = 0.25
-    bright: float = 0.75
+    shorter_side: int = number(32, least=0)
+    aspect: float = number(2.5, least=1)
+    size_ratio: float = number(8.0, least=1)
+    contrast: float = number(0.015, least=0, most=1)
+    sharpness: float = number(2.0, least=0)
+    dark: float = number(0.25, least=0, most=1)
+    bright: float = number(0.75, least=0, most=1)
 
 
 @dataclass
@@ -87,7 +89,7 @@ class AuditConfig:
     """What is looked for in a data set, and what is done about it."""
 
     near_duplicates: bool = True
-    similarity: float = 0.75
+    similarity: float = number(0.75, least=0.5, most=1)
     duplicates: Literal["first", "keep"] = "first"
     conflicts: Literal["drop", "first", "keep"] = "drop"
     exclude: list[str] = field(default_factory=list)
@@ -110,11 +112,11 @@ class SplitConfig:
     """How the images are divided into training, validation and test."""
 
     method: Literal["auto", "official", "holdout", "kfold", "leave_one_out_by"] = "auto"
-    validation: float = 0.2
-    test: float = 0.2
+    validation: float = number(0.2, above=0, below=1, kind="a share")
+    test: float = number(0.2, above=0, below=1, kind="a share")
     group: Literal["auto", "lesion", "patient", "none"] = "auto"
-    folds: int = 5
-    fold: int | None = None
+    folds: int = number(5, least=2)
+    fold: int | None = number(None, least=1)
     column: str | None = None
     file: str | None = None
     published_validation: Literal["drawn", "test"] = "drawn"
@@ -127,18 +129,19 @@ class ModelConfig:
     _target_: str = MISSING
     name: str = MISSING
     classes: int | None = None
-    epochs: int = 20
+    epochs: int = number(20, least=1)
     weights: str | None = None
-    warmup_epochs: int = 0
-    finetune_factor: float = 1.0
+    warmup_epochs: int = number(0, least=0)
+    finetune_factor: float = number(1.0, above=0)
+    dropout: float = number(0.0, least=0, below=1, kind="a share")
 
 
 @dataclass
 class MixConfig:
     """Mixing of pairs of training images; the value is the Beta distribution's alpha, 0 is off."""
 
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    mixup: float = number(0.0, least=0)
+    cutmix: float = number(0.0, least=0)
 
 
 @dataclass
@@ -155,8 +158,8 @@ class BalanceConfig:
     """What is done about unequal class sizes, on training rows only."""
 
     name: Literal["none", "class_weight", "oversample", "focal", "augmentor"] = MISSING
-    gamma: float = 2.0
-    images_per_class: int = 500
+    gamma: float = number(2.0, least=0)
+    images_per_class: int = number(500, least=1)
     operations: dict[str, Any] = field(default_factory=dict)
 
 
@@ -165,7 +168,9 @@ class OptimizerConfig:
     """A Keras optimizer; further keys are arguments of `_target_`."""
 
     _target_: str = MISSING
-    learning_rate: float = 1e-3
+    learning_rate: float = number(1e-3, above=0, note=", and finite")
+    weight_decay: float | None = number(None, least=0)
+    clipnorm: float | None = number(None, above=0)
 
 
 @dataclass
@@ -173,27 +178,28 @@ class ScheduleConfig:
     """A learning-rate schedule; further keys are arguments of `_target_`."""
 
     _target_: str = MISSING
+    warmup_epochs: float = number(0.0, least=0)
 
 
 @dataclass
 class EarlyStoppingConfig:
     """Stop after `patience` epochs without a better `training.monitor`; null never stops early."""
 
-    patience: int | None = None
-    min_delta: float = 0.0
+    patience: int | None = number(None, least=1)
+    min_delta: float = number(0.0, least=0)
 
 
 @dataclass
 class TrainingConfig:
     """The fit."""
 
-    epochs: int = 20
-    batch_size: int = 32
+    epochs: int = number(20, least=1)
+    batch_size: int = number(32, least=1)
     monitor: Literal["val/loss", "val/accuracy", "val/balanced_accuracy", "val/auc"] = "val/loss"
     restore_best: bool = True
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
-    label_smoothing: float = 0.0
-    ema: float | None = None
+    label_smoothing: float = number(0.0, least=0, below=1, kind="a share")
+    ema: float | None = number(None, above=0, below=1)
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     strategy: Literal["single", "mirrored", "multi_worker"] = "single"
     deterministic: bool = True
@@ -202,28 +208,28 @@ class TrainingConfig:
 
 @dataclass
 class OperatingPointConfig:
-    """How the threshold of each question with two answers is chosen on validation."""
+    """How the threshold of each binary task is chosen on validation."""
 
     rule: Literal["sensitivity", "youden", "cost", "fixed"] = "sensitivity"
-    sensitivity: float = 0.95
-    cost_ratio: float = 20.0
-    threshold: float = 0.5
+    sensitivity: float = number(0.95, above=0, most=1)
+    cost_ratio: float = number(20.0, above=0)
+    threshold: float = number(0.5, least=0, most=1)
 
 
 @dataclass
 class EvaluationConfig:
     """How predictions are measured."""
 
-    bootstrap: int = 1000
-    confidence: float = 0.95
-    batch_size: int = 64
+    bootstrap: int = number(1000, least=0)
+    confidence: float = number(0.95, above=0, below=1)
+    batch_size: int = number(64, least=1)
     test_time_augmentation: Literal["none", "flips", "dihedral"] = "none"
     calibration: Literal["none", "temperature", "isotonic"] = "none"
     operating_point: OperatingPointConfig = field(default_factory=OperatingPointConfig)
-    coverage: float = 0.9
-    abstain: float = 0.1
+    coverage: float = number(0.9, above=0, below=1, kind="a share")
+    abstain: float = number(0.1, least=0, below=1, kind="a share")
     subgroups: list[str] = field(default_factory=list)
-    subgroup_minimum: int = 30
+    subgroup_minimum: int = number(30, least=2)
 
 
 @dataclass
@@ -249,7 +255,7 @@ class DebugConfig:
     """Composable shortcuts for debugging; null values change nothing."""
 
     name: str | None = None
-    train_batches: int | None = None
+    train_batches: int | None = number(None, least=1)
     overfit: bool = False
     profile: bool = False
 
@@ -258,7 +264,7 @@ class DebugConfig:
 class TrainConfig:
     """All of `melanoma train`."""
 
-    seed: int = 0
+    seed: int = number(0, least=0, most=2**32 - 1)
     protocol: Literal["clean", "published", "both"] = "clean"
     data: DataConfig = field(default_factory=DataConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)

@@ -8,15 +8,20 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from melanoma.config.schema import ArchiveConfig
 from melanoma.data.cache import cached_folder
-from melanoma.data.progress import Progress
+from melanoma.data.progress import track
 from melanoma.errors import DataError
 
-__all__ = ["file_sha256", "unpacked"]
+__all__ = ["file_sha256", "unpack"]
 
 
-def unpacked(archive: Path, *, cache: Path, max_files: int, max_bytes: float, progress: Progress) -> Path:
+def unpack(archive: Path, caps: ArchiveConfig) -> Path:
     """The folder of an archive's files in the cache, unpacked on first use of this content.
+
+    Args:
+        archive: a .zip file.
+        caps: how many files and bytes it may hold.
 
     Raises:
         DataError: not a zip, a damaged or encrypted one, a member that leaves the folder or is a link, or more
@@ -28,13 +33,13 @@ def unpacked(archive: Path, *, cache: Path, max_files: int, max_bytes: float, pr
         raise DataError(f"The archive is not a readable .zip ({error}). Received: {archive}") from error
     with opened:
         members = [m for m in opened.infolist() if not m.is_dir() and not _is_clutter(m.filename)]
-        _check(members, archive, max_files, max_bytes)
+        _check(members, archive, caps)
 
         def make(folder: Path) -> None:
-            for member in progress.track(members, f"Unpacking {archive.name}"):
+            for member in track(members, f"Unpacking {archive.name}"):
                 _extract(opened, member, folder, archive)
 
-        return cached_folder(cache, "archives", file_sha256(archive)[:32], make)
+        return cached_folder("archives", file_sha256(archive)[:32], make)
 
 
 def file_sha256(path: Path) -> str:
@@ -43,16 +48,16 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check(members: list[zipfile.ZipInfo], archive: Path, max_files: int, max_bytes: float) -> None:
-    if len(members) > max_files:
+def _check(members: list[zipfile.ZipInfo], archive: Path, caps: ArchiveConfig) -> None:
+    if len(members) > caps.max_files:
         raise DataError(
-            f"The archive holds more files than data.archive.max_files={max_files} allows; raise that if you trust "
-            f"it. Received: {len(members)} files in {archive}"
+            f"The archive holds more files than data.archive.max_files={caps.max_files} allows; raise that if you "
+            f"trust it. Received: {len(members)} files in {archive}"
         )
     size = sum(m.file_size for m in members)
-    if size > max_bytes:
+    if size > caps.max_gigabytes * 1e9:
         raise DataError(
-            f"The archive unpacks to more than data.archive.max_gigabytes={max_bytes / 1e9:g} allows; raise that if "
+            f"The archive unpacks to more than data.archive.max_gigabytes={caps.max_gigabytes:g} allows; raise that if "
             f"you trust it. Received: {size / 1e9:.2f} GB in {archive}"
         )
     for member in members:

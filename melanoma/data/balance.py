@@ -11,12 +11,13 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+from melanoma.config.schema import BalanceConfig
 from melanoma.data.cache import cached_folder, content_key
 from melanoma.data.decode import open_rgb
-from melanoma.data.progress import Progress
+from melanoma.data.progress import track
 from melanoma.errors import ConfigError
 
-__all__ = ["augmented_files", "class_weights", "oversampled"]
+__all__ = ["augment_files", "class_weights", "oversample"]
 
 
 def class_weights(targets: NDArray[np.integer], classes: int) -> NDArray[np.float32]:
@@ -30,7 +31,7 @@ def class_weights(targets: NDArray[np.integer], classes: int) -> NDArray[np.floa
     return (len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
 
 
-def oversampled(targets: NDArray[np.integer], seed: int) -> NDArray[np.int64]:
+def oversample(targets: NDArray[np.integer], seed: int) -> NDArray[np.int64]:
     """Positions of training images, those of smaller classes repeated to the size of the largest."""
     rng = np.random.default_rng(seed)
     groups = [np.flatnonzero(targets == c) for c in np.unique(targets)]
@@ -42,16 +43,7 @@ def oversampled(targets: NDArray[np.integer], seed: int) -> NDArray[np.int64]:
     return np.concatenate(positions)
 
 
-def augmented_files(
-    root: Path,
-    rows: pd.DataFrame,
-    *,
-    images_per_class: int,
-    operations: dict[str, dict[str, Any]],
-    seed: int,
-    cache: Path,
-    progress: Progress,
-) -> tuple[Path, pd.DataFrame]:
+def augment_files(root: Path, rows: pd.DataFrame, settings: BalanceConfig, seed: int) -> tuple[Path, pd.DataFrame]:
     """Make new images of each class with Augmentor, from training images only.
 
     Augmentor's own `sample` draws from a generator shared by its threads and names files at random; here its
@@ -61,11 +53,9 @@ def augmented_files(
     Args:
         root: folder that `rows.path` is relative to.
         rows: training rows with columns `path`, `label` and `sha256`.
-        images_per_class: files added to each class.
-        operations: name of an `Augmentor.Pipeline` method to its arguments, in order.
+        settings: `images_per_class` files are added to each class by `operations`, names of methods of
+            `Augmentor.Pipeline` with their arguments, in order.
         seed: of the draw of parents and of the operations.
-        cache: the cache folder.
-        progress: shows how far it is.
 
     Returns:
         The folder, and a table with columns `path` (relative to it), `label` and `parent`.
@@ -73,19 +63,19 @@ def augmented_files(
     Raises:
         ConfigError: an operation that Augmentor does not have, or arguments it does not take.
     """
-    pipeline = _operations(operations)
+    pipeline = _operations(settings.operations)
     rows = rows.sort_values("path", ignore_index=True)
-    made = _plan(rows, images_per_class, seed)
+    made = _plan(rows, settings.images_per_class, seed)
     parents = [list(entry) for entry in rows[["path", "label", "sha256"]].itertuples(index=False)]
-    key = content_key("augmentor-2", PIL.__version__, parents, images_per_class, operations, seed)
+    key = content_key("augmentor-2", PIL.__version__, parents, settings.images_per_class, settings.operations, seed)
 
     def make(folder: Path) -> None:
-        for number, row in enumerate(progress.track(list(made.itertuples()), "Augmentor")):
+        for number, row in enumerate(track(list(made.itertuples()), "Augmentor")):
             target = folder / row.path
             target.parent.mkdir(parents=True, exist_ok=True)
             _augment_one(root / row.parent, target, pipeline, f"{seed}/{number}")
 
-    return cached_folder(cache, "augmentor", key, make), made
+    return cached_folder("augmentor", key, make), made
 
 
 def _plan(rows: pd.DataFrame, images_per_class: int, seed: int) -> pd.DataFrame:

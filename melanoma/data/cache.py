@@ -20,6 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from melanoma.errors import DataError
+from melanoma.paths import cache_dir
 
 __all__ = [
     "CacheEntry",
@@ -29,7 +30,7 @@ __all__ = [
     "content_key",
     "entries",
     "write_atomically",
-    "writing",
+    "write_errors",
 ]
 
 KINDS = ("archives", "augmentor", "decoded", "digests", "inspected", "near_duplicates", "synthetic")
@@ -52,13 +53,13 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
-def cached_folder(cache: Path, kind: str, key: str, make: Callable[[Path], None]) -> Path:
+def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     """The folder of an entry, made by `make(temporary_folder)` if it is not there yet.
 
     If `make` raises, nothing is left behind. A process that was killed leaves a temporary folder, which the
     next one to make the same entry removes.
     """
-    home = cache / kind
+    home = cache_dir() / kind
     final = home / key
     if not final.is_dir():
         home.mkdir(parents=True, exist_ok=True)
@@ -117,8 +118,8 @@ def check_writable(path: Path) -> None:
 
 
 @contextmanager
-def writing(what: str, received: str) -> Iterator[None]:
-    """Tell a fault of writing a result as one.
+def write_errors(what: str, received: str) -> Iterator[None]:
+    """Turn an OSError of writing a result into one message.
 
     Raises:
         DataError: instead of an OSError.
@@ -133,9 +134,9 @@ def _is_special(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def entries(cache: Path) -> list[CacheEntry]:
+def entries() -> list[CacheEntry]:
     """All complete entries, largest first."""
-    found = []
+    found, cache = [], cache_dir()
     for kind in KINDS:
         for path in sorted((cache / kind).glob("*")):
             if path.name.startswith("."):
@@ -146,12 +147,12 @@ def entries(cache: Path) -> list[CacheEntry]:
     return sorted(found, key=lambda entry: -entry.bytes)
 
 
-def clear(cache: Path, kind: str | None = None) -> list[CacheEntry]:
+def clear(kind: str | None = None) -> list[CacheEntry]:
     """Remove all entries, or those of one kind, with what killed processes left; returns what was removed.
 
     A run that has an entry open keeps reading it: the files vanish when it ends.
     """
-    removed = [entry for entry in entries(cache) if kind in (None, entry.kind)]
+    removed = [entry for entry in entries() if kind in (None, entry.kind)]
     for name in KINDS if kind is None else (kind,):
-        shutil.rmtree(cache / name, ignore_errors=True)
+        shutil.rmtree(cache_dir() / name, ignore_errors=True)
     return removed

@@ -1,18 +1,24 @@
 """Something done once for each content of a data set's files, in threads."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from melanoma.data.decode import ReadFault, UnreadableImage
-from melanoma.data.progress import Progress
+from melanoma.data.progress import track
 from melanoma.errors import DataError
 
-__all__ = ["by_content", "read_each"]
+__all__ = ["available_cores", "by_content", "read_each"]
 
 _CHUNK = 256
 T = TypeVar("T")
+
+
+def available_cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def by_content(files: Sequence[Path], digests: Sequence[str]) -> dict[str, Path]:
@@ -22,7 +28,7 @@ def by_content(files: Sequence[Path], digests: Sequence[str]) -> dict[str, Path]
 
 
 def read_each(
-    files: Mapping[str, Path], read: Callable[[Path], T], title: str, *, progress: Progress, workers: int
+    files: Mapping[str, Path], read: Callable[[Path], T], title: str
 ) -> Iterator[tuple[str, T | UnreadableImage]]:
     """Read each content; memory is that of a few hundred results.
 
@@ -30,8 +36,6 @@ def read_each(
         files: see `by_content`.
         read: of one file; raises `UnreadableImage`.
         title: of the progress bar.
-        progress: shows how far it is.
-        workers: threads.
 
     Yields:
         SHA-256, and what was read or why it cannot be.
@@ -50,6 +54,6 @@ def read_each(
 
     unique = list(files)
     chunks = [unique[i : i + _CHUNK] for i in range(0, len(unique), _CHUNK)]
-    with ThreadPoolExecutor(workers) as pool:
-        for chunk in progress.track(chunks, title):
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for chunk in track(chunks, title):
             yield from zip(chunk, pool.map(attempt, chunk), strict=True)

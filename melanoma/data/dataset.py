@@ -1,21 +1,19 @@
-"""A data set that is ready to train on: indexed, decoded, cleared of what cannot be read, divided and balanced."""
+"""A data set that is ready to train on: listed, decoded, cleaned, split and balanced."""
 
 import logging
-import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma.data.balance import augmented_files
+from melanoma.config.schema import BalanceConfig, DataConfig
+from melanoma.data.balance import augment_files
 from melanoma.data.digests import data_fingerprint, file_digests
-from melanoma.data.groups import grouped
+from melanoma.data.groups import connected_groups
 from melanoma.data.images import ImageStore, decode_images
-from melanoma.data.progress import Progress
 from melanoma.data.sources import Source, open_path
 from melanoma.data.split import REMOVED, refuse_overlap
 from melanoma.data.split_file import split_hash
@@ -25,12 +23,12 @@ __all__ = [
     "CLASS_LEFT_OUT",
     "Dataset",
     "add_augmented",
-    "divided",
     "load_images",
     "open_source",
     "with_groups",
-    "without",
+    "with_split",
     "without_classes",
+    "without_rows",
 ]
 
 log = logging.getLogger("melanoma")
@@ -78,73 +76,54 @@ class Dataset:
         return self.store.read(rows.row.to_numpy())
 
 
-def open_source(
-    source: Callable[..., Source],
-    *,
-    path: str | None,
-    classes: Any,
-    max_files: int,
-    max_gigabytes: float,
-    cache: Path,
-    progress: Progress,
-) -> Source:
+def open_source(build_source: Callable[..., Source], settings: DataConfig) -> Source:
     """List a data set's images without reading them.
 
+    Args:
+        build_source: called with `path`, the folder or None, and `classes`.
+        settings: where the images are.
+
     Raises:
-        DataError: there are no usable images at `path`.
+        DataError: there are no usable images at `data.path`.
     """
-    folder = None
-    if path is not None:
-        folder = open_path(path, cache=cache, max_files=max_files, max_bytes=max_gigabytes * 1e9, progress=progress)
-    wanted = classes if classes is None or isinstance(classes, int) else list(classes)
-    return source(path=folder, cache=cache, classes=wanted, progress=progress)
+    folder = None if settings.path is None else open_path(settings.path, settings.archive)
+    classes = settings.classes
+    return build_source(path=folder, classes=classes if classes is None or isinstance(classes, int) else list(classes))
 
 
-def load_images(
-    source: Source,
-    *,
-    name: str,
-    size: int,
-    resize: str,
-    max_megapixels: float,
-    max_quarantined: float,
-    least: int,
-    cache: Path,
-    progress: Progress,
-    leave_out: Collection[str] = (),
-) -> Dataset:
+def load_images(source: Source, settings: DataConfig, least: int = 2) -> Dataset:
     """Decode every image once, into the cache, and put aside those that cannot be read.
 
+    Args:
+        source: the images as delivered.
+        settings: how they are decoded.
+        least: readable images that each class must have, but those of `data.leave_out`.
+
     Raises:
-        DataError: more than the share `max_quarantined` cannot be read, or a class has fewer than `least`, unless it is
-            in `leave_out`.
+        DataError: more than the share `data.max_quarantined` cannot be read, or a class has too few.
     """
-    workers = len(os.sched_getaffinity(0))
     table = source.table.copy()
-    digests = file_digests(source.root, list(table.path), cache=cache, progress=progress, workers=workers)
-    table["sha256"] = digests
+    table["sha256"] = file_digests(source.root, list(table.path))
     readable = table[table.sha256.notna()]
     store, rows, reasons = decode_images(
         [source.root / path for path in readable.path],
         list(readable.sha256),
-        size=size,
-        resize=resize,
-        max_pixels=max_megapixels * 1e6,
-        cache=cache,
-        progress=progress,
-        workers=workers,
+        size=settings.image_size,
+        resize=settings.resize,
+        max_pixels=settings.max_megapixels * 1e6,
     )
     reason = pd.Series("no permission to read it, or gone", index=table.index[table.sha256.isna()], dtype=object)
     reason = pd.concat([reason, pd.Series({readable.index[i]: why for i, why in reasons.items()}, dtype=object)])
     quarantined = table.loc[reason.index, ["path", "label"]].assign(reason=reason).sort_values("path")
-    _check_quarantine(quarantined, len(table), max_quarantined)
+    _check_quarantine(quarantined, len(table), settings.max_quarantined)
     table = readable.assign(row=pd.array(rows, dtype="Int64")).dropna(subset="row")
     table = table.astype({"row": np.int64}).reset_index(drop=True)
     table["target"] = table.label.map({label: i for i, label in enumerate(source.classes)}).astype(np.int64)
     table["parent"] = ""
-    _check_sizes(table, source, least, leave_out)
+    _check_sizes(table, source, least, settings.leave_out)
     removed = pd.DataFrame(columns=_REMOVED, dtype=object)
-    return Dataset(name, source.root, source.classes, table, quarantined, removed, store, data_fingerprint(table))
+    fingerprint = data_fingerprint(table)
+    return Dataset(settings.name, source.root, source.classes, table, quarantined, removed, store, fingerprint)
 
 
 def with_groups(dataset: Dataset, clusters: pd.Series, columns: list[str]) -> Dataset:
@@ -153,16 +132,16 @@ def with_groups(dataset: Dataset, clusters: pd.Series, columns: list[str]) -> Da
     Args:
         dataset: as loaded.
         clusters: number that copies share, by path; an image without one is a cluster of its own.
-        columns: see `melanoma.data.groups.grouped`; none makes each image a group of its own.
+        columns: see `melanoma.data.groups.connected_groups`; none makes each image a group of its own.
     """
     found = dataset.table.path.map(clusters)
     alone = found.isna()
     found[alone] = -1 - np.arange(int(alone.sum()))
     table = dataset.table.assign(cluster=found.astype(np.int64))
-    return replace(dataset, table=table.assign(group=grouped(table, columns)))
+    return replace(dataset, table=table.assign(group=connected_groups(table, columns)))
 
 
-def without(dataset: Dataset, reasons: pd.Series) -> Dataset:
+def without_rows(dataset: Dataset, reasons: pd.Series) -> Dataset:
     """The data set without some rows, which are listed in `removed`.
 
     Args:
@@ -177,56 +156,34 @@ def without(dataset: Dataset, reasons: pd.Series) -> Dataset:
 
 def without_classes(dataset: Dataset, labels: Collection[str]) -> Dataset:
     """The data set without the images of some classes, which it does not know any more."""
-    dataset = without(dataset, dataset.table.label.isin(labels).map({True: CLASS_LEFT_OUT, False: ""}))
+    dataset = without_rows(dataset, dataset.table.label.isin(labels).map({True: CLASS_LEFT_OUT, False: ""}))
     classes = [label for label in dataset.classes if label not in labels]
     targets = dataset.table.label.map({label: i for i, label in enumerate(classes)}).astype(np.int64)
     return replace(dataset, classes=classes, table=dataset.table.assign(target=targets))
 
 
-def divided(dataset: Dataset, parts: pd.Series) -> Dataset:
+def with_split(dataset: Dataset, parts: pd.Series) -> Dataset:
     """The data set with each row's part; those `removed` for what they share with held-out images are taken out.
 
     Raises:
         DataError: a group would stand in two parts.
     """
     reasons = (parts == REMOVED).map({True: "related to a held-out image", False: ""})
-    dataset = without(replace(dataset, table=dataset.table.assign(part=parts)), reasons)
+    dataset = without_rows(replace(dataset, table=dataset.table.assign(part=parts)), reasons)
     refuse_overlap(dataset.table)
     return dataset
 
 
-def add_augmented(
-    dataset: Dataset,
-    *,
-    images_per_class: int,
-    operations: dict[str, Any],
-    seed: int,
-    resize: str,
-    cache: Path,
-    progress: Progress,
-) -> Dataset:
+def add_augmented(dataset: Dataset, settings: BalanceConfig, *, resize: str, seed: int) -> Dataset:
     """Add files that Augmentor makes from the training rows; each row names its parent."""
-    folder, made = augmented_files(
-        dataset.root,
-        dataset.part("train"),
-        images_per_class=images_per_class,
-        operations=operations,
-        seed=seed,
-        cache=cache,
-        progress=progress,
-    )
-    workers = len(os.sched_getaffinity(0))
-    digests = file_digests(folder, list(made.path), cache=cache, progress=progress, workers=workers)
-    made = made.assign(sha256=digests, part="train")
+    folder, made = augment_files(dataset.root, dataset.part("train"), settings, seed)
+    made = made.assign(sha256=file_digests(folder, list(made.path)), part="train")
     store, rows, _ = decode_images(
         [folder / path for path in made.path],
         list(made.sha256),
         size=dataset.store.size,
         resize=resize,
         max_pixels=float("inf"),
-        cache=cache,
-        progress=progress,
-        workers=workers,
     )
     made["row"] = np.asarray(rows, dtype=np.int64) + len(dataset.store)
     made["target"] = made.label.map({label: i for i, label in enumerate(dataset.classes)}).astype(np.int64)

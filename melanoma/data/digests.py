@@ -9,14 +9,16 @@ import pandas as pd
 
 from melanoma.data.archive import file_sha256
 from melanoma.data.cache import content_key, write_atomically
-from melanoma.data.progress import Progress
+from melanoma.data.contents import available_cores
+from melanoma.data.progress import track
+from melanoma.paths import cache_dir
 
 __all__ = ["data_fingerprint", "file_digests"]
 
 
-def file_digests(root: Path, paths: list[str], *, cache: Path, progress: Progress, workers: int) -> list[str | None]:
+def file_digests(root: Path, paths: list[str]) -> list[str | None]:
     """SHA-256 of each file below `root`, hexadecimal; None for a file that may not be read."""
-    memo_file = cache / "digests" / f"{content_key(str(root.resolve()))}.json"
+    memo_file = cache_dir() / "digests" / f"{content_key(str(root.resolve()))}.json"
     memo = _remembered(memo_file)
 
     def digest(path: str) -> tuple[str, list[int | str] | None]:
@@ -29,8 +31,8 @@ def file_digests(root: Path, paths: list[str], *, cache: Path, progress: Progres
         except OSError:
             return path, None
 
-    with ThreadPoolExecutor(workers) as pool:
-        found = dict(progress.track(pool.map(digest, paths), "Reading images", len(paths)))
+    with ThreadPoolExecutor(available_cores()) as pool:
+        found = dict(track(pool.map(digest, paths), "Reading images", len(paths)))
     kept = {path: entry for path, entry in found.items() if entry is not None}
     if any(memo.get(path) != entry for path, entry in kept.items()):
         write_atomically(memo_file, json.dumps({**memo, **kept}))

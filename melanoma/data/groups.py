@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-__all__ = ["connected", "group_columns", "grouped", "related"]
+__all__ = ["connected", "connected_groups", "group_columns", "related_rows"]
 
 
 def connected(count: int, pairs: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -34,7 +34,7 @@ def group_columns(table: pd.DataFrame, by: str) -> list[str]:
     return ["cluster", *(column for column in wanted if column in table)]
 
 
-def grouped(table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
+def connected_groups(table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
     """A number for each row: rows that share a value of any column, also by way of others, have the same.
 
     A missing value connects nothing.
@@ -49,7 +49,7 @@ def grouped(table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
     return connected(size, np.concatenate(edges))[: len(table)]
 
 
-def related(table: pd.DataFrame, chosen: pd.Series) -> pd.Series:
+def related_rows(table: pd.DataFrame, chosen: pd.Series) -> pd.Series:
     """Which rows of an audit's table are chosen, or share a cluster, lesion or patient with one that is."""
-    groups = pd.Series(grouped(table, group_columns(table, "auto")), index=table.index)
+    groups = pd.Series(connected_groups(table, group_columns(table, "auto")), index=table.index)
     return groups.isin(groups[chosen])

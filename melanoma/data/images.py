@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from melanoma.data.cache import cached_folder, content_key
 from melanoma.data.contents import by_content, read_each
 from melanoma.data.decode import DECODER, UnreadableImage, decode
-from melanoma.data.progress import Progress
 
 __all__ = ["ImageStore", "decode_images"]
 
@@ -59,15 +58,7 @@ class ImageStore:
 
 
 def decode_images(
-    files: Sequence[Path],
-    digests: Sequence[str],
-    *,
-    size: int,
-    resize: str,
-    max_pixels: float,
-    cache: Path,
-    progress: Progress,
-    workers: int,
+    files: Sequence[Path], digests: Sequence[str], *, size: int, resize: str, max_pixels: float
 ) -> tuple[ImageStore, list[int | None], dict[int, str]]:
     """Decode files into the cache, once for each content.
 
@@ -77,9 +68,6 @@ def decode_images(
         size: side in pixels.
         resize: see `decode`.
         max_pixels: see `decode`.
-        cache: the cache folder.
-        progress: shows how far decoding is.
-        workers: threads.
 
     Returns:
         The store, the row of each file (None where it cannot be decoded), and the reason for those by position.
@@ -91,7 +79,7 @@ def decode_images(
         rows: dict[str, int] = {}
         reasons: dict[str, str] = {}
         read = partial(decode, size=size, resize=resize, max_pixels=max_pixels)
-        images = read_each(contents, read, f"Decoding images to {size} px", progress=progress, workers=workers)
+        images = read_each(contents, read, f"Decoding images to {size} px")
         with (folder / "images.u8").open("wb") as sink:
             for digest, image in images:
                 if isinstance(image, UnreadableImage):
@@ -101,7 +89,7 @@ def decode_images(
                     sink.write(image.tobytes())
         (folder / "index.json").write_text(json.dumps({"rows": rows, "reasons": reasons}), encoding="utf-8")
 
-    folder = cached_folder(cache, "decoded", key, make)
+    folder = cached_folder("decoded", key, make)
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     store = ImageStore(size, (os.open(folder / "images.u8", os.O_RDONLY),), (0, len(index["rows"])))
     rows = [index["rows"].get(digest) for digest in digests]

@@ -2,40 +2,28 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sized
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-__all__ = ["Progress", "SilentProgress", "TerminalProgress"]
+__all__ = ["track"]
 
 T = TypeVar("T")
 
 
-class Progress(Protocol):
-    """Anything that can show how far an iteration is."""
+def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items; on standard error, if it is a terminal, a bar shows how many are done and the time left.
 
-    def track(self, items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
-        """Yield the items, showing how many are done."""
-
-
-class SilentProgress:
-    """Shows nothing: for tests, notebooks and worker processes."""
-
-    def track(self, items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
-        """Yield the items."""
-        del title, total
+    Args:
+        items: to go through.
+        title: of the bar.
+        total: how many there are, where the items do not know.
+    """
+    if not sys.stderr.isatty():
         yield from items
+        return
+    from rich.progress import track as rich_track
 
+    from melanoma.terminal import console
 
-class TerminalProgress:
-    """A Rich bar on standard error, with the time left, if that is a terminal and the work is not tiny."""
-
-    def track(self, items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
-        """Yield the items, showing how many are done."""
-        if not sys.stderr.isatty():
-            yield from items
-            return
-        from rich.console import Console
-        from rich.progress import track
-
-        if total is None and isinstance(items, Sized):
-            total = len(items)
-        yield from track(items, title, total=total, console=Console(stderr=True), transient=True)
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    yield from rich_track(items, title, total=total, console=console(), transient=True)

@@ -1,7 +1,7 @@
 """Data sources: where images are, what they are labelled, and in which part they were delivered.
 
-A source is a function `source(path, *, cache, classes, progress, **arguments) -> Source`, named by `_target_`
-in a data config. Write one in your own package to add a kind of data set.
+A source is a function `source(path, *, classes, **options) -> Source`, named by `_target_` in a data config. Write one
+in your own package to add a kind of data set; `path` is None where `data.path` is null.
 """
 
 import logging
@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from melanoma.data.archive import unpacked
+from melanoma.config.schema import ArchiveConfig
+from melanoma.data.archive import unpack
 from melanoma.data.cache import cached_folder, content_key
-from melanoma.data.progress import Progress
 from melanoma.errors import DataError
 from melanoma.paths import user_path
 
@@ -69,20 +69,12 @@ class Source:
     notes: list[str] = field(default_factory=list)
 
 
-def class_folders(
-    path: Path | None,
-    *,
-    cache: Path,  # noqa: ARG001
-    classes: list[str] | int | None = None,
-    progress: Progress,  # noqa: ARG001
-) -> Source:
+def class_folders(path: Path | None, *, classes: list[str] | int | None = None) -> Source:
     """A folder of class folders, flat or under train/test[/validation], also nested one level down.
 
     Args:
         path: the folder. Symbolic links inside it are not followed.
-        cache: unused; sources share one signature.
         classes: the names in the wanted order, or their number, or None for the folders' names, sorted.
-        progress: unused.
 
     Raises:
         DataError: no class folders, a class without images, or other classes than wanted.
@@ -116,41 +108,32 @@ def class_folders(
     return Source(path, table.sort_values("path", ignore_index=True), names)
 
 
-def synthetic(
-    path: Path | None,
-    *,
-    cache: Path,
-    classes: list[str] | int | None = None,
-    progress: Progress,
-    **arguments: Any,
-) -> Source:
-    """Drawn lesions, written into the cache on first use. Arguments are those of `write_synthetic`.
+def synthetic(path: Path | None, *, classes: list[str] | int | None = None, **options: Any) -> Source:
+    """Drawn lesions, written into the cache on first use. Options are those of `write_synthetic`.
 
     Raises:
-        DataError: `path` was given, or the arguments do not fit together.
+        DataError: `path` was given, or the options do not fit together.
     """
     from melanoma.data.synthetic import class_names, write_synthetic
 
     if path is not None:
         raise DataError(f"data=synthetic draws its own images; for yours use data=folder. Received: data.path={path}")
     names = class_names(classes) if isinstance(classes, int) else list(classes or class_names(2))
-    key = content_key("synthetic-1", names, arguments)
+    key = content_key("synthetic-1", names, options)
 
     def make(folder: Path) -> None:
         try:
-            write_synthetic(folder, classes=names, **arguments)
+            write_synthetic(folder, classes=names, **options)
         except (TypeError, ValueError) as error:
             raise DataError(f"data.source: {error}") from error
 
-    folder = cached_folder(cache, "synthetic", key, make)
-    source = class_folders(folder, cache=cache, classes=names, progress=progress)
+    folder = cached_folder("synthetic", key, make)
+    source = class_folders(folder, classes=names)
     metadata = pd.read_csv(folder / "metadata.csv").rename(columns={"image": "path"}).drop(columns="label")
     return Source(folder, source.table.merge(metadata, on="path", how="left"), names)
 
 
-def open_path(
-    path: str, *, cache: Path, max_files: int, max_bytes: float, progress: Progress, key: str = "data.path"
-) -> Path:
+def open_path(path: str, caps: ArchiveConfig, key: str = "data.path") -> Path:
     """The folder behind `data.path`, or another key: the folder itself, or an archive's files in the cache.
 
     Raises:
@@ -164,7 +147,7 @@ def open_path(
         if where.is_file():
             if where.suffix.lower() != ".zip":
                 raise DataError(f"{key} must be a folder or a .zip. Received: {path}")
-            return unpacked(where, cache=cache, max_files=max_files, max_bytes=max_bytes, progress=progress)
+            return unpack(where, caps)
     except PermissionError as error:
         raise DataError(f"{key} may not be read ({error.strerror}). Received: {path}") from error
     raise DataError(f"{key} does not exist; expected a folder of images or a .zip. Received: {path}")

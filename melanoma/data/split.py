@@ -7,18 +7,19 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
+from melanoma.config.schema import SplitConfig
 from melanoma.data.sources import METADATA
 from melanoma.errors import DataError
 
 __all__ = [
     "PARTS",
     "REMOVED",
-    "check_classes",
-    "delivered_test",
-    "enough_for_folds",
     "fold_parts",
     "left_out_parts",
     "refuse_overlap",
+    "require_classes",
+    "require_delivered_test",
+    "require_enough_for_folds",
     "split_parts",
     "values_left_out",
 ]
@@ -27,16 +28,16 @@ PARTS = ("train", "validation", "test")
 REMOVED = "removed"  # instead of a part: what is used for nothing
 
 
-def split_parts(table: pd.DataFrame, *, method: str, validation: float, test: float, seed: int) -> pd.Series:
+def split_parts(table: pd.DataFrame, settings: SplitConfig, seed: int) -> pd.Series:
     """The part of each row, stratified by class; images of one group are never in two parts.
 
     Args:
         table: columns `path`, `label`, `part` (as delivered, or empty) and `group` (number that images have in common
             which belong together).
-        method: `official` keeps the delivered test set, `holdout` draws all anew, `auto` is `official` where a test
-            set was delivered and `holdout` where none was.
-        validation: share for validation, of all rows that are not in a delivered test set.
-        test: share for test, of all rows; unused with a delivered test set.
+        settings: `method` is `official` to keep the delivered test set, `holdout` to draw all anew, or `auto`, which is
+            `official` where a test set was delivered and `holdout` where none was; `validation` is the share for
+            validation of all rows that are not in a delivered test set, `test` the share for test of all rows, unused
+            with a delivered test set.
         seed: of the draw.
 
     Returns:
@@ -46,68 +47,67 @@ def split_parts(table: pd.DataFrame, *, method: str, validation: float, test: fl
     Raises:
         DataError: `official` without a delivered test set, or a class too small to be in every part.
     """
-    delivered = table.part if method != "holdout" else pd.Series("", index=table.index)
-    if method == "official":
-        delivered_test(table)
+    delivered = table.part if settings.method != "holdout" else pd.Series("", index=table.index)
+    if settings.method == "official":
+        require_delivered_test(table)
     parts = delivered.replace("", "train").copy()
     _remove_relatives(parts, table)
-    wanted = round(validation * parts.isin(["train", "validation"]).sum())
+    wanted = round(settings.validation * parts.isin(["train", "validation"]).sum())
     if not (parts == "test").any():
-        _draw(parts, table, "test", round(test * len(table)), seed)
+        _draw(parts, table, "test", round(settings.test * len(table)), seed)
     _add_validation(parts, table, wanted, seed)
     return parts
 
 
-def fold_parts(table: pd.DataFrame, *, folds: int, validation: float, seed: int) -> list[pd.Series]:
-    """The parts of each of `folds` runs: every row is tested once, whatever part it was delivered in.
+def fold_parts(table: pd.DataFrame, settings: SplitConfig, seed: int) -> list[pd.Series]:
+    """The parts of each of `settings.folds` runs: every row is tested once, whatever part it was delivered in.
 
     Args:
         table: as for `split_parts`.
-        folds: number of runs.
-        validation: share for validation, of what a run does not test.
+        settings: `folds` is the number of runs, `validation` the share for validation of what a run does not test.
         seed: of the draw.
 
     Raises:
         DataError: a class with fewer groups than folds, or too small to be in every part.
     """
-    enough_for_folds(table.groupby("label").group.nunique(), folds)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=np.random.RandomState(seed))
+    require_enough_for_folds(table.groupby("label").group.nunique(), settings.folds)
+    splitter = StratifiedGroupKFold(settings.folds, shuffle=True, random_state=np.random.RandomState(seed))
     runs = []
     for _, tested in splitter.split(table, table.label, table.group):
         parts = pd.Series("train", index=table.index, dtype=object)
         parts.iloc[tested] = "test"
-        _add_validation(parts, table, round(validation * (len(table) - len(tested))), seed)
+        _add_validation(parts, table, round(settings.validation * (len(table) - len(tested))), seed)
         runs.append(parts)
     return runs
 
 
-def left_out_parts(table: pd.DataFrame, *, column: str, validation: float, seed: int) -> dict[str, pd.Series]:
+def left_out_parts(table: pd.DataFrame, settings: SplitConfig, seed: int) -> dict[str, pd.Series]:
     """The parts of a run for each value of a column, which is that run's test set.
 
     Args:
         table: as for `split_parts`, with the column; rows without a value are never tested.
-        column: a metadata column, such as `site`.
-        validation: share for validation, of what a run does not test.
+        settings: `column` is a metadata column, such as `site`, `validation` the share for validation of what a run
+            does not test.
         seed: of the draw.
 
     Raises:
         DataError: no such column, fewer than two values, or a class that only one of them has.
     """
-    runs = {}
+    runs, column = {}, str(settings.column)
     for value in values_left_out(table, column):
         parts = pd.Series(
             np.where(table[column].astype(object) == value, "test", "train"), index=table.index, dtype=object
         )
         try:
             _remove_relatives(parts, table)
-            _add_validation(parts, table, round(validation * (parts == "train").sum()), seed)
+            _add_validation(parts, table, round(settings.validation * (parts == "train").sum()), seed)
         except DataError as error:
             raise DataError(f"With {column}={value} left out: {error}") from error
         runs[str(value)] = parts
     return runs
 
 
-def delivered_test(table: pd.DataFrame) -> None:
+def require_delivered_test(table: pd.DataFrame) -> None:
     """Raise a DataError if no test set was delivered."""
     if not (table.part == "test").any():
         raise DataError(
@@ -116,7 +116,7 @@ def delivered_test(table: pd.DataFrame) -> None:
         )
 
 
-def enough_for_folds(groups: pd.Series, folds: int) -> None:
+def require_enough_for_folds(groups: pd.Series, folds: int) -> None:
     """Raise a DataError if a class, by name, has fewer groups than there are folds."""
     few = groups[groups < folds]
     if len(few):
@@ -169,7 +169,7 @@ def _remove_relatives(parts: pd.Series, table: pd.DataFrame) -> None:
 def _add_validation(parts: pd.Series, table: pd.DataFrame, wanted: int, seed: int) -> None:
     if not (parts == "validation").any():
         _draw(parts, table, "validation", wanted, seed)
-    check_classes(parts, table.label)
+    require_classes(parts, table.label)
 
 
 def _draw(parts: pd.Series, table: pd.DataFrame, name: str, wanted: int, seed: int) -> None:
@@ -225,7 +225,7 @@ def _mended(rows: pd.DataFrame, drawn: pd.Series) -> pd.Index:
     )
 
 
-def check_classes(parts: pd.Series, labels: pd.Series) -> None:
+def require_classes(parts: pd.Series, labels: pd.Series) -> None:
     """Raise a DataError if a class has no row in training or validation."""
     for part in PARTS:
         absent = sorted(set(labels) - set(labels[parts == part]))

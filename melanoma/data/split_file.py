@@ -5,7 +5,7 @@ from collections.abc import Collection
 import pandas as pd
 
 from melanoma.data.cache import content_key
-from melanoma.data.split import PARTS, REMOVED, check_classes
+from melanoma.data.split import PARTS, REMOVED, require_classes
 from melanoma.errors import DataError
 from melanoma.paths import user_path
 
@@ -46,7 +46,7 @@ def read_split(file: str, table: pd.DataFrame, without: Collection[str] = ()) ->
             "split.file marks images as quarantined that can be read now; make a new split. Received: "
             f"{table.path[parts == 'quarantined'].iloc[0]}"
         )
-    check_classes(parts, table.label)
+    require_classes(parts, table.label)
     return parts
 
 

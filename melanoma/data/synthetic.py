@@ -44,7 +44,7 @@ class _Picture:
     site: str
 
 
-def write_synthetic(
+def write_synthetic(  # noqa: PLR0913 - keys of a configuration
     folder: Path,
     *,
     classes: Sequence[str],

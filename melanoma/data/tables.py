@@ -6,7 +6,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from melanoma.data.progress import Progress
 from melanoma.data.sources import IMAGE_SUFFIXES, METADATA, Source, image_files, ordered_classes
 from melanoma.errors import DataError
 from melanoma.paths import user_path
@@ -14,11 +13,9 @@ from melanoma.paths import user_path
 __all__ = ["metadata_table", "with_metadata"]
 
 
-def metadata_table(
+def metadata_table(  # noqa: PLR0913 - keys of a configuration
     path: Path,
     *,
-    cache: Path,  # noqa: ARG001
-    progress: Progress,  # noqa: ARG001
     table: str,
     image_column: str,
     classes: list[str] | int | None = None,
@@ -36,8 +33,6 @@ def metadata_table(
 
     Args:
         path: folder of the images (at any depth) and, usually, of the table.
-        cache: unused; sources share one signature.
-        progress: unused.
         table: CSV file, relative to `path` (then searched below it) or absolute.
         image_column: image id or file name, with or without folder and suffix.
         classes: class names in the wanted order, their number, or None.

@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.isotonic import IsotonicRegression
 
-__all__ = ["Isotonic", "Temperature", "fitted_calibration"]
+__all__ = ["Isotonic", "Temperature", "fit_calibration"]
 
 _LOWEST, _HIGHEST = 0.05, 20.0
 _KNOTS = 101
@@ -51,7 +51,7 @@ class Isotonic:
         return risen / risen.sum(axis=1, keepdims=True)
 
 
-def fitted_calibration(
+def fit_calibration(
     kind: Literal["temperature", "isotonic"], targets: NDArray[np.integer], probabilities: NDArray
 ) -> Temperature | Isotonic:
     """The calibration of least log loss (temperature, from 0.05 to 20) or of least squares (isotonic).

@@ -5,10 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TPR_FLOOR", "Curve", "curve"]
+__all__ = ["CURVE_MEASURES", "TPR_FLOOR", "Curve", "curve"]
 
 TPR_FLOOR = 0.8  # of the partial AUC, as in the ISIC 2024 challenge
 LEVELS = (0.90, 0.95)
+CURVE_MEASURES = (
+    "auc",
+    "average_precision",
+    "partial_auc",
+    *(f"sensitivity_at_specificity_{level * 100:.0f}" for level in LEVELS),
+    *(f"specificity_at_sensitivity_{level * 100:.0f}" for level in LEVELS),
+)
 
 
 @dataclass(frozen=True)
@@ -70,20 +77,15 @@ class Curve:
         return np.where(np.isnan(tpr[:, -1]), np.nan, np.where(tpr >= level - 1e-9, 1 - fpr, 0).max(axis=1))
 
     def measures(self) -> dict[str, NDArray[np.float64]]:
-        """All of the above by the names of the tracking store; levels in percent."""
-        return {
-            "auc": self.auc(),
-            "average_precision": self.average_precision(),
-            "partial_auc": self.partial_auc(),
-            **{
-                f"sensitivity_at_specificity_{level * 100:.0f}": self.sensitivity_at_specificity(level)
-                for level in LEVELS
-            },
-            **{
-                f"specificity_at_sensitivity_{level * 100:.0f}": self.specificity_at_sensitivity(level)
-                for level in LEVELS
-            },
-        }
+        """All of the above by the names of the tracking store, `CURVE_MEASURES`; levels in percent."""
+        values = [
+            self.auc(),
+            self.average_precision(),
+            self.partial_auc(),
+            *(self.sensitivity_at_specificity(level) for level in LEVELS),
+            *(self.specificity_at_sensitivity(level) for level in LEVELS),
+        ]
+        return dict(zip(CURVE_MEASURES, values, strict=True))
 
 
 def curve(positive: NDArray[np.bool_], scores: NDArray, weights: NDArray | None = None) -> Curve:

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from melanoma.config.schema import EvaluationConfig
-from melanoma.evaluation.evaluate import Evaluation
-from melanoma.evaluation.operating_point import OperatingPoint, chosen_points
-from melanoma.evaluation.uncertain import Abstention, PredictionSets, fitted_abstention, fitted_sets
+from melanoma.evaluation.operating_point import OperatingPoint, choose_operating_points
+from melanoma.evaluation.predictions import Predictions
+from melanoma.evaluation.uncertain import Abstention, PredictionSets, fit_abstention, fit_prediction_sets
 
-__all__ = ["Decisions", "fitted_decisions", "stored_decisions"]
+__all__ = ["Decisions", "decisions_from_metadata", "fit_decisions"]
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Decisions:
     """What was fitted.
 
     Attributes:
-        points: the operating point of each question with two answers.
+        points: the operating point of each binary task.
         sets: prediction sets; None for a model that was saved without.
-        abstention: which images are left to a reader; None as above.
+        abstention: on which images the model abstains; None as above.
     """
 
     points: list[OperatingPoint]
@@ -27,32 +27,31 @@ class Decisions:
     abstention: Abstention | None
 
     def metadata(self) -> dict[str, Any]:
-        """As kept with the model; see `stored_decisions`."""
+        """As kept with the model; see `decisions_from_metadata`."""
         return {
-            "operating_points": {point.question: point.threshold for point in self.points},
+            "operating_points": {point.binary_task: point.threshold for point in self.points},
             "prediction_sets": None if self.sets is None else asdict(self.sets),
             "abstention": None if self.abstention is None else asdict(self.abstention),
         }
 
 
-def fitted_decisions(validation: Evaluation, settings: EvaluationConfig) -> Decisions:
+def fit_decisions(validation: Predictions, settings: EvaluationConfig) -> Decisions:
     """Choose on the validation images."""
-    targets, probabilities = validation.rows.target.to_numpy(), validation.probabilities
     return Decisions(
-        chosen_points(targets, probabilities, validation.classes, validation.views, settings.operating_point),
-        fitted_sets(targets, probabilities, settings.coverage),
-        fitted_abstention(probabilities, settings.abstain),
+        choose_operating_points(validation, settings.operating_point),
+        fit_prediction_sets(validation.targets, validation.probabilities, settings.coverage),
+        fit_abstention(validation.probabilities, settings.abstain),
     )
 
 
-def stored_decisions(metadata: Mapping[str, Any]) -> Decisions:
+def decisions_from_metadata(metadata: Mapping[str, Any]) -> Decisions:
     """Those kept with a saved model."""
     points = metadata.get("operating_points") or {}
     sets, abstention = metadata.get("prediction_sets"), metadata.get("abstention")
     return Decisions(
         [
-            OperatingPoint(str(question), float(threshold), "chosen when the model was trained")
-            for question, threshold in points.items()
+            OperatingPoint(str(name), float(threshold), "chosen when the model was trained")
+            for name, threshold in points.items()
         ],
         None if sets is None else PredictionSets(float(sets["coverage"]), float(sets["threshold"])),
         None if abstention is None else Abstention(float(abstention["share"]), float(abstention["threshold"])),

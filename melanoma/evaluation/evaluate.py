@@ -1,7 +1,7 @@
 """From predictions of a data set's parts to tables, metrics and the confusion matrices."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,26 +11,29 @@ from sklearn.metrics import confusion_matrix
 
 from melanoma.config.schema import EvaluationConfig
 from melanoma.data.dataset import Dataset
-from melanoma.data.groups import grouped
+from melanoma.data.groups import connected_groups
 from melanoma.evaluation.intervals import bootstrap_intervals
-from melanoma.evaluation.metrics import metrics_of
+from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.predict import predict_probabilities
+from melanoma.evaluation.predictions import Bootstrap, Predictions
 from melanoma.evaluation.remarks import remarks_on
 from melanoma.evaluation.uncertain import Abstention, PredictionSets
 
 __all__ = [
-    "HEADLINES",
+    "NO_INTERVALS",
     "Evaluation",
+    "bootstrap_of",
     "confusion_json",
     "evaluate",
-    "evaluate_parts",
     "groups_of",
+    "normalized",
     "predict_parts",
+    "predictions_of",
     "predictions_table",
     "stored_text",
 ]
 
-HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "auc")
+NO_INTERVALS = Bootstrap(resamples=0)
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,28 @@ class Evaluation:
     Attributes:
         part: `validation` or `test`.
         rows: the part's rows of the data set's table.
-        probabilities: shape (len(rows), len(classes)).
-        classes: class names in the order of the columns.
-        views: questions with two answers, and the classes that count as positive.
-        metrics: see `metrics_of`.
+        predictions: of these rows.
+        metrics: see `measure`.
         intervals: lower and upper bound by metric; see `bootstrap_intervals`.
         confusion: counts, true class by predicted class.
     """
 
     part: str
     rows: pd.DataFrame
-    probabilities: NDArray[np.float64]
-    classes: list[str]
-    views: dict[str, list[str]]
+    predictions: Predictions
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     confusion: NDArray[np.integer]
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Shape (len(rows), len(classes))."""
+        return self.predictions.probabilities
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the columns of `probabilities`."""
+        return list(self.predictions.classes)
 
     def named_metrics(self) -> dict[str, float]:
         """Metrics and interval bounds under the names of the tracking store."""
@@ -66,9 +75,7 @@ class Evaluation:
 
     def with_probabilities(self, probabilities: NDArray[np.float64]) -> "Evaluation":
         """The same images with other probabilities, without intervals."""
-        return evaluate(
-            self.part, self.rows, probabilities, self.classes, views=self.views, resamples=0, confidence=0.95, seed=0
-        )
+        return evaluate(self.part, self.rows, replace(self.predictions, probabilities=probabilities), NO_INTERVALS)
 
     def text_of(self, name: str) -> str:
         """A metric with its interval, as `0.785 [0.730, 0.840]`; `-` where it is not defined."""
@@ -79,40 +86,29 @@ class Evaluation:
     @property
     def remarks(self) -> list[str]:
         """What a reader of the metrics has to know; see `remarks_on`."""
-        return remarks_on(self.part, self.rows.target.to_numpy(), self.probabilities, self.classes, self.views)
+        return remarks_on(self.part, self.predictions)
 
 
-def evaluate(
-    part: str,
+def predictions_of(
     rows: pd.DataFrame,
     probabilities: NDArray[np.float64],
-    classes: list[str],
-    *,
-    views: dict[str, list[str]],
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> Evaluation:
+    classes: Sequence[str],
+    binary_tasks: Mapping[str, Sequence[str]],
+) -> Predictions:
+    """Predictions of some rows of a data set's table, with their classes and groups; see `Predictions`."""
+    return Predictions(rows.target.to_numpy(), probabilities, classes, binary_tasks, groups_of(rows))
+
+
+def evaluate(part: str, rows: pd.DataFrame, predictions: Predictions, bootstrap: Bootstrap) -> Evaluation:
     """Measure the predictions of one part."""
-    targets = rows.target.to_numpy()
+    labels = np.arange(len(predictions.classes))
     return Evaluation(
         part,
         rows,
-        probabilities,
-        classes,
-        views,
-        metrics_of(targets, probabilities, classes, views),
-        bootstrap_intervals(
-            targets,
-            probabilities,
-            classes,
-            resamples=resamples,
-            confidence=confidence,
-            seed=seed,
-            groups=groups_of(rows),
-            views=views,
-        ),
-        confusion_matrix(targets, probabilities.argmax(axis=1), labels=np.arange(len(classes))),
+        predictions,
+        measure(predictions),
+        bootstrap_intervals(predictions, bootstrap),
+        confusion_matrix(predictions.targets, predictions.predicted, labels=labels),
     )
 
 
@@ -124,21 +120,9 @@ def predict_parts(model: Any, dataset: Dataset, batch_size: int) -> dict[str, ND
     }
 
 
-def evaluate_parts(
-    dataset: Dataset,
-    probabilities: Mapping[str, NDArray[np.float64]],
-    settings: EvaluationConfig,
-    views: dict[str, list[str]],
-    seed: int,
-) -> list[Evaluation]:
-    """Measure the predictions of each part."""
-    return [
-        evaluate(
-            part, dataset.part(part), predicted, dataset.classes,
-            views=views, resamples=settings.bootstrap, confidence=settings.confidence, seed=seed,
-        )
-        for part, predicted in probabilities.items()
-    ]  # fmt: skip
+def bootstrap_of(settings: EvaluationConfig, seed: int) -> Bootstrap:
+    """The bootstrap that the configuration asks for."""
+    return Bootstrap(settings.bootstrap, settings.confidence, seed)
 
 
 def groups_of(rows: pd.DataFrame) -> NDArray | None:
@@ -146,7 +130,7 @@ def groups_of(rows: pd.DataFrame) -> NDArray | None:
     if "group" in rows:
         return rows["group"].astype(object).fillna(rows.path).astype(str).to_numpy()
     known = [column for column in ("patient", "lesion") if column in rows]
-    return grouped(rows, known).astype(str) if known else None
+    return connected_groups(rows, known).astype(str) if known else None
 
 
 def stored_text(metrics: Mapping[str, float], name: str) -> str:
@@ -165,16 +149,16 @@ def predictions_table(
 ) -> pd.DataFrame:
     """One row an image: path, part, label, `sha256` and group where known, predicted, and a probability a class.
 
-    With `sets` also the classes of its prediction set, and with `abstention` whether it is left to a reader.
+    With `sets` also the classes of its prediction set, and with `abstention` whether the model abstains.
     """
     tables = []
     for evaluation in evaluations:
         known = ["sha256"] if "sha256" in evaluation.rows else []
         table = evaluation.rows[["path", "part", "label", *known]].assign(part=evaluation.part)
-        groups = groups_of(evaluation.rows)
+        groups = evaluation.predictions.groups
         if groups is not None:
             table["group"] = groups
-        table["predicted"] = [evaluation.classes[i] for i in evaluation.probabilities.argmax(axis=1)]
+        table["predicted"] = [evaluation.classes[i] for i in evaluation.predictions.predicted]
         scores = pd.DataFrame(
             evaluation.probabilities, columns=[f"probability/{c}" for c in evaluation.classes], index=table.index
         )

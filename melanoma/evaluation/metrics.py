@@ -1,163 +1,301 @@
-"""Metrics of predictions. Names are those in the tracking store."""
+"""Metrics of predictions: one list of them all, each with its value and its value in each resample of a bootstrap.
+
+To add a metric that is one number for all classes together, add an entry to `OVERALL`. Names are those in the tracking
+store.
+"""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from melanoma.evaluation.curves import curve
+from melanoma.evaluation.curves import CURVE_MEASURES, curve
+from melanoma.evaluation.predictions import Predictions, WeightedPredictions
 
-__all__ = ["area_under_roc", "epoch_metrics", "expected_calibration_error", "metrics_of", "problems"]
+__all__ = [
+    "CALIBRATION_BINS",
+    "HEADLINES",
+    "PAIRED",
+    "REPORTED",
+    "Metric",
+    "area_under_roc",
+    "epoch_metrics",
+    "expected_calibration_error",
+    "is_error",
+    "measure",
+    "metric_of",
+    "resampled_metrics",
+]
 
 CALIBRATION_BINS = 15
 
 
-def metrics_of(
-    targets: NDArray[np.integer],
-    probabilities: NDArray,
-    classes: Sequence[str],
-    views: Mapping[str, Sequence[str]] | None = None,
-) -> dict[str, float]:
-    """All metrics of one set of predictions.
+@dataclass(frozen=True)
+class Metric:
+    """A metric of all classes together.
 
-    Means over classes are over those that occur. A metric that is not defined is left out: AUC with a single class,
-    precision of a class that is never predicted, and so on.
-
-    Args:
-        targets: class index of each image, shape (n,).
-        probabilities: shape (n, len(classes)).
-        classes: class names in the order of the columns.
-        views: names of questions, and the classes that count as positive, as in `{"malignant": ["melanoma", ...]}`.
-
-    Returns:
-        `accuracy`, `balanced_accuracy` (mean sensitivity), `macro_f1`, `weighted_f1`, `mcc` (Gorodkin 2004), `auc`,
-        `average_precision`, `log_loss`, `brier` (of two classes the mean squared error of the second's probability,
-        else summed over classes, Brier 1950), `ece` (expected calibration error, see there); `sensitivity/<class>`,
-        `specificity/<class>`, `precision/<class>`, `f1/<class>` and `support/<class>`; with more than two classes
-        `auc/<class>` and `average_precision/<class>` against the rest; and of two classes, or as `<view>/...` of each
-        view, `partial_auc`, `sensitivity_at_specificity_90` and so on: see `melanoma.evaluation.curves`.
+    Attributes:
+        name: in the tracking store.
+        value: of some predictions; NaN where it is not defined.
+        resampled: in each resample, shape (resamples,); None where it is a mean over classes of ROC or
+            precision-recall measures, which are computed together.
+        higher_is_better: False for errors.
+        shown: `headline` in every summary, `report` in comparisons and on the model card, `detail` in the store only.
+        needs_both: not defined where the images are all of one class.
+        paired: two models are compared by it.
     """
-    predicted = probabilities.argmax(axis=1)
-    present = np.unique(targets)
-    shared: dict = {"y_true": targets, "y_pred": predicted, "labels": present}
-    found = {
-        "accuracy": metrics.accuracy_score(targets, predicted),
-        "balanced_accuracy": metrics.recall_score(**shared, average="macro", zero_division=0),
-        "macro_f1": metrics.f1_score(**shared, average="macro", zero_division=0),
-        "weighted_f1": metrics.f1_score(**shared, average="weighted", zero_division=0),
-        "mcc": metrics.matthews_corrcoef(targets, predicted) if len(present) > 1 else np.nan,
-        **_probability_metrics(targets, probabilities),
-        **_class_metrics(targets, predicted, classes),
-    }
-    if np.isfinite(probabilities).all():
-        for prefix, (positive, scores) in problems(targets, probabilities, classes, views).items():
-            for name, value in curve(positive, scores).measures().items():
-                found.setdefault(f"{prefix}{name}", value[0])
-        for c in present if len(present) > 1 and len(classes) > 2 else ():
-            against_rest = curve(targets == c, probabilities[:, c])
-            found[f"auc/{classes[c]}"] = against_rest.auc()[0]
-            found[f"average_precision/{classes[c]}"] = against_rest.average_precision()[0]
-    return {name: float(value) for name, value in found.items() if np.isfinite(value)}
+
+    name: str
+    value: Callable[[Predictions], float]
+    resampled: Callable[[WeightedPredictions], NDArray[np.float64]] | None
+    higher_is_better: bool = True
+    shown: Literal["headline", "report", "detail"] = "report"
+    needs_both: bool = False
+    paired: bool = False
 
 
-def problems(
-    targets: NDArray[np.integer],
-    probabilities: NDArray,
-    classes: Sequence[str],
-    views: Mapping[str, Sequence[str]] | None,
-) -> dict[str, tuple[NDArray[np.bool_], NDArray]]:
-    """The questions with two answers that predictions are asked: prefix of the metric to who is positive, and scores.
+def _macro(score: Callable[..., float], average: str) -> Callable[[Predictions], float]:
+    def value(p: Predictions) -> float:
+        return score(p.targets, p.predicted, labels=p.present, average=average, zero_division=0)
 
-    With two classes that is the second against the first, with the prefix empty; else one for each view.
-    """
-    if len(classes) == 2:
-        return {"": (targets == 1, probabilities[:, 1])}
-    asked = {}
-    for name, positives in (views or {}).items():
-        columns = [i for i, label in enumerate(classes) if label in positives]
-        asked[f"{name}/"] = (np.isin(targets, columns), probabilities[:, columns].sum(axis=1))
-    return asked
+    return value
 
 
-def epoch_metrics(targets: NDArray[np.integer], probabilities: NDArray, classes: int) -> dict[str, float]:
-    """`loss` (cross-entropy, whatever loss is trained on), `accuracy`, `balanced_accuracy` and `auc`."""
-    predicted = probabilities.argmax(axis=1)
-    present = np.unique(targets)
-    recall = metrics.recall_score(targets, predicted, labels=present, average="macro", zero_division=0)
-    return {
-        "loss": _log_loss(targets, probabilities, classes),
-        "accuracy": float(metrics.accuracy_score(targets, predicted)),
-        "balanced_accuracy": float(recall),
-        "auc": area_under_roc(targets, probabilities),
-    }
+def _mcc(p: Predictions) -> float:
+    return metrics.matthews_corrcoef(p.targets, p.predicted) if len(p.present) > 1 else np.nan
 
 
-def area_under_roc(targets: NDArray[np.integer], probabilities: NDArray) -> float:
+def _resampled_mcc(w: WeightedPredictions) -> NDArray[np.float64]:
+    if len(w.predictions.present) < 2:
+        return np.full(len(w.weights), np.nan)
+    spread = [w.total**2 - (side**2).sum(axis=1) for side in (w.support, w.named)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = (w.hits.sum(axis=1) * w.total - (w.support * w.named).sum(axis=1)) / np.sqrt(spread[0] * spread[1])
+    return np.where(spread[1] == 0, 0.0, found)
+
+
+def _log_loss(p: Predictions) -> float:
+    if not p.finite:
+        return float("nan")
+    with warnings.catch_warnings():
+        # float32 softmax sums to 1 within 1e-6, on which scikit-learn remarks.
+        warnings.simplefilter("ignore", UserWarning)
+        return float(metrics.log_loss(p.targets, p.probabilities, labels=np.arange(len(p.classes))))
+
+
+def _resampled_log_loss(w: WeightedPredictions) -> NDArray[np.float64]:
+    p = w.predictions
+    kept = np.clip(p.probabilities, np.finfo(p.probabilities.dtype).eps, 1)
+    return w.mean(-np.log(kept[np.arange(len(p)), p.targets]))
+
+
+def _brier(p: Predictions) -> float:
+    if not p.finite:
+        return float("nan")
+    classes = len(p.classes)
+    score = p.probabilities[:, 1] if classes == 2 else p.probabilities
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # as above
+        return float(metrics.brier_score_loss(p.targets, score, labels=np.arange(classes)))
+
+
+def _resampled_brier(w: WeightedPredictions) -> NDArray[np.float64]:
+    p = w.predictions
+    squares = ((p.probabilities - np.eye(len(p.classes))[p.targets]) ** 2).sum(axis=1)
+    return w.mean(squares / 2 if len(p.classes) == 2 else squares)
+
+
+def expected_calibration_error(p: Predictions) -> float:
+    """Mean distance of confidence and accuracy over 15 equal bins of the predicted class's probability (Guo 2017)."""
+    if not p.finite:
+        return float("nan")
+    bins, gaps = _calibration_gaps(p)
+    return float(np.abs(np.bincount(bins, weights=gaps, minlength=CALIBRATION_BINS)).sum() / len(p))
+
+
+def _resampled_ece(w: WeightedPredictions) -> NDArray[np.float64]:
+    bins, gaps = _calibration_gaps(w.predictions)
+    by_bin = w.weights @ (np.eye(CALIBRATION_BINS)[bins] * gaps[:, None])
+    return np.abs(by_bin).sum(axis=1) / w.weights.sum(axis=1)
+
+
+def _calibration_gaps(p: Predictions) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    confidence = p.probabilities.max(axis=1)
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    return bins, confidence - (p.predicted == p.targets)
+
+
+def area_under_roc(p: Predictions) -> float:
     """Area under the ROC curve: of the second of two classes, else the mean over classes, each against the rest.
 
     NaN where fewer than two classes occur or a probability is not finite. A class that does not occur is not in
     the mean.
     """
-    return _mean_over_classes(metrics.roc_auc_score, targets, probabilities)
+    return _mean_over_classes(metrics.roc_auc_score, p)
 
 
-def expected_calibration_error(targets: NDArray[np.integer], probabilities: NDArray) -> float:
-    """Mean distance of confidence and accuracy over 15 equal bins of the predicted class's probability (Guo 2017)."""
-    confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights=confidence - hit, minlength=CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(targets))
+def _average_precision(p: Predictions) -> float:
+    return _mean_over_classes(metrics.average_precision_score, p)
 
 
-def _probability_metrics(targets: NDArray[np.integer], probabilities: NDArray) -> dict[str, float]:
-    if not np.isfinite(probabilities).all():
-        return {}
-    classes = probabilities.shape[1]
-    score = probabilities[:, 1] if classes == 2 else probabilities
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of float32 that sums to 1 within 1e-6
-        brier = metrics.brier_score_loss(targets, score, labels=np.arange(classes))
-    return {
-        "auc": area_under_roc(targets, probabilities),
-        "average_precision": _mean_over_classes(metrics.average_precision_score, targets, probabilities),
-        "log_loss": _log_loss(targets, probabilities, classes),
-        "brier": brier,
-        "ece": expected_calibration_error(targets, probabilities),
-    }
+def _mean_over_classes(score: Callable[..., float], p: Predictions) -> float:
+    """A score of the second of two classes, else its mean over the classes that occur, each against the rest."""
+    if len(p.present) < 2 or not p.finite:
+        return float("nan")
+    columns = [1] if len(p.classes) == 2 else p.present
+    return float(np.mean([score(p.targets == c, p.probabilities[:, c]) for c in columns]))
 
 
-def _class_metrics(
-    targets: NDArray[np.integer], predicted: NDArray[np.integer], classes: Sequence[str]
-) -> dict[str, float]:
-    counts = metrics.confusion_matrix(targets, predicted, labels=np.arange(len(classes)))
+OVERALL = (
+    Metric(
+        "accuracy",
+        lambda p: metrics.accuracy_score(p.targets, p.predicted),
+        lambda w: w.hits.sum(axis=1) / w.total,
+        shown="headline",
+        paired=True,
+    ),
+    Metric(
+        "balanced_accuracy",  # mean sensitivity of the classes that occur
+        _macro(metrics.recall_score, "macro"),
+        lambda w: np.nanmean(w.recall[:, w.predictions.present], axis=1),
+        shown="headline",
+        paired=True,
+    ),
+    Metric(
+        "macro_f1",
+        _macro(metrics.f1_score, "macro"),
+        lambda w: w.f1[:, w.predictions.present].mean(axis=1),
+        shown="headline",
+        paired=True,
+    ),
+    Metric(
+        "weighted_f1",
+        _macro(metrics.f1_score, "weighted"),
+        lambda w: (w.f1 * w.support).sum(axis=1) / w.total,
+        shown="detail",
+    ),
+    Metric("mcc", _mcc, _resampled_mcc, needs_both=True),  # Gorodkin 2004
+    Metric("auc", area_under_roc, None, shown="headline", needs_both=True, paired=True),
+    Metric("average_precision", _average_precision, None, needs_both=True),
+    Metric("log_loss", _log_loss, _resampled_log_loss, higher_is_better=False, paired=True),
+    Metric("brier", _brier, _resampled_brier, higher_is_better=False),  # of two classes of the second, else summed
+    Metric("ece", expected_calibration_error, _resampled_ece, higher_is_better=False),
+)
+HEADLINES = tuple(one.name for one in OVERALL if one.shown == "headline")
+REPORTED = tuple(one.name for one in OVERALL if one.shown != "detail")
+PAIRED = tuple(one.name for one in OVERALL if one.paired)
+_PARTS = ("train", "val", "validation", "test")
+_CLASSWISE = ("sensitivity", "specificity", "precision", "f1", "support")
+# Other names that end in a number of which less is better: an epoch's, and those of an operating point.
+_OTHER_ERRORS = ("loss", "referrals_per_found", "missed_per_1000")
+
+
+def metric_of(name: str) -> Metric | None:
+    """The overall metric behind a name such as `auc`, `test/malignant/auc` or `validation/auc/melanoma`; else None."""
+    known = {one.name: one for one in OVERALL}
+    first, *rest = name.split("/")
+    words = rest if first in _PARTS and rest else [first, *rest]
+    if words[0] in _CLASSWISE:
+        return None  # the last word is the name of a class
+    return known.get(words[0], known.get(words[-1]))
+
+
+def is_error(name: str) -> bool:
+    """Whether less is better of a metric, by any of its names: `val/loss`, `test/brier`, ..."""
+    metric = metric_of(name)
+    return name.rsplit("/", 1)[-1] in _OTHER_ERRORS if metric is None else not metric.higher_is_better
+
+
+def needs_both(name: str) -> bool:
+    """Whether a metric, by any of its names, is not defined where the images are all positive or all negative."""
+    metric = metric_of(name)
+    return (metric is not None and metric.needs_both) or any(word in CURVE_MEASURES for word in name.split("/"))
+
+
+def measure(predictions: Predictions) -> dict[str, float]:
+    """All metrics of some predictions.
+
+    Means over classes are over those that occur. A metric that is not defined is left out: AUC with a single class,
+    precision of a class that is never predicted, and so on.
+
+    Returns:
+        The metrics of `OVERALL`; `sensitivity/<class>`, `specificity/<class>`, `precision/<class>`, `f1/<class>` and
+        `support/<class>`; with more than two classes `auc/<class>` and `average_precision/<class>` against the rest;
+        and of two classes, or as `<task>/...` of each binary task, `partial_auc`, `sensitivity_at_specificity_90` and
+        so on: see `melanoma.evaluation.curves`.
+    """
+    p = predictions
+    found = {one.name: one.value(p) for one in OVERALL} | _class_metrics(p)
+    if p.finite:
+        for task in p.binary:
+            for name, value in curve(task.positive, task.scores).measures().items():
+                found.setdefault(f"{task.prefix}{name}", value[0])
+        for c in p.present if len(p.present) > 1 and len(p.classes) > 2 else ():
+            against_rest = curve(p.targets == c, p.probabilities[:, c])
+            found[f"auc/{p.classes[c]}"] = against_rest.auc()[0]
+            found[f"average_precision/{p.classes[c]}"] = against_rest.average_precision()[0]
+    return {name: float(value) for name, value in found.items() if np.isfinite(value)}
+
+
+def resampled_metrics(predictions: Predictions, weights: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+    """The metrics of `measure`, but `support/<class>`, in each resample.
+
+    Args:
+        predictions: with finite probabilities.
+        weights: how often each image is drawn, shape (resamples, n).
+
+    Returns:
+        Values of shape (resamples,), NaN where a metric is not defined in a resample.
+    """
+    p, w = predictions, WeightedPredictions(predictions, weights)
+    found = {one.name: one.resampled(w) for one in OVERALL if one.resampled is not None} | _resampled_classes(w)
+    if len(p.present) < 2:
+        return found
+    for task in p.binary:
+        measures = curve(task.positive, task.scores, weights).measures()
+        found.update({f"{task.prefix}{name}": values for name, values in measures.items()})
+    if len(p.classes) > 2:
+        for c in p.present:
+            against_rest = curve(p.targets == c, p.probabilities[:, c], weights)
+            found[f"auc/{p.classes[c]}"] = against_rest.auc()
+            found[f"average_precision/{p.classes[c]}"] = against_rest.average_precision()
+        for name in ("auc", "average_precision"):
+            found[name] = np.mean([found[f"{name}/{p.classes[c]}"] for c in p.present], axis=0)
+    return found
+
+
+def epoch_metrics(predictions: Predictions) -> dict[str, float]:
+    """`loss` (cross-entropy, whatever loss is trained on), `accuracy`, `balanced_accuracy` and `auc`."""
+    values = {one.name: one.value for one in OVERALL}
+    names = {"loss": "log_loss", **{name: name for name in ("accuracy", "balanced_accuracy", "auc")}}
+    return {name: float(values[metric](predictions)) for name, metric in names.items()}
+
+
+def _class_metrics(p: Predictions) -> dict[str, float]:
+    counts = metrics.confusion_matrix(p.targets, p.predicted, labels=np.arange(len(p.classes)))
     hits, support, named = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    others = len(targets) - support
     with np.errstate(invalid="ignore", divide="ignore"):
         measures = {
             "sensitivity": hits / support,
-            "specificity": 1 - (named - hits) / others,
+            "specificity": 1 - (named - hits) / (len(p) - support),
             "precision": hits / named,
             "f1": np.where(support > 0, 2 * hits / (support + named), np.nan),
             "support": support.astype(float),
         }
-    return {f"{name}/{label}": values[i] for name, values in measures.items() for i, label in enumerate(classes)}
+    return {f"{name}/{label}": values[i] for name, values in measures.items() for i, label in enumerate(p.classes)}
 
 
-def _mean_over_classes(score: object, targets: NDArray[np.integer], probabilities: NDArray) -> float:
-    """A score of the second of two classes, else its mean over the classes that occur, each against the rest."""
-    present = np.unique(targets)
-    if len(present) < 2 or not np.isfinite(probabilities).all():
-        return float("nan")
-    columns = [1] if probabilities.shape[1] == 2 else present
-    return float(np.mean([score(targets == c, probabilities[:, c]) for c in columns]))  # type: ignore[operator]
-
-
-def _log_loss(targets: NDArray[np.integer], probabilities: NDArray, classes: int) -> float:
-    if not np.isfinite(probabilities).all():
-        return float("nan")
-    with warnings.catch_warnings():
-        # float32 softmax sums to 1 within 1e-6, on which scikit-learn remarks.
-        warnings.simplefilter("ignore", UserWarning)
-        return float(metrics.log_loss(targets, probabilities, labels=np.arange(classes)))
+def _resampled_classes(w: WeightedPredictions) -> dict[str, NDArray[np.float64]]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        measures = {
+            "sensitivity": w.recall,
+            "specificity": 1 - (w.named - w.hits) / (w.total[:, None] - w.support),
+            "precision": w.hits / w.named,
+            "f1": np.where(w.support > 0, w.f1, np.nan),
+        }
+    classes = w.predictions.classes
+    return {f"{name}/{label}": v[:, i] for name, v in measures.items() for i, label in enumerate(classes)}

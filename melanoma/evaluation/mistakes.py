@@ -1,4 +1,4 @@
-"""The mistakes that a model was surest of, and where it looked."""
+"""The wrong predictions of highest confidence, with heat maps."""
 
 from collections.abc import Callable
 
@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from melanoma.evaluation.evaluate import Evaluation
-from melanoma.evaluation.plots import plain
+from melanoma.evaluation.plots import escape_math
 
-__all__ = ["heated", "mistakes_figure"]
+__all__ = ["mistakes_figure", "overlay_heatmap"]
 
 _MOST, _COLUMNS, _GAP = 12, 3, 4
 Explain = Callable[[NDArray, NDArray[np.integer]], NDArray[np.float32] | None]
@@ -20,15 +20,15 @@ Explain = Callable[[NDArray, NDArray[np.integer]], NDArray[np.float32] | None]
 def mistakes_figure(
     evaluation: Evaluation, pixels: Callable[[pd.DataFrame], NDArray[np.uint8]], explain: Explain | None = None
 ) -> Figure | None:
-    """The wrong predictions that the model was surest of, or None where there are none.
+    """The wrong predictions of highest confidence, or None where there are none.
 
     Args:
         evaluation: of a part.
         pixels: gives the pixels of some of its rows.
         explain: gives a heat map for images and the classes predicted, drawn beside each; see `grad_cam`.
     """
-    confidence, predicted = evaluation.probabilities.max(axis=1), evaluation.probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != evaluation.rows.target.to_numpy())
+    confidence, predicted = evaluation.probabilities.max(axis=1), evaluation.predictions.predicted
+    wrong = np.flatnonzero(predicted != evaluation.predictions.targets)
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")[:_MOST]]
     if not len(shown):
         return None
@@ -38,7 +38,10 @@ def mistakes_figure(
     if heat is not None:
         gap = np.full((images.shape[1], _GAP, 3), 255, np.uint8)
         images = np.stack(
-            [np.concatenate([image, gap, heated(image, one)], axis=1) for image, one in zip(images, heat, strict=True)]
+            [
+                np.concatenate([image, gap, overlay_heatmap(image, one)], axis=1)
+                for image, one in zip(images, heat, strict=True)
+            ]
         )
     columns = min(_COLUMNS, len(shown))
     lines = -(-len(shown) // columns)
@@ -48,14 +51,14 @@ def mistakes_figure(
         axes.axis("off")
     for axes, image, label, position in zip(figure.axes, images, rows.label, shown, strict=False):
         axes.imshow(image)
-        told, said = plain([str(label), evaluation.classes[predicted[position]]])
-        axes.set_title(f"is {told}\nsaid {said} ({confidence[position]:.2f})", fontsize=8)
-    note = "" if heat is None else "; at the right what raised the class that was said (Grad-CAM)"
-    figure.suptitle(f"{evaluation.part.capitalize()}: the surest of {len(wrong)} mistakes{note}", fontsize=11)
+        true, guess = escape_math([str(label), evaluation.classes[predicted[position]]])
+        axes.set_title(f"true: {true}\npredicted: {guess} ({confidence[position]:.2f})", fontsize=8)
+    note = "" if heat is None else "; at the right Grad-CAM of the predicted class"
+    figure.suptitle(f"{evaluation.part.capitalize()}: the most confident of {len(wrong)} mistakes{note}", fontsize=11)
     return figure
 
 
-def heated(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+def overlay_heatmap(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The image in grey under its heat map."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     wide = cv2.resize(heat, image.shape[1::-1], interpolation=cv2.INTER_LINEAR).clip(0, 1)

@@ -1,8 +1,6 @@
-"""Thresholds for questions with two answers: chosen on validation, frozen, applied to test."""
+"""Thresholds of binary tasks: chosen on validation, frozen, applied to test."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +8,10 @@ from scipy.stats import binomtest
 
 from melanoma.config.schema import OperatingPointConfig
 from melanoma.evaluation.curves import curve
-from melanoma.evaluation.intervals import draws
-from melanoma.evaluation.metrics import problems
+from melanoma.evaluation.intervals import bootstrap_weights
+from melanoma.evaluation.predictions import BinaryTask, Bootstrap, Predictions
 
-__all__ = ["OperatingPoint", "applied", "applied_intervals", "chosen_points"]
+__all__ = ["OperatingPoint", "choose_operating_points", "measure_at", "measure_intervals_at"]
 
 
 @dataclass(frozen=True)
@@ -21,121 +19,88 @@ class OperatingPoint:
     """Where a score becomes a referral.
 
     Attributes:
-        question: `malignant` and so on; of two classes the second.
+        binary_task: `malignant` and so on; of two classes the second.
         threshold: an image whose probability is at least this is referred.
         rule: by which it was chosen, in words.
     """
 
-    question: str
+    binary_task: str
     threshold: float
     rule: str
 
 
-def chosen_points(
-    targets: NDArray[np.integer],
-    probabilities: NDArray,
-    classes: Sequence[str],
-    views: Mapping[str, Sequence[str]],
-    settings: OperatingPointConfig,
-) -> list[OperatingPoint]:
-    """A threshold for each question that has both answers among the validation images.
+def choose_operating_points(validation: Predictions, settings: OperatingPointConfig) -> list[OperatingPoint]:
+    """A threshold for each binary task that has positives and negatives among the validation images.
 
     The rules: `sensitivity` takes the highest threshold that finds at least that share; `youden` the greatest sum of
     sensitivity and specificity (Youden 1950); `cost` the least cost, a missed positive costing `cost_ratio` times a
     false referral; `fixed` the given threshold.
 
     Args:
-        targets: class index of each validation image, shape (n,).
-        probabilities: shape (n, len(classes)).
-        classes: class names.
-        views: see `melanoma.evaluation.metrics.metrics_of`.
+        validation: predictions of the validation images.
         settings: the rule and its numbers.
     """
-    points = []
-    for prefix, (positive, scores) in problems(targets, probabilities, classes, views).items():
-        if 0 < positive.sum() < len(positive):
-            threshold, words = _threshold(positive, scores, settings)
-            points.append(OperatingPoint(prefix.rstrip("/") or classes[1], threshold, words))
-    return points
+    return [
+        OperatingPoint(task.name, *_threshold(task.positive, task.scores, settings))
+        for task in validation.binary
+        if task.has_both
+    ]
 
 
-def applied(
-    point: OperatingPoint,
-    targets: NDArray[np.integer],
-    probabilities: NDArray,
-    classes: Sequence[str],
-    views: Mapping[str, Sequence[str]],
-) -> dict[str, Any]:
+def measure_at(point: OperatingPoint, predictions: Predictions) -> dict[str, float]:
     """What a threshold costs and finds on some images.
 
     Returns:
         `sensitivity`, `specificity`, `precision`, `referred` (share of the images), `referrals_per_found` (images
         referred for each positive found) and `missed_per_1000` (positives not referred of 1,000 images); those that
-        are not defined are left out.
+        are not defined are left out, all of them where the images have no such binary task.
     """
-    asked = _asked(point, targets, probabilities, classes, views)
-    if asked is None:
+    task = _task_of(point, predictions)
+    if task is None:
         return {}
-    positive, scores = asked
-    referred = scores >= point.threshold
+    positive, referred = task.positive, task.scores >= point.threshold
     found, referrals = int((referred & positive).sum()), int(referred.sum())
     measures = {
         "sensitivity": (found, positive.sum()),
         "specificity": ((~referred & ~positive).sum(), (~positive).sum()),
         "precision": (found, referrals),
-        "referred": (referrals, len(scores)),
+        "referred": (referrals, len(positive)),
         "referrals_per_found": (referrals, found),
-        "missed_per_1000": (1000 * (positive.sum() - found), len(scores)),
+        "missed_per_1000": (1000 * (positive.sum() - found), len(positive)),
     }
     return {name: float(part / whole) for name, (part, whole) in measures.items() if whole}
 
 
-def applied_intervals(
-    point: OperatingPoint,
-    targets: NDArray[np.integer],
-    probabilities: NDArray,
-    classes: Sequence[str],
-    views: Mapping[str, Sequence[str]],
-    *,
-    groups: NDArray | None,
-    resamples: int,
-    confidence: float,
-    seed: int,
+def measure_intervals_at(
+    point: OperatingPoint, predictions: Predictions, bootstrap: Bootstrap
 ) -> dict[str, tuple[float, float]]:
     """Intervals of `sensitivity` and `specificity` at a threshold.
 
     The wider, at each end, of the bootstrap's (see `bootstrap_intervals`) and Wilson's (1927): where all are right the
     bootstrap has no width, however few they are.
     """
-    asked = _asked(point, targets, probabilities, classes, views)
-    if asked is None or resamples < 1:
+    task = _task_of(point, predictions)
+    if task is None or bootstrap.resamples < 1:
         return {}
-    positive, scores = asked
-    weights = draws(targets, groups, resamples, np.random.default_rng(seed))
-    right = (scores >= point.threshold) == positive
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    rng = np.random.default_rng(bootstrap.seed)
+    weights = bootstrap_weights(predictions.targets, predictions.groups, bootstrap.resamples, rng)
+    right = (task.scores >= point.threshold) == task.positive
     found = {}
-    for name, those in {"sensitivity": positive, "specificity": ~positive}.items():
+    for name, those in {"sensitivity": task.positive, "specificity": ~task.positive}.items():
         if those.any():
             with np.errstate(invalid="ignore"):  # a resample may hold none of them
                 shares = (weights @ (right & those)) / (weights @ those)
-            low, high = np.nanquantile(shares, tails)
+            low, high = np.nanquantile(shares, bootstrap.tails)
             hits = binomtest(int((right & those).sum()), int(those.sum()))
-            wilson = hits.proportion_ci(confidence, method="wilson")
+            wilson = hits.proportion_ci(bootstrap.confidence, method="wilson")
             found[name] = (min(float(low), wilson.low), max(float(high), wilson.high))
     return found
 
 
-def _asked(
-    point: OperatingPoint,
-    targets: NDArray[np.integer],
-    probabilities: NDArray,
-    classes: Sequence[str],
-    views: Mapping[str, Sequence[str]],
-) -> tuple[NDArray[np.bool_], NDArray] | None:
-    """Which images are positive, and their scores; None where other data does not ask this."""
-    asked = problems(targets, probabilities, classes, views)
-    return asked.get("") or asked.get(f"{point.question}/")
+def _task_of(point: OperatingPoint, predictions: Predictions) -> BinaryTask | None:
+    """The binary task of a threshold: with two classes the only one, whatever it is called."""
+    tasks = predictions.binary
+    return next((task for task in tasks if not task.prefix or task.name == point.binary_task), None)
 
 
 def _threshold(positive: NDArray[np.bool_], scores: NDArray, settings: OperatingPointConfig) -> tuple[float, str]:

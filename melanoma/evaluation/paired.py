@@ -2,21 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from melanoma.data.groups import grouped
+from melanoma.data.groups import connected_groups
 from melanoma.errors import DataError
 from melanoma.evaluation.delong import auc_difference
-from melanoma.evaluation.intervals import draws, resampled
-from melanoma.evaluation.metrics import metrics_of, problems
+from melanoma.evaluation.intervals import bootstrap_values
+from melanoma.evaluation.metrics import PAIRED, measure, resampled_metrics
+from melanoma.evaluation.predictions import Bootstrap, Predictions
 
 __all__ = ["Comparison", "compare_predictions", "compare_tables", "matched_predictions"]
-
-_CHUNK = 100
 
 
 @dataclass(frozen=True)
@@ -48,60 +48,35 @@ class Comparison:
         return f"{model} has a {better} {self.metric} than {reference}: {size}."
 
 
-def compare_predictions(
-    targets: NDArray[np.integer],
-    model: NDArray,
-    reference: NDArray,
-    classes: Sequence[str],
-    *,
-    views: Mapping[str, Sequence[str]],
-    groups: NDArray | None = None,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> list[Comparison]:
-    """Compare two models' probabilities of the same images.
+def compare_predictions(model: Predictions, reference: Predictions, bootstrap: Bootstrap) -> list[Comparison]:
+    """Compare two models' predictions of the same images, in the same order.
 
-    AUCs of questions with two answers by DeLong's test, accuracy by McNemar's exact test, the rest by the paired
-    bootstrap; where lesions or patients have several images, all by the bootstrap, since the other two take each image
-    for independent.
+    AUCs of binary tasks by DeLong's test, accuracy by McNemar's exact test, the rest by the paired bootstrap; where
+    lesions or patients have several images, all by the bootstrap, since the other two take each image for independent.
 
     Args:
-        targets: class index of each image, shape (n,).
-        model: probabilities, shape (n, len(classes)).
+        model: its predictions, with the groups of the images.
         reference: those to compare with.
-        classes: class names.
-        views: see `melanoma.evaluation.metrics.metrics_of`.
-        groups: lesion or patient of each image, or None.
-        resamples: of the bootstrap.
-        confidence: of the intervals.
-        seed: of the bootstrap.
+        bootstrap: of the intervals.
     """
-    first, second = (metrics_of(targets, p, classes, views) for p in (model, reference))
-    asked, of_reference = (problems(targets, p, classes, views) for p in (model, reference))
-    wanted = [
-        "accuracy",
-        "balanced_accuracy",
-        "macro_f1",
-        *dict.fromkeys(["auc", *(f"{q}auc" for q in asked)]),
-        "log_loss",
-    ]
+    first, second = measure(model), measure(reference)
+    tasks = {f"{task.prefix}auc": (task, other) for task, other in zip(model.binary, reference.binary, strict=True)}
+    wanted = list(dict.fromkeys(name for one in PAIRED for name in ([one, *tasks] if one == "auc" else [one])))
     names = [name for name in wanted if name in first and name in second]
-    independent = groups is None or len(np.unique(groups)) == len(targets)
-    spread = _bootstrap(targets, model, reference, classes, views, groups, names, resamples, seed)
+    independent = model.groups is None or len(np.unique(model.groups)) == len(model)
+    spread = bootstrap_values(model, bootstrap, partial(_differences, model, reference, names))
     found = []
     for name in names:
-        prefix = name.removesuffix("auc")
-        if independent and name.endswith("auc") and prefix in asked and _testable(asked[prefix][0]):
-            positive, scores = asked[prefix]
-            delong = auc_difference(positive, scores, of_reference[prefix][1], confidence)
+        if independent and name in tasks and _testable(tasks[name][0].positive):
+            task, other = tasks[name]
+            delong = auc_difference(task.positive, task.scores, other.scores, bootstrap.confidence)
             found.append(Comparison(name, delong.value, delong.low, delong.high, delong.p_value, "DeLong"))
             continue
         value = first[name] - second[name]
-        low, high = np.nanquantile(spread[name], [(1 - confidence) / 2, (1 + confidence) / 2])
+        low, high = np.nanquantile(spread[name], bootstrap.tails)
         p_value, test = _bootstrap_p(spread[name]), "bootstrap"
         if independent and name == "accuracy":
-            p_value, test = _mcnemar(targets, model, reference), "McNemar"
+            p_value, test = _mcnemar(model, reference), "McNemar"
         found.append(Comparison(name, value, float(low), float(high), p_value, test))
     return found
 
@@ -145,41 +120,27 @@ def matched_predictions(tables: list[pd.DataFrame], part: str, common: bool) -> 
 
 
 def compare_tables(
-    model: pd.DataFrame, reference: pd.DataFrame, classes: list[str], views: Mapping[str, Sequence[str]]
+    model: pd.DataFrame, reference: pd.DataFrame, classes: list[str], binary_tasks: Mapping[str, Sequence[str]]
 ) -> list[Comparison]:
     """`compare_predictions` of two tables of `matched_predictions`; images that one of them groups belong together."""
     known = {str(i): table["group"] for i, table in enumerate((model, reference)) if "group" in table}
-    columns = [f"probability/{label}" for label in classes]
-    return compare_predictions(
-        reference.label.map({label: i for i, label in enumerate(classes)}).to_numpy(),
-        model[columns].to_numpy(),
-        reference[columns].to_numpy(),
-        classes,
-        views=views,
-        groups=grouped(pd.DataFrame(known), list(known)) if known else None,
+    groups = connected_groups(pd.DataFrame(known), list(known)) if known else None
+    targets = reference.label.map({label: i for i, label in enumerate(classes)}).to_numpy()
+    ours, theirs = (
+        Predictions(
+            targets, table[[f"probability/{label}" for label in classes]].to_numpy(), classes, binary_tasks, groups
+        )
+        for table in (model, reference)
     )
+    return compare_predictions(ours, theirs, Bootstrap())
 
 
-def _bootstrap(
-    targets: NDArray[np.integer],
-    model: NDArray,
-    reference: NDArray,
-    classes: Sequence[str],
-    views: Mapping[str, Sequence[str]],
-    groups: NDArray | None,
-    names: list[str],
-    resamples: int,
-    seed: int,
+def _differences(
+    model: Predictions, reference: Predictions, names: list[str], weights: NDArray[np.float32]
 ) -> dict[str, NDArray[np.float64]]:
     """Differences in each resample, both models measured on the same draws."""
-    rng = np.random.default_rng(seed)
-    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
-    for start in range(0, resamples, _CHUNK):
-        weights = draws(targets, groups, min(_CHUNK, resamples - start), rng)
-        one, other = (resampled(targets, p, classes, views, weights) for p in (model, reference))
-        for name in names:
-            parts[name].append(one[name] - other[name])
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    one, other = (resampled_metrics(predictions, weights) for predictions in (model, reference))
+    return {name: one[name] - other[name] for name in names}
 
 
 def _bootstrap_p(differences: NDArray[np.float64]) -> float:
@@ -189,9 +150,9 @@ def _bootstrap_p(differences: NDArray[np.float64]) -> float:
     return float(min(max(2 * share, 2 / (len(known) + 1)), 1.0))
 
 
-def _mcnemar(targets: NDArray[np.integer], model: NDArray, reference: NDArray) -> float:
+def _mcnemar(model: Predictions, reference: Predictions) -> float:
     """Exact test on the images that only one of the two gets right (McNemar 1947)."""
-    right, other = (p.argmax(axis=1) == targets for p in (model, reference))
+    right, other = (p.predicted == p.targets for p in (model, reference))
     only, against = int((right & ~other).sum()), int((~right & other).sum())
     return float(binomtest(only, only + against).pvalue) if only + against else 1.0
 

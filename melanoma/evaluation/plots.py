@@ -17,8 +17,8 @@ __all__ = [
     "class_distribution",
     "cluster_figure",
     "confusion_figure",
+    "escape_math",
     "image_grid",
-    "plain",
     "subgroup_figure",
     "training_curves",
 ]
@@ -47,8 +47,8 @@ def confusion_figure(evaluation: Evaluation, *, shares: bool) -> Figure:
             axes.text(j, i, text, ha="center", va="center", color="white" if rates[i, j] > 0.55 else "black")
     ticks = np.arange(len(classes))
     support = counts.sum(axis=1)
-    axes.set_xticks(ticks, plain(classes), rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, [f"{c}  (n={n})" for c, n in zip(plain(classes), support, strict=True)])
+    axes.set_xticks(ticks, escape_math(classes), rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, [f"{c}  (n={n})" for c, n in zip(escape_math(classes), support, strict=True)])
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     accuracy, balanced = evaluation.metrics["accuracy"], evaluation.metrics["balanced_accuracy"]
@@ -120,7 +120,7 @@ def _stacked_bars(axes: Axes, counts: pd.DataFrame, title: str) -> None:
     start = np.zeros(len(counts))
     for name in counts:
         label = f"{name} ({int(counts[name].sum()):,})"
-        axes.barh(plain(counts.index), counts[name], left=start, color=PART_COLOURS.get(name, GREY), label=label)
+        axes.barh(escape_math(counts.index), counts[name], left=start, color=PART_COLOURS.get(name, GREY), label=label)
         start += counts[name].to_numpy()
     for position, end in enumerate(start):
         axes.text(end, position, f" {int(end):,}", va="center", fontsize=9)
@@ -152,7 +152,7 @@ def cluster_figure(audit: Audit, clusters: Sequence[Sequence[str]], rows: int = 
         for axes, path in zip(panel.axes, (first, (unlike or others)[0]), strict=True):
             row = known.loc[path]
             axes.imshow(decode(audit.root / path, size=128, max_pixels=float("inf")))
-            axes.set_title(plain([f"{row.label}{f' ({row.part})' if row.part else ''}"])[0], fontsize=8)
+            axes.set_title(escape_math([f"{row.label}{f' ({row.part})' if row.part else ''}"])[0], fontsize=8)
     figure.suptitle(f"Copies in the data set ({len(shown)} of {len(distinct)} clusters)", fontsize=11)
     return figure
 
@@ -178,11 +178,11 @@ def subgroup_figure(subgroups: Sequence[Subgroup], whole: Evaluation, metric: st
         axes.plot(metrics[metric], position, "s", color=BLUE if position else GREY, markersize=6)
     if metric in whole.metrics:
         axes.axvline(whole.metrics[metric], color=GREY, linewidth=1, linestyle=":")
-    axes.set_yticks(range(len(rows)), plain([f"{name}  (n={count})" for name, count, _, _ in rows]))
+    axes.set_yticks(range(len(rows)), escape_math([f"{name}  (n={count})" for name, count, _, _ in rows]))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1.02)
     axes.set_xlabel(metric)
-    axes.set_title(f"{whole.part.capitalize()}: {plain([metric])[0]} by subgroup", fontsize=11)
+    axes.set_title(f"{whole.part.capitalize()}: {escape_math([metric])[0]} by subgroup", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -210,7 +210,7 @@ def image_grid(
     axes = figure.subplots()
     axes.imshow(canvas, interpolation="none")
     axes.set_xticks([])
-    axes.set_yticks(np.arange(rows) * step + side / 2, plain(row_titles), fontsize=9)
+    axes.set_yticks(np.arange(rows) * step + side / 2, escape_math(row_titles), fontsize=9)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if first_title:
@@ -220,6 +220,6 @@ def image_grid(
     return figure
 
 
-def plain(names: Iterable[str]) -> list[str]:
+def escape_math(names: Iterable[str]) -> list[str]:
     """Names in which matplotlib sees no formula."""
     return [str(name).replace("$", r"\$") for name in names]

@@ -44,7 +44,7 @@ def predict_probabilities(
     Raises:
         ModelError: a probability is not a finite number.
     """
-    from melanoma.training.batches import prediction_batches
+    from melanoma.data.batches import prediction_batches
 
     batches = prediction_batches(store, rows, batch_size)
     probabilities = np.asarray(model.predict(batches, verbose=0), dtype=np.float64)  # type: ignore[attr-defined]

@@ -1,16 +1,16 @@
 """Metrics of subgroups: by sex, age band, site, or any other metadata column."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from numpy.typing import NDArray
 
-from melanoma.evaluation.evaluate import groups_of
+from melanoma.config.schema import EvaluationConfig
 from melanoma.evaluation.intervals import bootstrap_intervals
-from melanoma.evaluation.metrics import metrics_of
+from melanoma.evaluation.metrics import measure
+from melanoma.evaluation.predictions import Bootstrap, Predictions
 
-__all__ = ["Subgroup", "measured_subgroups", "worst_subgroup"]
+__all__ = ["Subgroup", "measure_subgroups", "worst_subgroup"]
 
 _BAND = 20
 _MOST_VALUES = 12
@@ -24,7 +24,7 @@ class Subgroup:
         column: of the metadata.
         value: of the column, `unknown` where there is none; a number's band.
         images: with that value.
-        metrics: see `metrics_of`; empty where there are too few images to assess.
+        metrics: see `measure`; empty where there are too few images to assess.
         intervals: lower and upper bound by metric.
     """
 
@@ -35,34 +35,21 @@ class Subgroup:
     intervals: dict[str, tuple[float, float]]
 
 
-def measured_subgroups(
-    rows: pd.DataFrame,
-    probabilities: NDArray,
-    classes: Sequence[str],
-    *,
-    views: Mapping[str, Sequence[str]],
-    columns: Sequence[str],
-    minimum: int,
-    resamples: int,
-    confidence: float,
-    seed: int,
+def measure_subgroups(
+    rows: pd.DataFrame, predictions: Predictions, settings: EvaluationConfig, bootstrap: Bootstrap
 ) -> list[Subgroup]:
-    """Measure each value of each column that the rows have.
+    """Measure each value of each metadata column that the rows have.
 
     Args:
-        rows: `target` and metadata columns of the images.
-        probabilities: shape (len(rows), len(classes)).
-        classes: class names.
-        views: see `metrics_of`.
-        columns: metadata columns; one that is absent, or of more than 12 values that are no numbers, is passed over.
-        minimum: images below which a subgroup is listed but not assessed.
-        resamples: of the bootstrap.
-        confidence: of the intervals.
-        seed: of the bootstrap.
+        rows: metadata columns of the images, in the order of the predictions.
+        predictions: of the images.
+        settings: `subgroups` names the columns, of which one that is absent, or of more than 12 values that are no
+            numbers, is passed over; `subgroup_minimum` is the number of images below which a subgroup is listed but
+            not assessed.
+        bootstrap: of the intervals.
     """
-    targets, found = rows.target.to_numpy(), []
-    groups = groups_of(rows)
-    for column in columns:
+    found = []
+    for column in settings.subgroups:
         values = _values(rows[column]) if column in rows else None
         if values is None or values.nunique() < 2:
             continue
@@ -70,12 +57,9 @@ def measured_subgroups(
             own = (values == value).to_numpy()
             metrics: dict[str, float] = {}
             intervals: dict[str, tuple[float, float]] = {}
-            if own.sum() >= minimum:
-                metrics = metrics_of(targets[own], probabilities[own], classes, views)
-                intervals = bootstrap_intervals(
-                    targets[own], probabilities[own], classes, views=views, resamples=resamples, confidence=confidence,
-                    seed=seed, groups=None if groups is None else groups[own],
-                )  # fmt: skip
+            if own.sum() >= settings.subgroup_minimum:
+                metrics = measure(predictions.where(own))
+                intervals = bootstrap_intervals(predictions.where(own), bootstrap)
             found.append(Subgroup(column, str(value), int(own.sum()), metrics, intervals))
     return found
 

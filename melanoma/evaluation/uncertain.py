@@ -1,4 +1,4 @@
-"""Uncertain cases: prediction sets that hold the true class as often as promised, and images better left to a reader.
+"""Uncertain cases: prediction sets that hold the true class as often as promised, and abstention.
 
 Both are fitted on validation, kept with the model, and measured on test. A copy of this file is inside every packaged
 model: it imports nothing else of this project.
@@ -11,7 +11,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Abstention", "PredictionSets", "abstention_curve", "fitted_abstention", "fitted_sets"]
+__all__ = ["Abstention", "PredictionSets", "abstention_curve", "fit_abstention", "fit_prediction_sets"]
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class PredictionSets:
 
 @dataclass(frozen=True)
 class Abstention:
-    """Leaving the images to a reader whose most probable class has less than `threshold`.
+    """Abstaining on images whose most probable class has a probability below `threshold` (Chow 1970).
 
     Attributes:
-        share: of the validation images that are left to a reader.
+        share: of the validation images on which the model abstains.
         threshold: probability from 0 to 1.
     """
 
@@ -65,11 +65,11 @@ class Abstention:
     threshold: float
 
     def abstained(self, probabilities: NDArray) -> NDArray[np.bool_]:
-        """Which images are left to a reader, shape (n,)."""
+        """On which images the model abstains, shape (n,)."""
         return probabilities.max(axis=1) < self.threshold
 
     def measured(self, targets: NDArray[np.integer], probabilities: NDArray) -> dict[str, float]:
-        """`share` left to a reader, and the `accuracy` on the others, if there are any."""
+        """`share` of the images on which the model abstains, and the `accuracy` on the others, if there are any."""
         left = self.abstained(probabilities)
         found = {"share": float(left.mean())}
         if not left.all():
@@ -77,7 +77,7 @@ class Abstention:
         return found
 
 
-def fitted_sets(targets: NDArray[np.integer], probabilities: NDArray, coverage: float) -> PredictionSets:
+def fit_prediction_sets(targets: NDArray[np.integer], probabilities: NDArray, coverage: float) -> PredictionSets:
     """The threshold that gives prediction sets a coverage, by split conformal prediction.
 
     New images drawn as these were have their class in the set with at least that probability, over all classes
@@ -94,20 +94,20 @@ def fitted_sets(targets: NDArray[np.integer], probabilities: NDArray, coverage: 
     return PredictionSets(coverage, float(needed[rank - 1]) if rank <= len(needed) else 1.0)
 
 
-def fitted_abstention(probabilities: NDArray, share: float) -> Abstention:
-    """The threshold below which the least sure `share` of some images falls."""
+def fit_abstention(probabilities: NDArray, share: float) -> Abstention:
+    """The threshold below which the confidence of a `share` of some images is."""
     return Abstention(share, float(np.quantile(probabilities.max(axis=1), share, method="higher")))
 
 
 def abstention_curve(
     targets: NDArray[np.integer], probabilities: NDArray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Accuracy on the images that are kept, when those of the least sure are left to a reader one after the other.
+    """Accuracy on the images that are kept, as the model abstains on more and more of those of least confidence.
 
-    Images of the same certainty go together.
+    Images of the same confidence go together.
 
     Returns:
-        The share that is left to a reader, rising from 0, and the accuracy on the rest.
+        The share on which the model abstains, rising from 0, and the accuracy on the rest.
     """
     confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
     order = np.argsort(-confidence, kind="stable")

@@ -1,1 +1,1 @@
-"""The model registry: gates, promotion, the packaged model (images in, decisions out), and serving it."""
+"""The model registry: candidates, gates, promotion and the decision trail."""

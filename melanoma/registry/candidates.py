@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 import mlflow
@@ -11,11 +12,24 @@ import numpy as np
 from melanoma.config.command_schema import RegistryConfig
 from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import stored_text
-from melanoma.tracking.run import by_own_names
+from melanoma.tracking.names import Tag
+from melanoma.tracking.records import RunRecord
 
-__all__ = ["OTHER_IMAGES", "Candidate", "candidate_of", "find_candidates", "ranked", "task_of"]
+__all__ = ["Candidate", "Exclusion", "candidate_of", "find_candidates", "ranked", "task_of"]
 
-OTHER_IMAGES = "validated or tested on other images"
+
+class Exclusion(Enum):
+    """Why a run is no candidate."""
+
+    NOT_FINISHED = "it ended as {status}"
+    EVALUATION_ONLY = "evaluates the model of another run"
+    NO_MODEL = "gathers other runs and has no model"
+    NOT_CLEAN = "protocol {protocol}"
+    KNOWN_LEAKS = "known leaks: {leaks}"
+    NO_TEST_SET = "its test images are not known"
+    NOT_MEASURED = "{metric} was not measured"
+    OTHER_IMAGES = "validated or tested on other images"
+    ROLLED_BACK = "it was rolled back; run=RUN_ID promotes it all the same"
 
 
 @dataclass(frozen=True)
@@ -23,30 +37,61 @@ class Candidate:
     """A run that was looked at.
 
     Attributes:
-        run_id: of the run.
-        name: of the run.
-        task: as in `melanoma.task`.
-        test_set: digest of its test images.
-        validation_set: digest of its validation images.
-        value: of the metric that ranks; NaN without.
-        text: the same with its interval.
+        record: of the run.
+        metric: that ranks, as in `registry.metric`.
         excluded: why it is no candidate; None for a candidate.
-        tags: of the run.
-        metrics: of the run.
-        params: of the run.
     """
 
-    run_id: str
-    name: str
-    task: str
-    test_set: str | None
-    validation_set: str | None
-    value: float
-    text: str
-    excluded: str | None
-    tags: dict[str, str]
-    metrics: dict[str, float]
-    params: dict[str, str]
+    record: RunRecord
+    metric: str
+    excluded: Exclusion | None = None
+
+    @property
+    def run_id(self) -> str:
+        """Of the run."""
+        return self.record.id
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return self.record.name
+
+    @property
+    def task(self) -> str:
+        """As in `melanoma.task`."""
+        return self.record.task
+
+    @property
+    def test_set(self) -> str | None:
+        """Digest of its test images."""
+        return self.record.digest("test")
+
+    @property
+    def validation_set(self) -> str | None:
+        """Digest of its validation images."""
+        return self.record.digest("validation")
+
+    @property
+    def value(self) -> float:
+        """Of the metric; NaN without."""
+        return self.record.metrics_named(self.metric).get(self.metric, np.nan)
+
+    @property
+    def text(self) -> str:
+        """The metric with its interval."""
+        return stored_text(self.record.metrics_named(self.metric), self.metric)
+
+    @property
+    def reason(self) -> str:
+        """Why it is no candidate, in words; empty for a candidate."""
+        if self.excluded is None:
+            return ""
+        return self.excluded.value.format(
+            status=self.record.run.info.status,
+            protocol=self.record.protocol,
+            leaks=self.record.tags.get(Tag.KNOWN_LEAKS),
+            metric=self.metric,
+        )
 
 
 def find_candidates(experiment: str, metric: str) -> list[Candidate]:
@@ -63,14 +108,14 @@ def find_candidates(experiment: str, metric: str) -> list[Candidate]:
     runs: Any = mlflow.search_runs([found.experiment_id], order_by=["start_time DESC"], output_format="list")
     models = mlflow.search_logged_models([found.experiment_id], "name = 'model'", output_format="list")
     with_model = {model.source_run_id for model in models}
-    listed = [_candidate(run, metric, run.info.run_id in with_model) for run in runs]
-    listed = [one for one in listed if "test/accuracy" in one.metrics]
+    listed = [_candidate(RunRecord(run), metric, run.info.run_id in with_model) for run in runs]
+    listed = [one for one in listed if "test/accuracy" in one.record.metrics]
     if listed and not any(np.isfinite(one.value) for one in listed):
-        names = {name for one in listed for name in one.metrics}
-        known = sorted(name for name in names if re.fullmatch(r"validation/\w+", name))
+        names = {name for one in listed for name in one.record.metrics}
+        known = sorted(name for name in names if re.fullmatch(r"validation/\w+", name) and "_ci_" not in name)
         raise ModelError(
-            f"No run of the experiment has measured what ranks them; known: "
-            f"{', '.join(name for name in known if '_ci_' not in name)}. Received: registry.metric={metric}"
+            f"No run of the experiment has the metric that ranks them; known: {', '.join(known)}. "
+            f"Received: registry.metric={metric}"
         )
     if not listed:
         raise ModelError(
@@ -84,15 +129,14 @@ def candidate_of(run_id: str, metric: str) -> Candidate:
     """One run.
 
     Raises:
-        MlflowException: there is no such run.
-        ModelError: it was deleted.
+        ModelError: there is no such run, or it was deleted.
     """
-    run = mlflow.get_run(run_id)
-    if run.info.lifecycle_stage != "active":
+    record = RunRecord.read(run_id)
+    if record.run.info.lifecycle_stage != "active":
         raise ModelError(f"The run was deleted; restore it first (mlflow runs restore). Received: run={run_id}")
     named = f"source_run_id = '{run_id}' AND name = 'model'"
-    models = mlflow.search_logged_models([run.info.experiment_id], named, output_format="list")
-    return _candidate(run, metric, bool(models))
+    models = mlflow.search_logged_models([record.run.info.experiment_id], named, output_format="list")
+    return _candidate(record, metric, bool(models))
 
 
 def task_of(candidates: list[Candidate]) -> str:
@@ -140,44 +184,19 @@ def ranked(candidates: list[Candidate], settings: RegistryConfig, task: str, tes
     fit = [one for one, both in zip(fit, sets, strict=True) if both == wanted]
     sign = -1 if settings.direction == "maximize" else 1
     best = sorted(fit, key=lambda one: sign * one.value)
-    excluded = [replace(one, excluded=OTHER_IMAGES) for one in other]
+    excluded = [replace(one, excluded=Exclusion.OTHER_IMAGES) for one in other]
     return best + excluded + [one for one in own if one.excluded is not None]
 
 
-def _candidate(run: Any, metric: str, has_model: bool) -> Candidate:
-    tags, metrics = dict(run.data.tags), dict(run.data.metrics)
-    own = by_own_names(metrics, [metric])
-    value = own.get(metric, np.nan)
-    test_set, validation_set = _digest(run, "test"), _digest(run, "validation")
+def _candidate(record: RunRecord, metric: str, has_model: bool) -> Candidate:
+    found = Candidate(record, metric)
     reasons = {
-        f"ended {run.info.status}": run.info.status != "FINISHED",
-        "evaluates the model of another run": "melanoma.evaluated_model" in tags,
-        "gathers other runs and has no model": not has_model,
-        f"protocol {tags.get('melanoma.protocol', 'unknown')}": tags.get("melanoma.protocol") != "clean",
-        f"known leaks: {tags.get('melanoma.known_leaks')}": "melanoma.known_leaks" in tags,
-        "its test images are not known": test_set is None,
-        f"{metric} was not measured": not np.isfinite(value),
+        Exclusion.NOT_FINISHED: record.run.info.status != "FINISHED",
+        Exclusion.EVALUATION_ONLY: Tag.EVALUATED_MODEL in record.tags,
+        Exclusion.NO_MODEL: not has_model,
+        Exclusion.NOT_CLEAN: not record.protocol.is_clean,
+        Exclusion.KNOWN_LEAKS: Tag.KNOWN_LEAKS in record.tags,
+        Exclusion.NO_TEST_SET: found.test_set is None,
+        Exclusion.NOT_MEASURED: not np.isfinite(found.value),
     }
-    return Candidate(
-        run.info.run_id,
-        run.info.run_name,
-        tags.get("melanoma.task", ""),
-        test_set,
-        validation_set,
-        float(value),
-        stored_text(own, metric),
-        next((reason for reason, applies in reasons.items() if applies), None),
-        tags,
-        metrics,
-        dict(run.data.params),
-    )
-
-
-def _digest(run: Any, part: str) -> str | None:
-    inputs = run.inputs.dataset_inputs if run.inputs else []
-    found = [
-        one.dataset.digest
-        for one in inputs
-        if any(tag.key == "mlflow.data.context" and tag.value == part for tag in one.tags)
-    ]
-    return str(found[0]) if len(found) == 1 else None
+    return replace(found, excluded=next((reason for reason, applies in reasons.items() if applies), None))

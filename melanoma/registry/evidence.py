@@ -1,96 +1,97 @@
-"""What a run shows for itself, put through the gates."""
+"""The gates, applied to what a run has recorded."""
 
 from functools import partial
-from io import StringIO
 
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from melanoma.config.command_schema import RegistryConfig
 from melanoma.errors import DataError, ModelError
 from melanoma.evaluation.paired import compare_tables, matched_predictions
-from melanoma.registry.candidates import Candidate
+from melanoma.registry.candidates import Candidate, Exclusion
 from melanoma.registry.gates import (
     Gate,
+    binary_task_gate,
     champion_gate,
     interval_gate,
     limit_gates,
     protocol_gate,
-    question_gate,
     subgroup_gate,
 )
-from melanoma.tracking.predictions import config_of, load_run
-from melanoma.tracking.run import EVIDENCE, evidence
+from melanoma.tracking.names import Artifact, Tag
+from melanoma.tracking.records import RunRecord, class_names_in
 
 __all__ = ["gates_of"]
 
-_SUBGROUPS = "evaluation/subgroups.csv"  # not there where no subgroup is known
-_RESTS_ON = ("config/resolved.yaml", "evaluation/predictions.csv")
+_REQUIRED = (Artifact.CONFIG, Artifact.PREDICTIONS)
+_BY_PROTOCOL_GATE = (Exclusion.NOT_CLEAN, Exclusion.KNOWN_LEAKS)
 
 
 def gates_of(chosen: Candidate, champion: ModelVersion | None, settings: RegistryConfig) -> list[Gate]:
-    """All gates but that of serving; only the first ones where the others would rest on changed files."""
-    gates = [protocol_gate(chosen.tags)]
-    # Of the protocol and its leaks the gate above speaks.
-    if chosen.excluded is not None and not chosen.excluded.startswith(("protocol ", "known leaks")):
-        gates.append(Gate("candidate", False, chosen.excluded))
-    gates.append(_recorded(chosen))
+    """All gates but that of serving; only the first ones where the others would rest on changed files.
+
+    To add a gate, write a function in `melanoma.registry.gates` and call it in the list below.
+    """
+    record = chosen.record
+    gates = [protocol_gate(record.protocol, record.tags.get(Tag.KNOWN_LEAKS))]
+    if chosen.excluded is not None and chosen.excluded not in _BY_PROTOCOL_GATE:
+        gates.append(Gate("candidate", False, chosen.reason))
+    gates.append(_evidence_gate(record))
     if not gates[-1].passed:
         return gates
-    config = config_of(chosen.run_id)
-    looked_at = list(config["evaluation"].get("subgroups") or [])
+    subgroup_columns = list(record.config["evaluation"].get("subgroups") or [])
     found = [
-        interval_gate(chosen.params),
-        question_gate(config["data"].get("views") or {}, settings.views),
-        *limit_gates(chosen.metrics, settings.floors, settings.ceilings),
-        subgroup_gate(_subgroups(chosen), looked_at, settings.subgroups),
-        _against(champion, chosen, settings),
+        interval_gate(record.params),
+        binary_task_gate(record.binary_tasks, settings.binary_tasks),
+        *limit_gates(record.metrics, settings.floors, settings.ceilings),
+        subgroup_gate(_hashed_subgroups(record), subgroup_columns, settings.subgroups),
+        _champion_gate(champion, record, settings),
     ]
     return gates + [gate for gate in found if gate is not None]
 
 
-def _recorded(chosen: Candidate) -> Gate:
+def _evidence_gate(record: RunRecord) -> Gate:
     """The files that the gates look at are as the run has logged them."""
     name = "evidence"
-    unknown = [path for path in _RESTS_ON if f"{EVIDENCE}{path}" not in chosen.tags]
+    unknown = [path for path in _REQUIRED if not record.is_hashed(path)]
     if unknown:
         return Gate(name, False, f"the run has logged no hash of {unknown[0]}; train again")
-    paths = [*_RESTS_ON, *([_SUBGROUPS] if f"{EVIDENCE}{_SUBGROUPS}" in chosen.tags else [])]
+    # Subgroups are there only where the data has such columns.
+    paths = [*_REQUIRED, *([Artifact.SUBGROUPS] if record.is_hashed(Artifact.SUBGROUPS) else [])]
     try:
         for path in paths:
-            evidence(chosen.run_id, path)
-    except (ModelError, MlflowException, OSError) as error:
+            record.text(path)
+    except ModelError as error:
         return Gate(name, False, str(error).splitlines()[0])
     return Gate(name, True, f"{', '.join(paths)}: as the run has logged them")
 
 
-def _subgroups(chosen: Candidate) -> pd.DataFrame:
-    if f"{EVIDENCE}{_SUBGROUPS}" not in chosen.tags:
-        return pd.DataFrame()
-    return pd.read_csv(StringIO(evidence(chosen.run_id, _SUBGROUPS)), keep_default_na=False, dtype=str)
+def _hashed_subgroups(record: RunRecord) -> pd.DataFrame:
+    return record.subgroups if record.is_hashed(Artifact.SUBGROUPS) else pd.DataFrame()
 
 
-def _against(champion: ModelVersion | None, chosen: Candidate, settings: RegistryConfig) -> Gate | None:
+def _champion_gate(champion: ModelVersion | None, ours: RunRecord, settings: RegistryConfig) -> Gate | None:
     if champion is None:
         return None
     title, metric = f"champion {champion.version}", settings.champion.metric
     gate = partial(champion_gate, champion=title, settings=settings.champion)
     if gate([]) is None:
         return None
-    question = metric.rpartition("/")[0]
+    name, task = f"against {title}, {metric}", metric.rpartition("/")[0]
     try:
         if not champion.run_id:
             raise ModelError("it was registered without a run")
-        theirs, ours = load_run(champion.run_id, "test"), load_run(chosen.run_id, "test")
-        if theirs.classes != ours.classes:
-            raise DataError(f"it knows other classes: {', '.join(theirs.classes)}")
-        if theirs.views.get(question) != ours.views.get(question):
-            raise DataError(f"{question} is of {theirs.views.get(question)}, and here of {ours.views.get(question)}")
+        theirs = RunRecord.read(champion.run_id)
+        tables = [theirs.predictions("test"), ours.predictions("test")]
+        classes, other = (class_names_in(table) for table in reversed(tables))
+        if other != classes:
+            raise DataError(f"it knows other classes: {', '.join(other)}")
+        if theirs.binary_tasks.get(task) != ours.binary_tasks.get(task):
+            raise DataError(f"{task} is of {theirs.binary_tasks.get(task)}, and here of {ours.binary_tasks.get(task)}")
     except (ModelError, DataError) as error:
-        return Gate(f"against {title}, {metric}", False, f"cannot be compared: {error}")
+        return Gate(name, False, f"cannot be compared: {error}")
     try:
-        (reference, model), _, _ = matched_predictions([theirs.predictions, ours.predictions], "test", False)
+        (reference, model), _, _ = matched_predictions(tables, "test", False)
     except DataError:
-        return Gate(f"against {title}, {metric}", False, "cannot be compared: the two were tested on other images")
-    return gate(compare_tables(model, reference, ours.classes, ours.views))
+        return Gate(name, False, "cannot be compared: the two were tested on other images")
+    return gate(compare_tables(model, reference, classes, ours.binary_tasks))

@@ -1,7 +1,6 @@
-"""What a model must show before it is promoted. Each gate is a function of what the run recorded."""
+"""The gates of a promotion. Each is a function of what the run recorded; `melanoma.registry.evidence` lists them."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,13 +8,20 @@ import pandas as pd
 
 from melanoma.config.command_schema import ChampionGateConfig, SubgroupGateConfig
 from melanoma.evaluation.evaluate import stored_text
+from melanoma.evaluation.metrics import needs_both
 from melanoma.evaluation.paired import Comparison
-from melanoma.tracking.run import by_own_names
+from melanoma.lineage.protocol import Protocol
+from melanoma.tracking.names import metrics_named
 
-__all__ = ["Gate", "champion_gate", "interval_gate", "limit_gates", "protocol_gate", "question_gate", "subgroup_gate"]
-
-# Metrics that small subgroups may all lack.
-_NEEDS_BOTH_ANSWERS = re.compile(r"(.*/)?(auc|average_precision|partial_auc|(sensitivity|specificity)_at_\w+)(/.*)?")
+__all__ = [
+    "Gate",
+    "binary_task_gate",
+    "champion_gate",
+    "interval_gate",
+    "limit_gates",
+    "protocol_gate",
+    "subgroup_gate",
+]
 
 
 @dataclass(frozen=True)
@@ -33,15 +39,14 @@ class Gate:
     text: str
 
 
-def protocol_gate(tags: Mapping[str, str]) -> Gate:
-    """The run took no shortcut, and its test images are not known to stand in training."""
-    protocol, leaks = tags.get("melanoma.protocol", "unknown"), tags.get("melanoma.known_leaks")
-    text = protocol + (f"; test images that training has seen: {leaks}" if leaks else "")
-    return Gate("protocol", protocol == "clean" and not leaks, f"{text}; wanted clean")
+def protocol_gate(protocol: Protocol, leaks: str | None) -> Gate:
+    """The run took no shortcut, and none of its test images is known to be in training too."""
+    text = str(protocol) + (f"; test images that training has seen: {leaks}" if leaks else "")
+    return Gate("protocol", protocol.is_clean and not leaks, f"{text}; wanted clean")
 
 
 def interval_gate(params: Mapping[str, str]) -> Gate:
-    """The run's intervals are wide enough to hold a limit: it has chosen them itself.
+    """The run's intervals, which it configures itself, have enough confidence and resamples.
 
     Args:
         params: of the run.
@@ -54,31 +59,31 @@ def interval_gate(params: Mapping[str, str]) -> Gate:
     return Gate("intervals", passed, text)
 
 
-def question_gate(asked: Mapping[str, Sequence[str]], wanted: Mapping[str, Sequence[str]] | None) -> Gate | None:
-    """What a run's questions mean, on which floors of theirs rest; None where nothing is asked.
+def binary_task_gate(defined: Mapping[str, Sequence[str]], wanted: Mapping[str, Sequence[str]] | None) -> Gate | None:
+    """What a run's binary tasks mean, on which floors of theirs rest; None where nothing is required.
 
     Args:
-        asked: the positive classes of each of the run's questions (`data.views`).
-        wanted: those that are asked for.
+        defined: the positive classes of each binary task of the run (`data.binary_tasks`).
+        wanted: those that are required.
     """
     if wanted is None:
         return None
-    differ = [name for name, labels in wanted.items() if set(asked.get(name) or ()) != set(labels)]
-    shown = [f"{name}: {', '.join(asked.get(name) or ['not asked'])}" for name in differ or wanted]
+    differ = [name for name, labels in wanted.items() if set(defined.get(name) or ()) != set(labels)]
+    shown = [f"{name}: {', '.join(defined.get(name) or ['not defined'])}" for name in differ or wanted]
     shown += [f"wanted {name}: {', '.join(wanted[name])}" for name in differ]
-    return Gate("questions", not differ, "; ".join(shown))
+    return Gate("binary tasks", not differ, "; ".join(shown))
 
 
 def limit_gates(
     metrics: Mapping[str, float], floors: Mapping[str, float | None], ceilings: Mapping[str, float | None]
 ) -> list[Gate]:
-    """Absolute limits: a floor is held by the lower end of a metric's interval, a ceiling by the upper end.
+    """Absolute limits: a floor is compared with the lower end of a metric's interval, a ceiling with the upper end.
 
-    A metric of the validation or test images without an interval passes none: it was not measured well enough.
+    A metric of the validation or test images without an interval fails.
 
     Args:
         metrics: of the run, by the names of the tracking store.
-        floors: least value by metric; None asks nothing.
+        floors: least value by metric; None requires nothing.
         ceilings: greatest value by metric.
     """
     least = [_limit(metrics, name, bound, "low") for name, bound in floors.items() if bound is not None]
@@ -86,7 +91,7 @@ def limit_gates(
 
 
 def _limit(metrics: Mapping[str, float], name: str, bound: float, end: str) -> Gate:
-    own = by_own_names(metrics, [name])
+    own = metrics_named(metrics, [name])
     side, sign = ("lower", ">=") if end == "low" else ("upper", "<=")
     of_interval = f"{side} end of its interval {sign} {bound:g}"
     if not math.isfinite(own.get(name, math.nan)):
@@ -96,13 +101,13 @@ def _limit(metrics: Mapping[str, float], name: str, bound: float, end: str) -> G
         return Gate(name, False, f"{own[name]:.3f} without an interval; wanted: {wanted}")
     if held is None:
         held, wanted = own[name], f"{sign} {bound:g}"
-    # An interval that does not hold its own value is none.
+    # An interval that does not contain its own value is not trusted.
     passed = min(held, own[name]) >= bound if end == "low" else max(held, own[name]) <= bound
     return Gate(name, bool(passed), f"{stored_text(own, name)}; wanted: {wanted}")
 
 
 def subgroup_gate(table: pd.DataFrame, looked_at: Sequence[str], settings: SubgroupGateConfig) -> Gate | None:
-    """The worst of the subgroups that are large enough to be assessed; None where nothing is asked.
+    """The worst of the subgroups that are large enough to be assessed; None where nothing is required.
 
     Args:
         table: `evaluation/subgroups.csv` of the run, as text; empty without metadata.
@@ -117,14 +122,14 @@ def subgroup_gate(table: pd.DataFrame, looked_at: Sequence[str], settings: Subgr
         return Gate(name, False, f"the run was told not to look at {', '.join(left_out)} (evaluation.subgroups)")
     column = next((c for c in table if c == metric or c.endswith(f"/{metric}")), None)
     assessed = table[table.assessed == "yes"] if len(table) else table
-    if len(assessed) and column is None and not _NEEDS_BOTH_ANSWERS.fullmatch(metric):
+    if len(assessed) and column is None and not needs_both(metric):
         return Gate(name, False, "not measured; wanted: a metric of evaluation/subgroups.csv, such as auc")
     if column is None or not len(assessed) or f"{column}_ci_low" not in table:
         return Gate(name, True, "no subgroup was assessed: no metadata, or too few images of each")
     lower = pd.to_numeric(assessed[f"{column}_ci_low"], errors="coerce")
     known = lower.dropna()
     if not len(known):
-        return Gate(name, True, "no subgroup was assessed: in none are both answers")
+        return Gate(name, True, "no subgroup was assessed: each is all positive or all negative")
     worst = assessed.loc[known.idxmin()]
     text = f"{float(worst[column]):.3f} [{known.min():.3f}, {float(worst[f'{column}_ci_high']):.3f}]"
     where = f"worst of {len(known)}: {worst['column']} {worst['value']}, {worst['images']} images"
@@ -133,9 +138,9 @@ def subgroup_gate(table: pd.DataFrame, looked_at: Sequence[str], settings: Subgr
 
 
 def champion_gate(found: Iterable[Comparison], champion: str, settings: ChampionGateConfig) -> Gate | None:
-    """Not worse than the champion by more than the margin, or better; None where nothing is asked.
+    """Non-inferiority to the champion by the margin, or superiority; None where nothing is required.
 
-    The interval of the paired difference decides, not its p-value: what was not shown does not pass.
+    The interval of the paired difference decides, not its p-value.
 
     Args:
         found: paired comparisons of the candidate with the champion on the same test images.

@@ -8,24 +8,17 @@ from mlflow.exceptions import MlflowException
 from rich.markup import escape
 from rich.table import Table
 
+from melanoma.config.command_schema import RollbackConfig
 from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import stored_text
 from melanoma.models.model_files import UnsafeModel
 from melanoma.registry.trail import Decision, decisions, new_decision, write_down
-from melanoma.registry.versions import (
-    CHAMPION,
-    PREVIOUS,
-    STATE,
-    alias_of,
-    alone,
-    carry_out,
-    only_model,
-    registered_models,
-    repair,
-)
+from melanoma.registry.versions import alias_of, carry_out, registry_lock, repair
 from melanoma.terminal import out
 from melanoma.tracking.model_store import checked_model
-from melanoma.tracking.run import by_own_names
+from melanoma.tracking.names import Alias, Tag
+from melanoma.tracking.records import NotRecorded, RunRecord
+from melanoma.tracking.registered import only_model, registered_models
 
 __all__ = ["rollback", "show_registry"]
 
@@ -34,17 +27,17 @@ log = logging.getLogger("melanoma")
 _SHOWN = ("test/balanced_accuracy", "test/auc")
 
 
-def rollback(task: str | None, uri: str) -> ModelVersion:
+def rollback(settings: RollbackConfig, uri: str) -> ModelVersion:
     """Swap the aliases `champion` and `previous`; returns the version that is the champion now.
 
     Raises:
         ModelError: there is no previous champion, or it cannot be loaded.
     """
-    name = only_model(task)
-    with alone(uri, name):
+    name = only_model(settings.task)
+    with registry_lock(uri, name):
         for sentence in repair(name):
             log.warning("%s", sentence)
-        champion, before = alias_of(name, CHAMPION), alias_of(name, PREVIOUS)
+        champion, before = alias_of(name, Alias.CHAMPION), alias_of(name, Alias.PREVIOUS)
         if champion is None or before is None:
             have = "no champion" if champion is None else f"version {champion.version} and none before"
             raise ModelError(f"There is no champion to go back to. Received: {name} with {have}")
@@ -65,9 +58,9 @@ def rollback(task: str | None, uri: str) -> ModelVersion:
     return before
 
 
-def show_registry(task: str | None) -> None:
+def show_registry(settings: RollbackConfig, uri: str) -> None:  # noqa: ARG001
     """Print versions with their aliases and metrics, and the decision trail, of one registered model or of all."""
-    names = registered_models() if task is None else [only_model(task)]
+    names = registered_models() if settings.task is None else [only_model(settings.task)]
     if not names:
         out().print("No model is registered; `melanoma promote` registers the best run of an experiment.", markup=False)
     for name in names:
@@ -87,7 +80,7 @@ def _show_versions(name: str) -> None:
         table.add_row(
             str(version.version),
             ", ".join(alias for alias, number in aliases.items() if int(number) == int(version.version)),
-            version.tags.get(STATE, "by hand"),
+            version.tags.get(Tag.PROMOTION, "by hand"),
             escape(version.run_id or "-"),
             *(stored_text(metrics, metric) for metric in _SHOWN),
         )
@@ -96,10 +89,9 @@ def _show_versions(name: str) -> None:
 
 def _metrics(version: ModelVersion) -> dict[str, float]:
     try:
-        stored = mlflow.get_run(version.run_id or "").data.metrics
-    except MlflowException:
+        return RunRecord.read(version.run_id).metrics_named(*_SHOWN)
+    except NotRecorded:
         return {}
-    return by_own_names(stored, _SHOWN)
 
 
 def _show_decisions(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Promotion: the best run by validation becomes the champion, if it shows what it must."""
+"""Promotion: the best run by validation becomes the champion, if it passes the gates."""
 
 import logging
 import tempfile
@@ -7,34 +7,31 @@ from pathlib import Path
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from rich.markup import escape
 from rich.table import Table
 
 from melanoma.card.card import abridged
 from melanoma.config.command_schema import PromoteConfig, RegistryConfig
 from melanoma.errors import ModelError, PromotionRefused
-from melanoma.registry.candidates import OTHER_IMAGES, Candidate, candidate_of, find_candidates, ranked, task_of
+from melanoma.registry.candidates import Candidate, Exclusion, candidate_of, find_candidates, ranked, task_of
 from melanoma.registry.evidence import gates_of
 from melanoma.registry.gates import Gate
-from melanoma.registry.package import save_package, write_package
 from melanoma.registry.smoke import smoke_gate
 from melanoma.registry.trail import Decision, new_decision, write_down
 from melanoma.registry.versions import (
-    CHAMPION,
     PROMOTED,
-    STATE,
     alias_of,
-    alone,
     carry_out,
-    model_name,
     register,
+    registry_lock,
     repair,
     rolled_back,
     withdraw,
 )
+from melanoma.serving.package import save_package, write_package
 from melanoma.terminal import out
-from melanoma.tracking.run import evidence, stored_name
+from melanoma.tracking.names import Alias, Artifact, Tag, stored_name
+from melanoma.tracking.registered import model_name
 
 __all__ = ["promote"]
 
@@ -60,11 +57,11 @@ def promote(settings: PromoteConfig, uri: str) -> ModelVersion | None:
     """
     task = settings.task or task_of(_listed(settings))
     name = model_name(task)
-    with alone(uri, name):
+    with registry_lock(uri, name):
         if not settings.dry_run:
             for sentence in repair(name):
                 log.warning("%s", sentence)
-        champion = alias_of(name, CHAMPION)
+        champion = alias_of(name, Alias.CHAMPION)
         listed = _listed(settings)  # again: another promotion or a rollback may have ended meanwhile
         chosen = listed[0] if settings.run else _best(listed, settings.registry, task, champion)
         if chosen.task != task:
@@ -90,12 +87,12 @@ def _registered(
     settings: RegistryConfig,
     uri: str,
 ) -> ModelVersion:
-    """Register the package, try it as it is served, and make it the champion."""
+    """Register the package, test it as it is served, and make it the champion."""
     package = save_package(chosen.run_id)
     version = register(name, task, package.address, package.model_id, chosen.run_id, package.tags)
     try:
         serving = [smoke_gate(f"models:/{name}/{version.version}", chosen.run_id, uri)] if settings.smoke_test else []
-        champion = alias_of(name, CHAMPION)
+        champion = alias_of(name, Alias.CHAMPION)
         if _number(champion) != _number(compared):
             gates = gates_of(chosen, champion, settings)  # a rollback, or another machine
         gates = [*gates, *serving]
@@ -113,8 +110,8 @@ def _registered(
     _show_gates(chosen, gates)
     was = f" (before: version {champion.version})" if champion else ""
     out().print(f"Promoted: {name}, version {version.version}, is the champion{was}", markup=False)
-    out().print(f"Use       melanoma predict model=models:/{name}@{CHAMPION} input=IMAGE", markup=False)
-    out().print(f"Serve     melanoma serve model=models:/{name}@{CHAMPION}", markup=False)
+    out().print(f"Use       melanoma predict model=models:/{name}@{Alias.CHAMPION} input=IMAGE", markup=False)
+    out().print(f"Serve     melanoma serve model=models:/{name}@{Alias.CHAMPION}", markup=False)
     if champion is not None:
         out().print(f"Undo      melanoma rollback task={task}", markup=False)
     return version
@@ -124,11 +121,7 @@ def _listed(settings: PromoteConfig) -> list[Candidate]:
     """The run that is named, or all of the experiment."""
     if settings.run is None:
         return find_candidates(settings.tracking.experiment, settings.registry.metric)
-    try:
-        return [candidate_of(settings.run, settings.registry.metric)]
-    except MlflowException as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"There is no such run ({reason}). Received: run={settings.run}") from error
+    return [candidate_of(settings.run, settings.registry.metric)]
 
 
 def _number(version: ModelVersion | None) -> str | None:
@@ -140,12 +133,12 @@ def _best(listed: list[Candidate], settings: RegistryConfig, task: str, champion
     if champion is not None:
         try:
             test_set = candidate_of(champion.run_id or "", settings.metric).test_set
-        except (MlflowException, ModelError):
+        except ModelError:
             log.warning("The run of the champion is not there any more: %s", champion.run_id or "it never had one")
     withdrawn = rolled_back(model_name(task))
-    again = "it was rolled back; run=RUN_ID promotes it all the same"
     listed = [
-        replace(one, excluded=again) if one.excluded is None and one.run_id in withdrawn else one for one in listed
+        replace(one, excluded=Exclusion.ROLLED_BACK) if one.excluded is None and one.run_id in withdrawn else one
+        for one in listed
     ]
     order = ranked(listed, settings, task, test_set)
     if not order:
@@ -156,18 +149,18 @@ def _best(listed: list[Candidate], settings: RegistryConfig, task: str, champion
     place = 0
     for one in order[:_SHOWN]:
         place += one.excluded is None
-        table.add_row(one.run_id, escape(one.name), one.text, escape(one.excluded or f"candidate {place}"))
+        table.add_row(one.run_id, escape(one.name), one.text, escape(one.reason or f"candidate {place}"))
     out().print(table)
     if len(order) > _SHOWN:
         out().print(f"... and {len(order) - _SHOWN} more")
-    if any(one.excluded == OTHER_IMAGES for one in order):
+    if any(one.excluded is Exclusion.OTHER_IMAGES for one in order):
         out().print(
             "Runs that were validated or tested on other images cannot be ranked with these; name one with run=RUN_ID."
         )
     if order[0].excluded is not None:
         raise PromotionRefused(
             "No run can be promoted: each must be finished, with a clean protocol, a model and a test set. "
-            f"Received: {'; '.join(f'{one.name}: {one.excluded}' for one in order[:5])}"
+            f"Received: {'; '.join(f'{one.name}: {one.reason}' for one in order[:5])}"
         )
     return order[0]
 
@@ -225,14 +218,14 @@ def _record(
     content["registry"] = asdict(settings)
     for internal in ("state", "owner", "key", "failed"):
         del content[internal]
-    client.log_dict(chosen.run_id, content, "promotion.json")
+    client.log_dict(chosen.run_id, content, Artifact.PROMOTION)
     tags = {
-        STATE: state,
-        f"{STATE}.by": decision.by,
-        f"{STATE}.when": decision.when,
-        f"{STATE}.command": decision.command,
+        Tag.PROMOTION: state,
+        f"{Tag.PROMOTION}.by": decision.by,
+        f"{Tag.PROMOTION}.when": decision.when,
+        f"{Tag.PROMOTION}.command": decision.command,
         **{
-            stored_name(f"melanoma.gate.{gate.name}"): f"{'passed' if gate.passed else 'failed'}: {gate.text}"[:5000]
+            stored_name(f"{Tag.GATE}{gate.name}"): f"{'passed' if gate.passed else 'failed'}: {gate.text}"[:5000]
             for gate in gates
         },
     }
@@ -241,7 +234,7 @@ def _record(
     if version is None:
         return
     for key, value in tags.items():
-        if key != STATE or state == "refused":  # promoted is written when it is
+        if key != Tag.PROMOTION or state == "refused":  # promoted is written when it is
             client.set_model_version_tag(version.name, version.version, key, value)
     client.update_model_version(version.name, version.version, _description(chosen, decision, gates, state))
 
@@ -250,7 +243,7 @@ def _description(chosen: Candidate, decision: Decision, gates: list[Gate], state
     lines = [
         f"**{state.capitalize()}** by {decision.by} on {decision.when}: `{decision.command}`",
         "",
-        f"Run {chosen.name} (`{chosen.run_id}`), task {chosen.task}, protocol {chosen.tags.get('melanoma.protocol')}. "
+        f"Run {chosen.name} (`{chosen.run_id}`), task {chosen.task}, protocol {chosen.record.protocol}. "
         "Its model card is `model_card.md` of the run and of the package. Research software, not a medical device.",
         "",
         "| gate | decision | numbers |",
@@ -259,8 +252,8 @@ def _description(chosen: Candidate, decision: Decision, gates: list[Gate], state
     ]
     decided = "\n".join(lines)[:_MAX_DESCRIPTION]
     try:
-        card = evidence(chosen.run_id, "model_card.md")
-    except (ModelError, MlflowException, OSError):
+        card = chosen.record.text(Artifact.MODEL_CARD)
+    except ModelError:
         return decided
     return decided + abridged(card, _MAX_DESCRIPTION - len(decided))
 

@@ -1,4 +1,4 @@
-"""Whether a packaged model can be served: run in a process of its own, as `python -m melanoma.registry.smoke`."""
+"""The smoke test of a packaged model, in a process of its own: `python -m melanoma.registry.smoke`."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from melanoma.registry.gates import Gate
 
 __all__ = ["smoke_gate"]
 
-_PATIENCE = 600  # seconds
+_TIMEOUT = 600  # seconds
 _TOLERANCE = 1e-5
 
 
@@ -27,9 +27,9 @@ def smoke_gate(address: str, run_id: str, uri: str) -> Gate:
     environment["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"  # as MLflow's server sets it
     environment.pop("MLFLOW_RUN_ID", None)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=_PATIENCE, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=_TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
-        return Gate("serving", False, f"no answer within {_PATIENCE} s")
+        return Gate("serving", False, f"no answer within {_TIMEOUT} s")
     said = [line for line in (done.stdout or done.stderr).splitlines() if line.strip()]
     return Gate("serving", done.returncode == 0, said[-1][:500] if said else f"ended with code {done.returncode}")
 

@@ -1,4 +1,4 @@
-"""The decision trail: what was decided of a registered model, by whom, and whether they are still at it."""
+"""The decision trail: what was decided on a registered model, by whom, and whether it is still under way."""
 
 import getpass
 import json
@@ -17,12 +17,12 @@ import psutil
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from melanoma.tracking.names import Tag
 from melanoma.tracking.store import without_password
 
-__all__ = ["Decision", "decisions", "lives", "new_decision", "owner", "write_down"]
+__all__ = ["Decision", "decisions", "new_decision", "owner", "process_alive", "write_down"]
 
-_DECISION = "melanoma.decision."
-_ABANDONED = 3600  # seconds after which a decision of another machine is taken for dead
+_ABANDONED = 3600  # seconds after which the process of a decision on another machine counts as dead
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Decision:
         by: user@host.
         when: in UTC, ISO 8601.
         command: as typed.
-        owner: host:process:start, by which a decision is told that nobody goes on with.
+        owner: host:process:start, by which a decision whose process died is recognized.
         state: `begun`, `done` or `abandoned`.
         failed: names of the gates that were not passed.
     """
@@ -78,7 +78,7 @@ def new_decision(
 def write_down(name: str, decision: Decision) -> None:
     """Enter a decision in the trail, or enter it anew."""
     text = json.dumps(asdict(decision), ensure_ascii=False)
-    mlflow.MlflowClient().set_registered_model_tag(name, f"{_DECISION}{decision.key}", text)
+    mlflow.MlflowClient().set_registered_model_tag(name, f"{Tag.DECISION}{decision.key}", text)
 
 
 def decisions(name: str) -> list[Decision]:
@@ -92,13 +92,13 @@ def decisions(name: str) -> list[Decision]:
     found = []
     for key in sorted(tags):
         with suppress(TypeError, ValueError):  # not written by this project
-            if key.startswith(_DECISION):
+            if key.startswith(Tag.DECISION):
                 found.append(Decision(**json.loads(tags[key])))
     return found
 
 
 def owner() -> str:
-    """This process, as `lives` knows it again: host:process:start."""
+    """This process, as `process_alive` identifies it: host:process:start."""
     return f"{_machine()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
 
 
@@ -110,7 +110,7 @@ def _machine() -> str:
         return socket.gethostname()
 
 
-def lives(owner: str, begun: float) -> bool:
+def process_alive(owner: str, begun: float) -> bool:
     """Whether a process may still go on; one of another machine is given an hour."""
     host, _, process = owner.partition(":")
     if host == _machine():

@@ -1,4 +1,4 @@
-"""The tables and the figure of the reference studies, and the table of ours, in the README of `experiments/`."""
+"""The tables and the figure of the reference experiments, and of ours, in the README of `experiments/`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,12 +8,12 @@ import matplotlib.figure
 import numpy as np
 
 from melanoma.data.cache import write_atomically
-from melanoma.data.progress import TerminalProgress
 from melanoma.errors import DataError
 from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.plots import GREEN, GREY, ORANGE
-from melanoma.report.studies import Measured, Study, gain, read_studies, runs_of
-from melanoma.tracking.predictions import ComparedRun
+from melanoma.report.references import Measured, Reference, gain, read_references, runs_of
+from melanoma.tracking.names import Tag
+from melanoma.tracking.records import RunRecord
 
 __all__ = ["write_report"]
 
@@ -25,27 +25,27 @@ _METRICS = ("test/accuracy", "test/balanced_accuracy", "test/auc")
 _FIGURE = "results.png"
 
 
-def write_report(folder: Path) -> list[Study]:
+def write_report(folder: Path) -> list[Reference]:
     """Write the tables into `README.md` of a folder, between their marks, and the figure beside it.
 
     Raises:
-        DataError: the store has none of the studies, or the README has no place for a table.
+        DataError: the store has none of the experiments, or the README has no place for a table.
     """
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     for begin in (_REFERENCE, _OURS):
-        _filled(text, begin, "", readme)  # that there is a place is known before a minute of reading
-    studies = read_studies(TerminalProgress())
-    if not any(study.reproduced or study.honest for study in studies):
+        _filled(text, begin, "", readme)  # before the runs are read, which takes a minute
+    references = read_references()
+    if not any(one.reproduced or one.honest for one in references):
         raise DataError(
-            "The tracking store has no run of a reference study; run one, as in `melanoma train experiment=isic9_m1 "
-            f"data.path=ZIP`. Received: experiments {', '.join(study.name for study in studies)}"
+            "The tracking store has no run of a reference experiment; run one, as in `melanoma train "
+            f"experiment=isic9_m1 data.path=ZIP`. Received: experiments {', '.join(one.name for one in references)}"
         )
-    for begin, table in ((_REFERENCE, _table(studies)), (_OURS, _table_of_ours())):
+    for begin, table in ((_REFERENCE, _table(references)), (_OURS, _table_of_ours())):
         text = _filled(text, begin, table, readme)
-    _drawn(studies).savefig(folder / _FIGURE, dpi=120)
+    _drawn(references).savefig(folder / _FIGURE, dpi=120)
     write_atomically(readme, text)
-    return studies
+    return references
 
 
 def _filled(text: str, begin: str, content: str, readme: Path) -> str:
@@ -56,28 +56,28 @@ def _filled(text: str, begin: str, content: str, readme: Path) -> str:
     return f"{before}{begin}\n\n{content}\n{_END}{after}"
 
 
-def _table(studies: Sequence[Study]) -> str:
+def _table(references: Sequence[Reference]) -> str:
     lines = [
-        "| study | published | reproduced | its last epoch: training, validation | clean, validation | "
+        "| experiment | published | reproduced | its last epoch: training, validation | clean, validation | "
         "honest: clean, test | inflation | seeds | fit | code |",
         f"{'|---' * 10}|",
     ]
-    for study in studies:
-        ours, theirs = study.honest, study.reproduced
-        cells = [f"[`{study.name}`]({study.name}.yaml)", f"{study.published:.1%}"]
+    for one in references:
+        ours, theirs = one.honest, one.reproduced
+        cells = [f"[`{one.name}`]({one.name}.yaml)", f"{one.published:.1%}"]
         if theirs is None:
             cells += ["not run", ""]
         else:
             last = f"{theirs.mean('train/accuracy'):.1%}, {theirs.mean('val/accuracy'):.1%}"
             cells += [f"{theirs.mean('validation/accuracy'):.1%}", last]
         cells += ["not run"] * 2 if ours is None else [f"{ours.mean('validation/accuracy'):.1%}", str(ours.test)]
-        cells.append("" if study.inflation is None else study.inflation.points)
+        cells.append("" if one.inflation is None else one.inflation.points)
         cells.append("" if ours is None else _by_seed(ours))
         cells.append("" if ours is None else f"{ours.mean('fit/seconds') / 60:.1f} min")
         cells.append(_commits([run for measured in (theirs, ours) if measured for run in measured.runs]))
         lines.append(f"| {' | '.join(cells)} |")
-    notes = [f"- `{study.name}`: {study.note}" for study in studies if study.note]
-    gained = _gained({study.name: study for study in studies})
+    notes = [f"- `{one.name}`: {one.note}" for one in references if one.note]
+    gained = _gained({one.name: one for one in references})
     return "\n".join([*lines, "", *notes, "", *gained, f"![published, reproduced and honest accuracy]({_FIGURE})", ""])
 
 
@@ -85,29 +85,29 @@ def _by_seed(measured: Measured) -> str:
     return ", ".join(f"{run.config['seed']}: {run.metrics['test/accuracy']:.1%}" for run in measured.runs)
 
 
-def _commits(runs: Sequence[ComparedRun]) -> str:
-    found = dict.fromkeys(run.tags.get("mlflow.source.git.commit", "")[:7] for run in runs)
+def _commits(runs: Sequence[RunRecord]) -> str:
+    found = dict.fromkeys(run.tags.get(Tag.COMMIT, "")[:7] for run in runs)
     return ", ".join(filter(None, found))
 
 
 def _table_of_ours() -> str:
-    """The latest clean run of each of our best studies; of a cross-validation all test images, each in its fold."""
+    """The latest clean run of each of our best experiments; of a cross-validation all test images, each in its fold."""
     lines = [
-        "| study | test images | accuracy | balanced accuracy | AUC | fit | code |",
+        "| experiment | test images | accuracy | balanced accuracy | AUC | fit | code |",
         f"{'|---' * 7}|",
     ]
     for name in _BEST:
         runs = runs_of(name, "model.weights")
-        whole = [r for r in runs if r.tags.get("melanoma.protocol") == "clean" and "mlflow.parentRunId" not in r.tags]
+        whole = [r for r in runs if r.protocol.is_clean and Tag.PARENT not in r.tags]
         if not whole:
             lines.append(f"| [`{name}`]({name}.yaml) | not run | | | | | |")
             continue
         run = whole[-1]
-        folds = [fold for fold in runs if fold.tags.get("mlflow.parentRunId") == run.id]
+        folds = [fold for fold in runs if fold.tags.get(Tag.PARENT) == run.id]
         minutes = np.mean([one.metrics["fit/seconds"] for one in folds or [run]]) / 60
         cells = [
             f"[`{name}`]({name}.yaml)",
-            f"{len(run.predictions):,}" + (f", in {len(folds)} folds" if folds else ""),
+            f"{len(run.predictions()):,}" + (f", in {len(folds)} folds" if folds else ""),
             *(stored_text(run.metrics, name) if name in run.metrics else "" for name in _METRICS),
             f"{minutes:.1f} min" + (" each" if folds else ""),
             _commits([run]),
@@ -116,16 +116,16 @@ def _table_of_ours() -> str:
     return "\n".join([*lines, ""])
 
 
-def _gained(studies: Mapping[str, Study]) -> list[str]:
-    """What the rebalancing of M3 brought over M2: as it was told, and on test images that no copy stands beside."""
-    before, after = studies["isic9_m2"], studies["isic9_m3"]
+def _gained(references: Mapping[str, Reference]) -> list[str]:
+    """The effect of the rebalancing of M3 over M2: as it was reported, and on clean test images."""
+    before, after = references["isic9_m2"], references["isic9_m3"]
     lines = []
     if before.reproduced and after.reproduced:
-        told = [f"{study.mean('validation/accuracy'):.1%}" for study in (before.reproduced, after.reproduced)]
-        test = [f"{study.test.value:.1%}" for study in (before.reproduced, after.reproduced)]
+        reported = [f"{one.mean('validation/accuracy'):.1%}" for one in (before.reproduced, after.reproduced)]
+        test = [f"{one.test.value:.1%}" for one in (before.reproduced, after.reproduced)]
         lines.append(
-            f"**Rebalancing, as it was told** (M2 to M3): {' to '.join(told)} of validation, which for M3 holds "
-            f"images that were added, too. The same networks on the delivered test images: {' to '.join(test)}."
+            f"**Rebalancing, as it was reported** (M2 to M3): {' to '.join(reported)} of validation, which for M3 "
+            f"includes augmented images. The same networks on the delivered test images: {' to '.join(test)}."
         )
     if before.honest and after.honest:
         changes = [
@@ -145,8 +145,8 @@ def _gained(studies: Mapping[str, Study]) -> list[str]:
     return [line for text in lines for line in (text, "")]
 
 
-def _drawn(studies: Sequence[Study]) -> matplotlib.figure.Figure:
-    shown = [study for study in studies if study.reproduced or study.honest][::-1]
+def _drawn(references: Sequence[Reference]) -> matplotlib.figure.Figure:
+    shown = [one for one in references if one.reproduced or one.honest][::-1]
     figure = matplotlib.figure.Figure(figsize=(8.5, 1.2 + 0.42 * len(shown)), layout="constrained")
     axes = figure.subplots()
     marks: dict[str, dict[str, Any]] = {
@@ -156,17 +156,17 @@ def _drawn(studies: Sequence[Study]) -> matplotlib.figure.Figure:
         "clean, test, with its interval": {"color": GREEN, "marker": "o", "s": 40},
     }
     for label, style in marks.items():
-        points = [(value, y) for y, study in enumerate(shown) if (value := _values(study)[label]) is not None]
+        points = [(value, y) for y, one in enumerate(shown) if (value := _values(one)[label]) is not None]
         axes.scatter(*zip(*points, strict=True), label=label, zorder=3, **style) if points else None
-    for y, study in enumerate(shown):
-        values = [value for value in _values(study).values() if value is not None]
+    for y, one in enumerate(shown):
+        values = [value for value in _values(one).values() if value is not None]
         axes.plot([min(values), max(values)], [y, y], color="#DDDDDD", linewidth=1, zorder=1)
-        if study.honest:
+        if one.honest:
             axes.plot(
-                [study.honest.test.low, study.honest.test.high], [y, y], color=GREEN, linewidth=3, alpha=0.35, zorder=2
+                [one.honest.test.low, one.honest.test.high], [y, y], color=GREEN, linewidth=3, alpha=0.35, zorder=2
             )
     axes.set_ylim(-0.6, len(shown) - 0.4)
-    axes.set_yticks(range(len(shown)), [study.name for study in shown])
+    axes.set_yticks(range(len(shown)), [one.name for one in shown])
     axes.set_xlabel("accuracy")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.spines[["top", "right"]].set_visible(False)
@@ -174,13 +174,13 @@ def _drawn(studies: Sequence[Study]) -> matplotlib.figure.Figure:
     return figure
 
 
-def _values(study: Study) -> dict[str, float | None]:
-    ours, theirs = study.honest, study.reproduced
+def _values(one: Reference) -> dict[str, float | None]:
+    ours, theirs = one.honest, one.reproduced
     return {
-        "published": study.published,
+        "published": one.published,
         "reproduced (their validation)": None if theirs is None else theirs.mean("validation/accuracy"),
         "the same, at the classes' shares of the test": (
-            None if ours is None or study.inflation is None else ours.test.value + study.inflation.value
+            None if ours is None or one.inflation is None else ours.test.value + one.inflation.value
         ),
         "clean, test, with its interval": None if ours is None else ours.test.value,
     }

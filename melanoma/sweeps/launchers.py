@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,12 +19,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from melanoma.config.command_schema import LauncherConfig
-from melanoma.errors import ConfigError
+from melanoma.data.contents import available_cores
+from melanoma.errors import FAILURE_FILE_VARIABLE, ConfigError
 
-__all__ = ["Job", "Outcome", "launched"]
+__all__ = ["Job", "Outcome", "open_launcher"]
 
 _TAIL = 20_000  # characters of a trial's error output that are kept
-_PATIENCE = 10  # seconds for a cluster to answer
+_CONNECT_TIMEOUT = 10  # seconds for a cluster to answer
 _GRACE = 20  # seconds a trial has to end its run in the tracking store
 _PARENT_DIED = 1  # PR_SET_PDEATHSIG
 _LIBC = ctypes.CDLL(None)  # before any fork: loading it in a child could wait for a lock for ever
@@ -39,27 +41,29 @@ class Job:
     environment: dict[str, str]
 
     def with_threads(self, threads: int) -> "Job":
-        """The same on so many threads, that trials beside each other do not fight for the cores."""
+        """The same with a number of threads, so that parallel trials share the cores."""
         return replace(self, environment={**dict.fromkeys(_THREADS, str(threads)), **self.environment})
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial's process ended: its exit code, negative for a signal, and the end of its error output.
+    """How a trial's process ended.
 
     Attributes:
-        code: of the process.
-        said: on its error output.
-        lost: the process did not fail, but what ran it did: a worker that died, a job that was taken away.
+        code: exit code, negative for a signal.
+        output: the end of its error output.
+        message: of the expected failure that ended it; empty for any other end.
+        lost: the launcher failed rather than the process: a worker died, or a job was cancelled.
     """
 
     code: int
-    said: str
+    output: str
+    message: str = ""
     lost: bool = False
 
 
 @contextmanager
-def launched(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Outcome]]:
+def open_launcher(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Outcome]]:
     """A function that runs a trial and waits for it, to be called from several threads; all ends with the block.
 
     Args:
@@ -76,16 +80,19 @@ def launched(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job],
 
 def run_process(job: Job) -> Outcome:
     """Run a trial as a process of its own that dies with this one."""
-    started = _started(job)
-    return started if isinstance(started, Outcome) else _ended(started)
+    with tempfile.TemporaryDirectory(prefix="melanoma-trial-") as folder:
+        report = Path(folder) / "failure.txt"
+        started = _start(job, report)
+        return started if isinstance(started, Outcome) else _wait(started, report)
 
 
-def _started(job: Job) -> subprocess.Popen[str] | Outcome:
+def _start(job: Job, report: Path) -> subprocess.Popen[str] | Outcome:
+    """Start a trial that will write the message of an expected failure to `report`."""
     try:
         return subprocess.Popen(
             job.command,
             cwd=job.folder,
-            env={**os.environ, **job.environment},
+            env={**os.environ, **job.environment, FAILURE_FILE_VARIABLE: str(report)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -97,30 +104,33 @@ def _started(job: Job) -> subprocess.Popen[str] | Outcome:
         return Outcome(1, f"The trial's process could not be started: {error}", lost=True)
 
 
-def _ended(process: subprocess.Popen[str]) -> Outcome:
+def _wait(process: subprocess.Popen[str], report: Path) -> Outcome:
     try:
-        _, said = process.communicate()
+        _, output = process.communicate()
     except BaseException:
         process.kill()
         raise
-    return Outcome(process.returncode, said[-_TAIL:])
+    message = report.read_text(encoding="utf-8", errors="replace") if report.is_file() else ""
+    return Outcome(process.returncode, output[-_TAIL:], message)
 
 
 @contextmanager
 def _local(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Outcome]]:  # noqa: ARG001
-    threads = max(len(os.sched_getaffinity(0)) // settings.workers, 1)
+    threads = max(available_cores() // settings.workers, 1)
     processes: list[subprocess.Popen[str]] = []
     closed, starting = threading.Event(), threading.Lock()
 
     def run(job: Job) -> Outcome:
-        with starting:  # or else one could be started that nobody ends
-            if closed.is_set():
-                return Outcome(1, "The sweep was ended before this trial began.", lost=True)
-            started = _started(job.with_threads(threads))
-            if isinstance(started, Outcome):
-                return started
-            processes.append(started)
-        return _ended(started)
+        with tempfile.TemporaryDirectory(prefix="melanoma-trial-") as reports:
+            report = Path(reports) / "failure.txt"
+            with starting:  # a process that starts after the sweep has ended would go on
+                if closed.is_set():
+                    return Outcome(1, "The sweep was ended before this trial started.", lost=True)
+                started = _start(job.with_threads(threads), report)
+                if isinstance(started, Outcome):
+                    return started
+                processes.append(started)
+            return _wait(started, report)
 
     try:
         yield run
@@ -174,12 +184,12 @@ def _ray(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Out
 
 
 def _refuse_unreachable(address: str | None) -> None:
-    """Ray would try for minutes."""
+    """Ray itself would retry for minutes."""
     at = urlsplit(address if address is not None and "://" in address else f"ray://{address or ''}")
     try:
         if at.hostname is None or at.port is None:
             return  # auto, local
-        socket.create_connection((at.hostname, at.port), timeout=_PATIENCE).close()
+        socket.create_connection((at.hostname, at.port), timeout=_CONNECT_TIMEOUT).close()
     except (OSError, ValueError) as error:
         raise ConfigError(
             [f"The Ray cluster cannot be reached; start it, or give launcher.address=null for one on this machine "
@@ -188,15 +198,16 @@ def _refuse_unreachable(address: str | None) -> None:
 
 
 def _refuse_too_much(settings: LauncherConfig, nodes: list[dict[str, Any]]) -> None:
-    """A trial that asks for more than any node has would wait for ever."""
+    """A trial that requests more than any node has would never start."""
     wanted = {"CPU": settings.cpus or 1, "GPU": settings.gpus or 0, "memory": (settings.memory_gb or 0) * 1e9}
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     if not any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in alive):
         largest = {name: max((node.get(name, 0) for node in alive), default=0) for name in wanted}
         raise ConfigError(
-            [f"No node of the Ray cluster has what a trial asks for; the most of each is {largest['CPU']:g} cpus, "
-             f"{largest['GPU']:g} gpus and {largest['memory'] / 1e9:.1f} GB. Received: launcher.cpus={wanted['CPU']} "
-             f"launcher.gpus={wanted['GPU']} launcher.memory_gb={settings.memory_gb or 0}"]
+            [f"No node of the Ray cluster has the resources that a trial requests; the largest are "
+             f"{largest['CPU']:g} cpus, {largest['GPU']:g} gpus and {largest['memory'] / 1e9:.1f} GB. "
+             f"Received: launcher.cpus={wanted['CPU']} launcher.gpus={wanted['GPU']} "
+             f"launcher.memory_gb={settings.memory_gb or 0}"]
         )  # fmt: skip
 
 
@@ -212,7 +223,7 @@ def _slurm(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], O
         ) from error  # fmt: skip
     if settings.cluster is None and shutil.which("srun") is None:
         raise ConfigError(
-            ["SLURM is not on this machine (no srun); start the sweep where jobs are submitted, or try it out with "
+            ["SLURM is not on this machine (no srun); start the sweep on a submit node, or test it with "
              "launcher.cluster=local. Received: launcher=slurm"]
         )  # fmt: skip
     try:

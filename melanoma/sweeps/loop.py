@@ -15,24 +15,26 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from melanoma.config.checks import as_list
 from melanoma.config.schema import TrainConfig
 from melanoma.errors import TrainingError, TrialsFailed
-from melanoma.protocol import SHORTCUTS
+from melanoma.evaluation.metrics import is_error
+from melanoma.lineage.protocol import SHORTCUTS_VARIABLE, Protocol, Shortcut
 from melanoma.sweeps.launchers import Job, Outcome
 from melanoma.sweeps.plan import Plan
-from melanoma.sweeps.pruning import PRUNING, pruning_order
 from melanoma.sweeps.report import best_trial
 from melanoma.sweeps.space import suggested
-from melanoma.tracking.run import Run, stored_name
+from melanoma.sweeps.study import remember
+from melanoma.tracking.names import Tag, stored_name
+from melanoma.tracking.run import Run
 from melanoma.tracking.trials import TrialRun, close_trial, make_trial, read_trial
+from melanoma.training.pruning import PRUNING_VARIABLE, PruningOrder
+from melanoma.workflows.checks import as_list
 
-__all__ = ["CHOSEN", "ON_TEST", "OVERRIDES", "RUN", "Sweep", "run_trials", "settle_interrupted", "trials_that"]
+__all__ = ["CHOSEN", "OVERRIDES", "RUN", "Sweep", "run_trials", "settle_interrupted", "trials_in"]
 
 log = logging.getLogger("melanoma")
 # What the study remembers of a trial: its run, its overrides as text and as a list, why it failed, what it repeats.
 RUN, OVERRIDES, CHOSEN, ERROR, RETRY = "run", "overrides", "chosen", "error", "retry_of"
-ON_TEST = "selected_on_test"
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Sweep:
     uri: str
     storage: str
     run: Run
-    protocol: str
+    protocol: Protocol
     total: int
     of_folds: bool
     begun: float = field(default_factory=time.monotonic)
@@ -65,7 +67,7 @@ def run_trials(sweep: Sweep, run_trial: Callable[[Job], Outcome]) -> list[str]:
     failed = _failures(sweep)
     before = len(failed)
     sweep.ended_before = before + sum(
-        len(trials_that(sweep, state)) for state in (TrialState.COMPLETE, TrialState.PRUNED)
+        len(trials_in(sweep, state)) for state in (TrialState.COMPLETE, TrialState.PRUNED)
     )
     pending: dict[Future[Outcome], Trial] = {}
     pool = ThreadPoolExecutor(sweep.plan.launcher.workers)
@@ -83,12 +85,12 @@ def run_trials(sweep: Sweep, run_trial: Callable[[Job], Outcome]) -> list[str]:
                 _log_progress(sweep, len(failed))
             if most is not None and len(failed) - before >= most:
                 raise TrialsFailed(
-                    f"The sweep was ended after {len(failed) - before} failed trials, as it was told to; go on with "
+                    f"The sweep was ended after {len(failed) - before} failed trials, as configured; continue with "
                     f"sweep.resume={sweep.study.study_name}. Received: {failed[-1]}"
                 )
     except (MlflowException, StorageInternalError, SQLAlchemyError) as error:
         raise TrainingError(
-            "The sweep cannot go on, as a store does not answer; mend it, and go on with "
+            "The sweep cannot continue because a store does not respond; repair it, and continue with "
             f"sweep.resume={sweep.study.study_name}. Received: {str(error).splitlines()[0]}"
         ) from error
     finally:
@@ -98,13 +100,13 @@ def run_trials(sweep: Sweep, run_trial: Callable[[Job], Outcome]) -> list[str]:
 
 def settle_interrupted(sweep: Sweep) -> None:
     """Trials that were under way when the sweep was killed: take what they finished, begin the others again once."""
-    for trial in trials_that(sweep, TrialState.RUNNING):
+    for trial in trials_in(sweep, TrialState.RUNNING):
         run_id = trial.user_attrs.get(RUN)
         if run_id is None:  # killed between its number and its run
-            _begin_again(sweep, trial)
+            _retry(sweep, trial)
             sweep.study.tell(trial.number, state=TrialState.FAIL)
         elif not _settled(sweep, trial, read_trial(str(run_id))):
-            _failed(sweep, trial, "The sweep died while this trial was under way.", again=True)
+            _failed(sweep, trial, "The sweep's process died while this trial was running.", "", retry=True)
 
 
 def _next_trial(sweep: Sweep) -> tuple[Trial, Job]:
@@ -115,27 +117,28 @@ def _next_trial(sweep: Sweep) -> tuple[Trial, Job]:
     run_id = make_trial(
         sweep.run.id,
         text,
-        {"melanoma.sweep": sweep.study.study_name, "melanoma.trial": str(trial.number), "melanoma.overrides": text},
+        {Tag.SWEEP: sweep.study.study_name, Tag.TRIAL: str(trial.number), Tag.OVERRIDES: text},
     )
     trial.set_user_attr(OVERRIDES, text)
     trial.set_user_attr(CHOSEN, chosen)
     trial.set_user_attr(RUN, run_id)
     environment = {"MLFLOW_RUN_ID": run_id, "MLFLOW_TRACKING_URI": sweep.uri}
-    if ON_TEST in sweep.protocol:
-        environment[SHORTCUTS] = ON_TEST
+    if Shortcut.SELECTED_ON_TEST in sweep.protocol:
+        environment[SHORTCUTS_VARIABLE] = Shortcut.SELECTED_ON_TEST
     if settings.pruner != "none":
         maximised = as_list(settings.direction)[0] == "maximize"
-        environment[PRUNING] = pruning_order(
+        order = PruningOrder(
             storage=sweep.storage,
             study=sweep.study.study_name,
-            trial_id=trial._trial_id,
+            trial_number=trial.number,
             pruner=settings.pruner,
             startup_trials=settings.startup_trials,
             metric=settings.pruning_metric,
-            sign=1 if maximised == (settings.pruning_metric != "val/loss") else -1,
+            sign=1 if maximised != is_error(settings.pruning_metric) else -1,
         )
+        environment[PRUNING_VARIABLE] = str(order)
     command = [sys.executable, "-m", "melanoma", "train", *sweep.plan.trial_arguments(chosen)]
-    log.info("Trial %d begins: %s", trial.number, text)
+    log.info("Trial %d starts: %s", trial.number, text)
     return trial, Job(command, str(Path.cwd()), environment)
 
 
@@ -144,15 +147,15 @@ def _ended(sweep: Sweep, asked: Trial, outcome: Outcome) -> str | None:
     trial = sweep.study.get_trials(deepcopy=False)[asked.number]
     if _settled(sweep, trial, read_trial(str(trial.user_attrs[RUN]))):
         return None
-    return _failed(sweep, trial, _why(outcome, sweep.metrics), again=outcome.lost)
+    return _failed(sweep, trial, _why(outcome, sweep.metrics), outcome.output, retry=outcome.lost)
 
 
 def _settled(sweep: Sweep, trial: FrozenTrial, run: TrialRun) -> bool:
     """Whether the trial's run says that it came to an end of its own: its values, or that it was pruned, are told."""
     text = trial.user_attrs[OVERRIDES]
-    if "melanoma.pruned" in run.tags:
+    if Tag.PRUNED in run.tags:
         sweep.study.tell(trial.number, state=TrialState.PRUNED)
-        log.info("Trial %d was pruned (%s): %s", trial.number, text, run.tags["melanoma.pruned"])
+        log.info("Trial %d was pruned (%s): %s", trial.number, text, run.tags[Tag.PRUNED])
         return True
     values = [run.metrics.get(stored_name(name), float("nan")) for name in sweep.metrics]
     if run.status != "FINISHED" or not all(map(isfinite, values)):
@@ -163,18 +166,18 @@ def _settled(sweep: Sweep, trial: FrozenTrial, run: TrialRun) -> bool:
     return True
 
 
-def _failed(sweep: Sweep, trial: FrozenTrial, error: str, *, again: bool) -> str | None:
-    """Told to the study last: a sweep that dies before finds the trial under way, and comes here again."""
+def _failed(sweep: Sweep, trial: FrozenTrial, error: str, output: str, *, retry: bool) -> str | None:
+    """The study is told last: a sweep that dies before finds the trial running, and comes here again."""
     reason, text = error.strip().splitlines()[-1], str(trial.user_attrs[OVERRIDES])
-    close_trial(str(trial.user_attrs[RUN]), error=error)
+    close_trial(str(trial.user_attrs[RUN]), error=error, output=output)
     log.warning("Trial %d failed (%s): %s", trial.number, text, reason)
-    sweep.study._storage.set_trial_user_attr(trial._trial_id, ERROR, f"{text}: {reason}")
-    begun = again and _begin_again(sweep, trial)
+    remember(sweep.study, trial.number, ERROR, f"{text}: {reason}", sweep.storage)
+    retried = retry and _retry(sweep, trial)
     sweep.study.tell(trial.number, state=TrialState.FAIL)
-    return None if begun else f"{text}: {reason}"
+    return None if retried else f"{text}: {reason}"
 
 
-def _begin_again(sweep: Sweep, trial: FrozenTrial) -> bool:
+def _retry(sweep: Sweep, trial: FrozenTrial) -> bool:
     """Put a trial that did not fail by itself in the queue once more, unless it is a second attempt itself."""
     if RETRY in trial.user_attrs:
         return False
@@ -182,7 +185,7 @@ def _begin_again(sweep: Sweep, trial: FrozenTrial) -> bool:
         # What a grid fixed is there before anything was suggested.
         params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         sweep.study.enqueue_trial(params, user_attrs={RETRY: trial.number})
-        log.info("Trial %d is begun again once: it did not fail by itself", trial.number)
+        log.info("Trial %d is retried once: the failure was not its own", trial.number)
     return True
 
 
@@ -197,7 +200,7 @@ def _is_more(sweep: Sweep) -> bool:
 
 
 def _log_progress(sweep: Sweep, failed: int) -> None:
-    done, pruned = (len(trials_that(sweep, state)) for state in (TrialState.COMPLETE, TrialState.PRUNED))
+    done, pruned = (len(trials_in(sweep, state)) for state in (TrialState.COMPLETE, TrialState.PRUNED))
     progress: dict[str, float] = {"sweep/finished": done, "sweep/pruned": pruned, "sweep/failed": failed}
     best = best_trial(sweep.study)
     if best is not None:
@@ -219,15 +222,15 @@ def _time_left(sweep: Sweep, ended: int) -> str:
     return f"; about {minutes:.0f} min left" if minutes >= 1 else "; less than a minute left"
 
 
-def trials_that(sweep: Sweep, state: TrialState) -> list[FrozenTrial]:
+def trials_in(sweep: Sweep, state: TrialState) -> list[FrozenTrial]:
     """The trials that ended, or wait, in a state."""
     return sweep.study.get_trials(deepcopy=False, states=(state,))
 
 
 def _failures(sweep: Sweep) -> list[str]:
     """Why trials failed that were not begun again."""
-    again = _retried(sweep)
-    return [str(t.user_attrs.get(ERROR)) for t in trials_that(sweep, TrialState.FAIL) if t.number not in again]
+    retried = _retried(sweep)
+    return [str(t.user_attrs.get(ERROR)) for t in trials_in(sweep, TrialState.FAIL) if t.number not in retried]
 
 
 def _retried(sweep: Sweep) -> set[int]:
@@ -235,11 +238,10 @@ def _retried(sweep: Sweep) -> set[int]:
 
 
 def _why(outcome: Outcome, metrics: Sequence[str]) -> str:
-    """What to write on a failed trial."""
+    """Why a trial failed, its last line in a few words."""
     if outcome.code < 0:
-        hint = "; was the memory full?" if outcome.code == -9 else ""
-        return f"{outcome.said}\nThe trial's process was killed by signal {-outcome.code}{hint}"
+        hint = "; out of memory?" if outcome.code == -9 else ""
+        return f"The trial's process was killed by signal {-outcome.code}{hint}"
     if outcome.code == 0:
-        return f"{outcome.said}\nThe trial ended without a finite {' and '.join(metrics)}"
-    said = outcome.said.strip().replace("melanoma: ", "")
-    return said or f"The trial's process ended with exit code {outcome.code}"
+        return f"The trial ended without a finite {' and '.join(metrics)}"
+    return outcome.message or outcome.output.strip() or f"The trial's process ended with exit code {outcome.code}"

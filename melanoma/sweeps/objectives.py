@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from melanoma.errors import ConfigError
-from melanoma.evaluation.metrics import metrics_of
+from melanoma.evaluation.metrics import measure
+from melanoma.evaluation.predictions import Predictions
 from melanoma.evaluation.uncertain import Abstention, PredictionSets
 
 __all__ = ["check_metrics", "logged_metrics"]
@@ -18,11 +19,11 @@ _EPOCH = (
 )  # fmt: skip
 
 
-def logged_metrics(classes: Sequence[str], views: Mapping[str, Sequence[str]], *, folds: bool) -> set[str]:
+def logged_metrics(classes: Sequence[str], binary_tasks: Mapping[str, Sequence[str]], *, folds: bool) -> set[str]:
     """Names of the metrics of a run on such data; of a cross-validation those of its parent run."""
     targets = np.repeat(np.arange(len(classes)), 2)
     probabilities = np.random.default_rng(0).dirichlet(np.ones(len(classes)), len(targets))
-    measured = set(metrics_of(targets, probabilities, classes, views))
+    measured = set(measure(Predictions(targets, probabilities, classes, binary_tasks)))
     # Defined only where a class is predicted, so that a few made-up predictions may lack them.
     measured |= {f"precision/{label}" for label in classes}
     if folds:

@@ -8,15 +8,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from melanoma.config.arguments import normalise, overrides_in, search_path_in
-from melanoma.config.checks import sweep_faults, train_faults
 from melanoma.config.command_schema import LauncherConfig, SweepCommandConfig, SweepConfig
 from melanoma.config.diagnose import diagnose
+from melanoma.config.fields import range_faults
 from melanoma.config.launch import register_resolvers, typed
+from melanoma.config.renamed import with_new_names
 from melanoma.config.schema import FOLDED, TrainConfig
 from melanoma.errors import ConfigError
 from melanoma.sweeps.space import Dimension, dimension_of, ordered, read_space
+from melanoma.workflows.checks import sweep_faults, train_faults
 
-__all__ = ["Plan", "is_ours", "is_sweep", "read_plan", "resolved_plan"]
+__all__ = ["Plan", "is_sweep", "is_sweep_key", "read_plan", "resolved_plan"]
 
 _SWITCHES = {"-m", "--multirun"}
 _OURS = ("sweep", "launcher")
@@ -52,7 +54,7 @@ def is_sweep(arguments: list[str]) -> bool:
     """Whether the arguments of `melanoma train` ask for several runs."""
     words = normalise(arguments)
     asked = not {*_SWITCHES, "hydra.mode=MULTIRUN"}.isdisjoint(words)
-    return asked or any(is_ours(word) for word in overrides_in(words))
+    return asked or any(is_sweep_key(word) for word in overrides_in(words))
 
 
 def read_plan(arguments: list[str]) -> Plan:
@@ -63,16 +65,19 @@ def read_plan(arguments: list[str]) -> Plan:
     """
     register_resolvers()
     words = [word for word in normalise(arguments) if word not in _SWITCHES and word != "hydra.mode=MULTIRUN"]
+    words = with_new_names(words)
     search_path, overrides = search_path_in(words), overrides_in(words)
-    config, faults = diagnose("sweep", SweepCommandConfig, [word for word in overrides if is_ours(word)], search_path)
+    config, faults = diagnose(
+        "sweep", SweepCommandConfig, [word for word in overrides if is_sweep_key(word)], search_path
+    )
     if config is not None:
-        faults += sweep_faults(config)
+        faults += range_faults(SweepCommandConfig, config) + sweep_faults(config)
     if config is None or faults:
         raise ConfigError(faults)
     settings: SweepCommandConfig = typed(SweepCommandConfig, config)
-    fixed, varied = _sorted_out([word for word in overrides if not is_ours(word)])
+    fixed, varied = _fixed_and_varied([word for word in overrides if not is_sweep_key(word)])
     given = dict(word.lstrip("+").split("=", 1) for word in fixed if "=" in word)
-    space = ordered([*_left(read_space(settings.sweep.space or {}), varied, given), *varied])
+    space = ordered([*_remaining(read_space(settings.sweep.space or {}), varied, given), *varied])
     space = _grid(space) if settings.sweep.sampler == "grid" else space
     if not space and given.get("split") in FOLDED and "split.fold" not in given:
         _refuse_search_of_folds(settings.sweep)
@@ -84,13 +89,13 @@ def read_plan(arguments: list[str]) -> Plan:
     several = [f"{one.key}={','.join(one.choices) if one.choices else _first(one)}" for one in space if not one.when]
     config, faults = diagnose("train", TrainConfig, [*fixed, *several], search_path, multirun=True)
     if config is not None:
-        faults += train_faults(config)
+        faults += range_faults(TrainConfig, config) + train_faults(config)
     if config is None or faults:
         raise ConfigError(faults)
     return Plan(settings.sweep, settings.launcher, space, fixed, search_path, config)
 
 
-def _sorted_out(overrides: Sequence[str]) -> tuple[list[str], list[Dimension]]:
+def _fixed_and_varied(overrides: Sequence[str]) -> tuple[list[str], list[Dimension]]:
     parser = OverridesParser.create()
     fixed, varied = [], []
     for word in overrides:
@@ -106,7 +111,7 @@ def _sorted_out(overrides: Sequence[str]) -> tuple[list[str], list[Dimension]]:
     return fixed, varied
 
 
-def _left(space: Sequence[Dimension], varied: Sequence[Dimension], given: Mapping[str, str]) -> list[Dimension]:
+def _remaining(space: Sequence[Dimension], varied: Sequence[Dimension], given: Mapping[str, str]) -> list[Dimension]:
     """What of a space the command line leaves to vary: not what it fixes or varies, nor what does not apply then."""
     left = []
     for one in space:
@@ -121,7 +126,7 @@ def _refuse_search_of_folds(sweep: SweepConfig) -> None:
     """Every fold is trained once, to its end."""
     if sweep.sampler != "grid" or sweep.n_trials is not None or sweep.pruner != "none":
         raise ConfigError(
-            ["Where the folds are the trials, all are trained: sweep.sampler=grid, sweep.pruner=none, no "
+            ["A sweep over folds trains all of them: sweep.sampler=grid, sweep.pruner=none, no "
              f"sweep.n_trials. Received: {sweep.sampler}, {sweep.pruner}, {sweep.n_trials}"]
         )  # fmt: skip
 
@@ -135,7 +140,7 @@ def _first(dimension: Dimension) -> str:
     return str(round(dimension.low)) if dimension.whole else repr(dimension.low)
 
 
-def is_ours(word: str) -> bool:
+def is_sweep_key(word: str) -> bool:
     """Whether an override is of the sweep itself, not of its trials."""
     key = word.partition("=")[0].lstrip("+~")
     return key.partition(".")[0] in _OURS

@@ -10,23 +10,22 @@ from typing import Any
 import optuna
 from filelock import FileLock, Timeout
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, OptunaError, StorageInternalError
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from melanoma.config.checks import as_list
 from melanoma.config.command_schema import SweepConfig
 from melanoma.data.cache import content_key
 from melanoma.errors import ConfigError
 from melanoma.paths import project_root
 from melanoma.tracking.store import without_password
+from melanoma.training.pruning import pruner_of, storage_at
+from melanoma.workflows.checks import as_list
 
-__all__ = ["check_name", "open_study", "pruner_of", "storage_address", "storage_at"]
+__all__ = ["check_name", "open_study", "remember", "storage_address"]
 
 _ABOUT = "melanoma"
 _TAKEN = (
-    "A study has this name already; go on with it by sweep.resume={name}, or give another. Received: sweep.name={name}"
+    "A sweep has this name already; continue it with sweep.resume={name}, or give another. Received: sweep.name={name}"
 )
 
 
@@ -44,13 +43,13 @@ def check_name(settings: SweepConfig, name: str, address: str) -> None:
     Raises:
         ConfigError: it is not, or the store cannot be used.
     """
-    with _explained(address):
+    with _storage_errors(address):
         known = {
             one.study_name for one in optuna.get_all_study_summaries(storage_at(address), include_best_trial=False)
         }
     if settings.resume is not None and name not in known:
         raise ConfigError(
-            [f"There is no such study. Known: {', '.join(sorted(known)) or 'none'}. Received: sweep.resume={name}"]
+            [f"There is no such sweep. Known: {', '.join(sorted(known)) or 'none'}. Received: sweep.resume={name}"]
         )
     if settings.resume is None and name in known:
         raise ConfigError([_TAKEN.format(name=name)])
@@ -64,16 +63,16 @@ def open_study(settings: SweepConfig, name: str, address: str, about: Mapping[st
         settings: of the sweep.
         name: of the study.
         address: of Optuna's store.
-        about: what must be the same when the study is resumed: the space, the data, the other overrides.
+        about: what must be the same when the sweep is resumed: the space, the data, the other overrides.
 
     Raises:
-        ConfigError: the store cannot be used, the name was taken meanwhile, the study is about something else, or its
-            sweep is under way.
+        ConfigError: the store cannot be used, the name was taken meanwhile, the sweep was started with other settings,
+            or it is running.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with _alone(name, address):
+    with _study_lock(name, address):
         try:
-            with _explained(address):
+            with _storage_errors(address):
                 study = optuna.create_study(
                     study_name=name,
                     storage=storage_at(address),
@@ -92,16 +91,8 @@ def open_study(settings: SweepConfig, name: str, address: str, about: Mapping[st
         yield study
 
 
-def storage_at(address: str) -> RDBStorage:
-    """Optuna's store; of SQLite one that waits while other processes write."""
-    if not address.startswith("sqlite:///"):
-        return RDBStorage(address)
-    Path(address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    return RDBStorage(address, engine_kwargs={"connect_args": {"timeout": 60}})
-
-
 @contextmanager
-def _explained(address: str) -> Iterator[None]:
+def _storage_errors(address: str) -> Iterator[None]:
     try:
         yield
     except DuplicatedStudyError:
@@ -114,8 +105,8 @@ def _explained(address: str) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(name: str, address: str) -> Iterator[None]:
-    """A second process would take the trials of the first for dead. The lock of one that was killed is free."""
+def _study_lock(name: str, address: str) -> Iterator[None]:
+    """Held by the process of a sweep: a second one would take its trials for dead. A killed one's lock is free."""
     if not address.startswith("sqlite:///"):
         yield
         return
@@ -124,18 +115,27 @@ def _alone(name: str, address: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ConfigError([f"This sweep is under way in another process. Received: {name}"]) from error
+        raise ConfigError([f"This sweep is running in another process. Received: {name}"]) from error
     try:
         yield
     finally:
         lock.release()
 
 
-def pruner_of(name: str, startup_trials: int) -> BasePruner:
-    """Optuna's pruner by the name of `sweep.pruner`."""
-    if name == "median":
-        return MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=1)
-    return HyperbandPruner() if name == "hyperband" else NopPruner()
+def remember(study: optuna.Study, number: int, key: str, value: str, address: str) -> None:
+    """Set a user attribute of a trial that is known by its number, as for one of a process that died.
+
+    Args:
+        study: of the trial.
+        number: of the trial.
+        key: of the attribute.
+        value: of the attribute.
+        address: of Optuna's store.
+    """
+    storage = storage_at(address)
+    study_id = storage.get_study_id_from_name(study.study_name)
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+    storage.set_trial_user_attr(trial_id, key, value)
 
 
 def _sampler(settings: SweepConfig, drawn: int) -> BaseSampler:
@@ -158,7 +158,7 @@ def _refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], name: str
     if changed:
         raise ConfigError(
             [
-                "The study was about something else; give what it was begun with, or begin another with sweep.name. "
+                "The sweep was started with other settings; give the same, or start another with sweep.name. "
                 f"Received: sweep.resume={name} with {'; '.join(changed)}"
             ]
         )

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,14 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from melanoma.audit.findings import Audit
-from melanoma.config.checks import as_list
 from melanoma.config.launch import typed
 from melanoma.config.schema import FOLDED, TrainConfig
 from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
 from melanoma.errors import ConfigError, TrialsFailed
-from melanoma.protocol import SHORTCUTS, joined_protocol, shortcuts
-from melanoma.source_checks import check_experiment, kept_classes
-from melanoma.stages import audited, cleaned, decoded, folds_of, number_of_folds, prepared, read_source
-from melanoma.sweeps.launchers import launched
-from melanoma.sweeps.loop import CHOSEN, ON_TEST, OVERRIDES, RUN, Sweep, run_trials, settle_interrupted, trials_that
+from melanoma.lineage.protocol import CLEAN, SHORTCUTS_VARIABLE, Protocol, Shortcut, protocol_of
+from melanoma.sweeps.launchers import open_launcher
+from melanoma.sweeps.loop import CHOSEN, OVERRIDES, RUN, Sweep, run_trials, settle_interrupted, trials_in
 from melanoma.sweeps.objectives import check_metrics, logged_metrics
 from melanoma.sweeps.plan import Plan, resolved_plan
 from melanoma.sweeps.report import best_trial, leaderboard, show_leaderboard, sweep_figures
@@ -34,9 +33,14 @@ from melanoma.sweeps.space import Dimension, combinations
 from melanoma.sweeps.study import check_name, open_study, storage_address
 from melanoma.terminal import log_to, out, quiet_native_imports
 from melanoma.tracking.log_config import log_config
+from melanoma.tracking.names import Artifact, Tag
+from melanoma.tracking.records import RunRecord
 from melanoma.tracking.run import tracked_run
 from melanoma.tracking.store import tracking_uri, ui_command
-from melanoma.tracking.trials import close_unfinished, read_trial, tag_best
+from melanoma.tracking.trials import close_unfinished, tag_best
+from melanoma.workflows.checks import as_list
+from melanoma.workflows.source_checks import check_experiment, kept_classes
+from melanoma.workflows.stages import clean_images, folds_of, number_of_folds, prepare_once, read_source
 
 __all__ = ["run_sweep"]
 
@@ -51,48 +55,39 @@ def run_sweep(plan: Plan, folder: Path) -> None:
         folder: for log files.
 
     Raises:
-        ConfigError: the sweep cannot be begun; nothing was trained.
+        ConfigError: the sweep cannot start; nothing was trained.
         TrialsFailed: some trials failed; the others are done.
     """
     log_file = log_to(folder, "sweep")
     settings: TrainConfig = typed(TrainConfig, plan.config)
-    if settings.protocol == "both":
-        raise ConfigError(
-            ["A trial has one protocol; vary it, as in protocol=published,clean, or train without a sweep. "
-             "Received: protocol=both"]
-        )  # fmt: skip
     source = read_source(settings.data)
-    model: Any = OmegaConf.to_container(plan.config.model, resolve=True)
-    check_experiment(settings, model, source)
-    several = number_of_folds(settings, source) > 0
-    of_folds = not plan.space  # the folds are the trials
-    inside = several and not of_folds and "split.fold" not in {one.key for one in plan.space}
-    metrics = _metrics(plan, inside)
-    classes = kept_classes(settings.data, source.classes)
-    check_metrics(metrics, logged_metrics(classes, settings.data.views, folds=inside))
+    folds = number_of_folds(settings, source) > 0
+    metrics = _checked_metrics(plan, settings, source, folds)
     uri = tracking_uri(settings.tracking.uri)
     storage = storage_address(plan.sweep.storage, uri)
     name = plan.sweep.resume or plan.sweep.name or f"{settings.data.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"
     check_name(plan.sweep, name, storage)
     with ExitStack() as launcher:
-        run_trial = launcher.enter_context(launched(plan.launcher, folder))
-        audit, dataset = _warmed_up(settings, source, several)
+        run_trial = launcher.enter_context(open_launcher(plan.launcher, folder))
+        # Once, so that all trials find the images in the cache.
+        audit, dataset = clean_images(settings, source) if folds else prepare_once(settings, source)
+        of_folds = not plan.space  # the folds are the trials
         if of_folds:
             numbers = range(1, len(folds_of(settings, dataset.table)) + 1)
             plan = replace(plan, space=[Dimension("split.fold", choices=tuple(map(str, numbers)))])
         grid = combinations(plan.space) if plan.sweep.sampler == "grid" else []
         total = min(plan.sweep.n_trials or len(grid), len(grid)) if grid else int(plan.sweep.n_trials or 0)
-        taken = [*shortcuts(settings, source.table.columns), *([ON_TEST] if _on_test(metrics) else [])]
-        protocol = joined_protocol(*taken)
+        protocol = protocol_of(settings, source.table.columns) | _selection(metrics)
+        tags = {Tag.TASK: settings.data.name, Tag.PROTOCOL: str(protocol), Tag.SWEEP: name}
+        tracking = replace(settings.tracking, system_metrics=False)  # the trials have them
         with (
             open_study(plan.sweep, name, storage, _about(plan, metrics, dataset.fingerprint)) as study,
             tracked_run(
-                uri=uri,
-                experiment=settings.tracking.experiment,
-                name=settings.tracking.run_name or name,
-                system_metrics=False,  # the trials have them
-                tags={"melanoma.task": settings.data.name, "melanoma.protocol": protocol, "melanoma.sweep": name},
-                again=None if os.environ.get("MLFLOW_RUN_ID") else study.user_attrs.get(RUN),
+                uri,
+                tracking,
+                tags=tags,
+                name=tracking.run_name or name,
+                resume=None if os.environ.get("MLFLOW_RUN_ID") else study.user_attrs.get(RUN),
             ) as run,
         ):
             study.set_user_attr(RUN, run.id)
@@ -111,7 +106,7 @@ def run_sweep(plan: Plan, folder: Path) -> None:
                 _conclude(sweep, name)
                 raise
             finally:
-                launcher.close()  # ends the trials that are still under way
+                launcher.close()  # ends the trials that are still running
                 close_unfinished(run.id)
                 run.log_file(str(log_file), "logs")
             _report(sweep)
@@ -123,9 +118,30 @@ def run_sweep(plan: Plan, folder: Path) -> None:
         )
 
 
+def _checked_metrics(plan: Plan, settings: TrainConfig, source: Source, folds: bool) -> list[str]:
+    """The objectives, once it is known that experiment and objectives fit the images.
+
+    Raises:
+        ConfigError, DataError: they do not.
+    """
+    if settings.protocol == "both":
+        raise ConfigError(
+            ["A trial has one protocol; vary it, as in protocol=published,clean, or train without a sweep. "
+             "Received: protocol=both"]
+        )  # fmt: skip
+    model: Any = OmegaConf.to_container(plan.config.model, resolve=True)
+    check_experiment(settings, model, source)
+    # Each trial is a whole cross-validation, whose parent run has the means over its folds.
+    nested = folds and bool(plan.space) and "split.fold" not in {one.key for one in plan.space}
+    metrics = _metrics(plan, nested)
+    classes = kept_classes(settings.data, source.classes)
+    check_metrics(metrics, logged_metrics(classes, settings.data.binary_tasks, folds=nested))
+    return metrics
+
+
 def _report(sweep: Sweep) -> None:
     table = leaderboard(sweep.study, sweep.metrics)
-    sweep.run.log_text(table.to_csv(index=False), "sweep/leaderboard.csv")
+    sweep.run.log_text(table.to_csv(index=False), Artifact.LEADERBOARD)
     for name, figure in sweep_figures(sweep.study, sweep.metrics).items():
         sweep.run.log_figure(figure, name)
     if sweep.of_folds:
@@ -137,11 +153,11 @@ def _report(sweep: Sweep) -> None:
     best = best_trial(sweep.study)
     if best is not None:
         run_id = str(best.user_attrs[RUN])
-        others = [str(t.user_attrs[RUN]) for t in trials_that(sweep, TrialState.COMPLETE) if RUN in t.user_attrs]
+        others = [str(t.user_attrs[RUN]) for t in trials_in(sweep, TrialState.COMPLETE) if RUN in t.user_attrs]
         tag_best(run_id, others)
-        sweep.run.set_tags({"melanoma.best_run": run_id})
+        sweep.run.set_tags({Tag.BEST_RUN: run_id})
         note = f"Best: {best.user_attrs[OVERRIDES]}\n\n`{_repeat(sweep, best)}`\n\n{note}"
-    sweep.run.set_tags({"mlflow.note.content": note})
+    sweep.run.set_tags({Tag.NOTE: note})
 
 
 def _conclude(sweep: Sweep, name: str) -> None:
@@ -161,8 +177,9 @@ def _conclude(sweep: Sweep, name: str) -> None:
 
 def _repeat(sweep: Sweep, trial: optuna.trial.FrozenTrial) -> str:
     # Trained again, it was selected on test all the same.
-    told = f"{SHORTCUTS}={ON_TEST} " if ON_TEST in sweep.protocol else ""
-    return told + shlex.join(["melanoma", "train", *sweep.plan.trial_arguments(trial.user_attrs[CHOSEN])])
+    on_test = Shortcut.SELECTED_ON_TEST
+    variable = f"{SHORTCUTS_VARIABLE}={on_test} " if on_test in sweep.protocol else ""
+    return variable + shlex.join(["melanoma", "train", *sweep.plan.trial_arguments(trial.user_attrs[CHOSEN])])
 
 
 def _log_plan(sweep: Sweep) -> None:
@@ -170,33 +187,23 @@ def _log_plan(sweep: Sweep) -> None:
     sweep.run.log_text(OmegaConf.to_yaml(sweep.plan.config, resolve=True), "config/first_trial.yaml")
 
 
-def _warmed_up(settings: TrainConfig, source: Source, folds: bool) -> tuple[Audit, Dataset]:
-    """Audit, decode and divide the images once, so that all trials find it in the cache."""
-    audit = audited(source, settings.audit, settings.data.max_megapixels)
-    if folds:
-        return audit, cleaned(settings, decoded(settings.data, source), audit)
-    return audit, prepared(settings, source, audit)
-
-
 def _pool_folds(sweep: Sweep, audit: Audit, dataset: Dataset) -> None:
     """The folds' predictions together, as a cross-validation without trials logs them."""
     with quiet_native_imports():
-        from melanoma.studies import log_cross_validation
-        from melanoma.summary import show_result, show_spread
         from melanoma.tracking.log import log_audit
-        from melanoma.tracking.predictions import stored_evaluation
+        from melanoma.workflows.nested import log_cross_validation, stored_evaluation
+        from melanoma.workflows.summary import show_result, show_spread
 
     folds = folds_of(sweep.settings, dataset.table)
-    done = sorted(trials_that(sweep, TrialState.COMPLETE), key=lambda trial: int(trial.params["split.fold"]))
-    views = sweep.settings.data.views
+    done = sorted(trials_in(sweep, TrialState.COMPLETE), key=lambda trial: int(trial.params["split.fold"]))
+    records = [RunRecord.read(trial.user_attrs[RUN]) for trial in done]
     evaluations = {
-        name: [stored_evaluation(trial.user_attrs[RUN], part, dataset, views) for part in ("validation", "test")]
-        for name, trial in zip(folds, done, strict=True)
+        name: [stored_evaluation(record, part, dataset) for part in ("validation", "test")]
+        for name, record in zip(folds, records, strict=True)
     }
     log_audit(sweep.run, audit, dataset, announce=False)
-    taken = [read_trial(str(trial.user_attrs[RUN])).tags.get("melanoma.protocol", "") for trial in done]
-    protocol = joined_protocol(sweep.protocol, *taken)
-    sweep.run.set_tags({"melanoma.protocol": protocol})
+    protocol = reduce(or_, (record.protocol for record in records), sweep.protocol)
+    sweep.run.set_tags({Tag.PROTOCOL: str(protocol)})
     pooled = log_cross_validation(sweep.run, dataset, folds, evaluations, sweep.settings, protocol)
     show_result([pooled], sweep.run.id, sweep.uri, None)
     show_spread([parts[-1] for parts in evaluations.values()])
@@ -224,5 +231,6 @@ def _metrics(plan: Plan, folds: bool) -> list[str]:
     return [f"{name}_mean" if folds and not name.endswith("_mean") else name for name in given]
 
 
-def _on_test(metrics: Sequence[str]) -> bool:
-    return any(name.startswith("test/") for name in metrics)
+def _selection(metrics: Sequence[str]) -> Protocol:
+    on_test = any(name.startswith("test/") for name in metrics)
+    return Protocol.of(Shortcut.SELECTED_ON_TEST) if on_test else CLEAN

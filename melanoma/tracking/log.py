@@ -10,20 +10,17 @@ import numpy as np
 from mlflow.data.sources import LocalArtifactDatasetSource
 from mlflow.exceptions import MlflowException
 
-from melanoma.audit.across import seen_among
 from melanoma.audit.findings import Audit
 from melanoma.audit.names import FINDINGS
 from melanoma.data.cache import content_key
 from melanoma.data.dataset import Dataset
-from melanoma.data.progress import TerminalProgress
 from melanoma.data.split import PARTS, REMOVED
 from melanoma.data.split_file import shared_with_training
-from melanoma.errors import ModelError
 from melanoma.evaluation import plots
-from melanoma.paths import cache_dir
-from melanoma.protocol import joined_protocol
+from melanoma.lineage.contamination import Contamination
 from melanoma.tracking.model_store import registered_version
-from melanoma.tracking.models import SavedModel, images_seen_by
+from melanoma.tracking.models import SavedModel
+from melanoma.tracking.names import Artifact, Tag
 from melanoma.tracking.run import Run
 from melanoma.training.hardware import device_name
 from melanoma.training.network import Fitted
@@ -43,14 +40,14 @@ log = logging.getLogger("melanoma")
 
 
 def log_audit(run: Run, audit: Audit, dataset: Dataset, *, announce: bool = True) -> None:
-    """What the audit found, and what was taken out because of it; both are told to the user where `announce`."""
-    run.log_json(audit.report(), "data/audit.json")
+    """What the audit found, and what was removed because of it; with `announce` the user is told both."""
+    run.log_json(audit.report(), Artifact.AUDIT)
     run.log_metrics({f"audit/{name}": count for name, count in audit.counts().items()})
     removed = dataset.removed
     reasons = removed.reason.value_counts()
     run.log_metrics({"data/removed": len(removed), **{f"data/removed/{why}": n for why, n in reasons.items()}})
     if len(removed):
-        run.log_text(removed.to_csv(index=False), "data/removed.csv")
+        run.log_text(removed.to_csv(index=False), Artifact.REMOVED)
     clusters = audit.groups["label_conflicts"] + audit.groups["split_leaks"] + audit.groups["near_duplicate_groups"]
     if clusters:
         run.log_figure(plots.cluster_figure(audit, clusters), "duplicate_clusters")
@@ -69,7 +66,7 @@ def announce_audit(audit: Audit) -> None:
 
 
 def log_dataset(run: Run, dataset: Dataset, source: str, balance: str = "none") -> None:
-    """The data set: who is in which part, what was left out, its digest, and how the classes are distributed."""
+    """The data set: the part of each image, what was left out, its digest, and the distribution of classes."""
     table = dataset.table
     columns = ["path", "label", "part", "parent", "sha256", "reason"]
     extra = [c for c in ("cluster", "group", "lesion", "patient") if c in table]
@@ -79,22 +76,22 @@ def log_dataset(run: Run, dataset: Dataset, source: str, balance: str = "none") 
     ]
     listed = [table.assign(reason="")[columns + extra], *(t.reindex(columns=columns + extra) for t in left_out)]
     if len(dataset.quarantined):
-        run.log_text(dataset.quarantined.to_csv(index=False), "data/quarantined.csv")
-    run.log_evidence("".join(t.to_csv(index=False, header=not i) for i, t in enumerate(listed)), "data/split.csv")
-    run.set_tags({"melanoma.data.fingerprint": dataset.fingerprint, "melanoma.split.hash": dataset.split_hash})
+        run.log_text(dataset.quarantined.to_csv(index=False), Artifact.QUARANTINED)
+    run.log_evidence("".join(t.to_csv(index=False, header=not i) for i, t in enumerate(listed)), Artifact.SPLIT)
+    run.set_tags({Tag.FINGERPRINT: dataset.fingerprint, Tag.SPLIT_HASH: dataset.split_hash})
     trained = dataset.part("train").label.value_counts().reindex(dataset.classes, fill_value=0)
     few = trained[trained < _FEW] if len(dataset.part("train")) else trained.head(0)
     if len(few):
         named = ", ".join(f"{label}: {count}" for label, count in few.items())
-        log.warning("Hardly anything is left to train on for %s", named)
+        log.warning("Fewer than %d training images remain for %s", _FEW, named)
     counts = {f"data/images/{part}": len(dataset.part(part)) for part in PARTS}
     shared = {what: count for what, count in shared_with_training(table).items() if count}
     run.log_metrics({f"data/test_shares_{what}": count for what, count in shared.items()})
     if shared:
         leaks = ", ".join(f"{count} {what}" for what, count in shared.items())
         images = counts["data/images/test"]
-        log.warning("Of %d test images some stand in training or validation too, counted by: %s", images, leaks)
-        run.set_tags({"melanoma.known_leaks": leaks})
+        log.warning("Some of the %d test images are also in training or validation, by: %s", images, leaks)
+        run.set_tags({Tag.KNOWN_LEAKS: leaks})
     run.log_metrics(
         {**counts, "data/quarantined": len(dataset.quarantined), "data/augmented": int((table.parent != "").sum())}
     )
@@ -138,63 +135,32 @@ def log_samples(run: Run, dataset: Dataset, augment: Any, seed: int) -> None:
     run.log_figure(figure, "augmentation_samples")
 
 
-def log_ancestor(
-    run: Run,
-    ancestor: SavedModel,
-    address: str,
-    dataset: Dataset,
-    audit: Audit,
-    protocol: str,
-    similarity: float | None,
-) -> str:
-    """The model that a run starts from, and whether that one was trained or tuned on test images of this run.
-
-    Copies count, where audits on this machine have seen the images of both: see `seen_among` for `similarity`.
+def log_ancestor(run: Run, ancestor: SavedModel, address: str, found: Contamination) -> None:
+    """The model whose weights a run starts from, and what the test images share with what that one has seen.
 
     Both know of each other: the new run has `melanoma.weights`, `melanoma.weights_run` and, where it is a registered
     version, `melanoma.weights_version`; that run and that version have `melanoma.descendant.<id of the new run>`.
-
-    Returns:
-        The protocol, with the shortcut that this was, if any.
     """
     client = mlflow.MlflowClient()
-    link, name = f"melanoma.descendant.{run.id}", client.get_run(run.id).info.run_name
-    run.set_tags({"melanoma.weights": address})
+    link, name = f"{Tag.DESCENDANT}{run.id}", client.get_run(run.id).info.run_name
+    run.set_tags({Tag.WEIGHTS: address})
     version = registered_version(address)
     if version is not None:
-        run.set_tags({"melanoma.weights_version": f"{version.name}/{version.version}"})
+        run.set_tags({Tag.WEIGHTS_VERSION: f"{version.name}/{version.version}"})
         client.set_model_version_tag(version.name, version.version, link, name)
     if ancestor.run_id is not None:
-        run.set_tags({"melanoma.weights_run": ancestor.run_id})
+        run.set_tags({Tag.WEIGHTS_RUN: ancestor.run_id})
         with suppress(MlflowException):  # it may be of another store
             client.set_tag(ancestor.run_id, link, name)
-    try:
-        seen, unknown = images_seen_by(ancestor.run_id)
-    except ModelError as error:
-        log.warning("%s", error)
-        seen, unknown = set(), True
-    if not seen:
-        protocol = joined_protocol(protocol, "pretraining_unknown")
-        run.set_tags({"melanoma.protocol": protocol})
-        return protocol
-    table, test = audit.table, dataset.part("test")
-    # Of all images: one that this run has removed gives a test image of its lesion away too.
-    rows, not_compared = seen_among(table, seen, similarity=similarity, cache=cache_dir(), progress=TerminalProgress())
-    known = set(table.path[rows])
-    shared = int((test.path.isin(known) | test.parent.isin(known)).sum())
-    run.log_metrics({"data/test_seen_in_pretraining": shared})
-    if shared:
-        log.warning("the model that this run starts from was trained or tuned on %d of its test images", shared)
-        protocol = joined_protocol(protocol, "pretrained_on_test")
-    if not_compared and similarity is not None:
+    if found.test_images is not None:
+        run.log_metrics({"data/test_seen_in_pretraining": found.test_images})
+    if found.test_images:
+        log.warning("The initial weights were trained or tuned on %d of the test images", found.test_images)
+    if found.not_compared:
         log.warning(
-            "%d images could not be compared by how they look with those that the model has seen; run `melanoma audit` "
-            "of its data set here, and train again", not_compared,
+            "%d images that the initial weights have seen were not audited on this machine, so that copies of them are "
+            "not found; run `melanoma audit` on their data set, and train again", found.not_compared,
         )  # fmt: skip
-    if unknown or (not_compared and similarity is not None):
-        protocol = joined_protocol(protocol, "pretraining_unknown")
-    run.set_tags({"melanoma.protocol": protocol})
-    return protocol
 
 
 def log_fit(run: Run, fitted: Fitted, profile: Path) -> None:

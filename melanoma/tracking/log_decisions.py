@@ -1,15 +1,16 @@
 """What is logged of calibration and of decisions: operating points, prediction sets and abstention."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from melanoma.config.schema import EvaluationConfig
 from melanoma.evaluation import curve_plots
 from melanoma.evaluation.calibration import Temperature
 from melanoma.evaluation.decisions import Decisions
-from melanoma.evaluation.evaluate import Evaluation, groups_of
-from melanoma.evaluation.operating_point import OperatingPoint, applied, applied_intervals
+from melanoma.evaluation.evaluate import Evaluation
+from melanoma.evaluation.operating_point import OperatingPoint, measure_at, measure_intervals_at
+from melanoma.evaluation.predictions import Bootstrap
+from melanoma.tracking.names import Artifact
 from melanoma.tracking.run import Run
 
 __all__ = ["log_calibration", "log_decisions"]
@@ -29,19 +30,17 @@ def log_calibration(run: Run, calibration: object, before: Sequence[Evaluation])
         run.log_figure(figure, "reliability_uncalibrated", part=evaluation.part)
 
 
-def log_decisions(
-    run: Run, evaluations: Sequence[Evaluation], decisions: Decisions, settings: EvaluationConfig, seed: int
-) -> None:
+def log_decisions(run: Run, evaluations: Sequence[Evaluation], decisions: Decisions, bootstrap: Bootstrap) -> None:
     """What was fitted on validation, and what it costs and finds on each part.
 
-    As `<part>/operating_point/<question>/<measure>`, `<part>/prediction_set/<measure>` and
-    `<part>/abstention/<measure>`; see `melanoma.evaluation.operating_point` and `melanoma.evaluation.uncertain`. The
-    sensitivity and specificity of an operating point have intervals.
+    As `<part>/operating_point/<task>/<measure>`, `<part>/prediction_set/<measure>` and `<part>/abstention/<measure>`;
+    see `melanoma.evaluation.operating_point` and `melanoma.evaluation.uncertain`. The sensitivity and specificity of an
+    operating point have intervals.
     """
-    _log_points(run, evaluations, decisions.points, settings, seed)
+    _log_points(run, evaluations, decisions.points, bootstrap)
     measured: dict[str, dict[str, dict[str, float]]] = {"prediction_set": {}, "abstention": {}}
     for evaluation in evaluations:
-        targets, probabilities = evaluation.rows.target.to_numpy(), evaluation.probabilities
+        targets, probabilities = evaluation.predictions.targets, evaluation.probabilities
         if decisions.sets is not None:
             found = decisions.sets.measured(targets, probabilities, evaluation.classes)
             measured["prediction_set"][evaluation.part] = found
@@ -57,42 +56,41 @@ def log_decisions(
             run.log_json({**asdict(fitted), **measured[kind]}, f"evaluation/{kind}.json")
     if decisions.sets is not None and decisions.sets.threshold >= 1:
         log.warning(
-            "Too few validation images to promise prediction sets a coverage of %g: each holds all classes",
+            "Too few validation images for prediction sets with a coverage of %g: each set holds all classes",
             decisions.sets.coverage,
         )
 
 
 def _log_points(
-    run: Run, evaluations: Sequence[Evaluation], points: Sequence[OperatingPoint], settings: EvaluationConfig, seed: int
+    run: Run, evaluations: Sequence[Evaluation], points: Sequence[OperatingPoint], bootstrap: Bootstrap
 ) -> None:
     content = []
     for point in points:
-        run.log_metrics({f"operating_point/{point.question}/threshold": point.threshold})
-        measured = {
-            e.part: applied(point, e.rows.target.to_numpy(), e.probabilities, e.classes, e.views) for e in evaluations
-        }
+        name = f"operating_point/{point.binary_task}"
+        run.log_metrics({f"{name}/threshold": point.threshold})
+        measured = {e.part: measure_at(point, e.predictions) for e in evaluations}
         for part, measures in measured.items():
-            run.log_metrics({f"{part}/operating_point/{point.question}/{name}": v for name, v in measures.items()})
+            run.log_metrics({f"{part}/{name}/{measure}": value for measure, value in measures.items()})
         for e in evaluations:
-            intervals = applied_intervals(
-                point, e.rows.target.to_numpy(), e.probabilities, e.classes, e.views,
-                groups=groups_of(e.rows), resamples=settings.bootstrap, confidence=settings.confidence, seed=seed,
-            )  # fmt: skip
+            intervals = measure_intervals_at(point, e.predictions, bootstrap)
             run.log_metrics(
                 {
-                    f"{e.part}/operating_point/{point.question}/{name}_ci_{end}": bound
-                    for name, bounds in intervals.items()
+                    f"{e.part}/{name}/{measure}_ci_{end}": bound
+                    for measure, bounds in intervals.items()
                     for end, bound in zip(("low", "high"), bounds, strict=True)
                 }
             )
         content.append({**asdict(point), **measured})
-        test = measured.get("test", {})
-        if {"sensitivity", "specificity", "referrals_per_found", "missed_per_1000"} <= set(test):
-            log.info(
-                "Operating point for %s (%s): of the test images %.1f%% of the positives are found and %.1f%% of the "
-                "others left alone; %.1f referrals for each one found, %.0f missed of 1,000 images",
-                point.question, point.rule, 100 * test["sensitivity"], 100 * test["specificity"],
-                test["referrals_per_found"], test["missed_per_1000"],
-            )  # fmt: skip
+        _announce(point, measured.get("test", {}))
     if content:
-        run.log_json({"points": content}, "evaluation/operating_points.json")
+        run.log_json({"points": content}, Artifact.OPERATING_POINTS)
+
+
+def _announce(point: OperatingPoint, test: Mapping[str, float]) -> None:
+    if {"sensitivity", "specificity", "referrals_per_found", "missed_per_1000"} <= set(test):
+        log.info(
+            "Operating point for %s (%s): on test sensitivity %.1f%%, specificity %.1f%%, %.1f referrals per positive "
+            "found, %.0f positives missed per 1,000 images",
+            point.binary_task, point.rule, 100 * test["sensitivity"], 100 * test["specificity"],
+            test["referrals_per_found"], test["missed_per_1000"],
+        )  # fmt: skip

@@ -8,17 +8,17 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from melanoma.config.schema import EvaluationConfig
 from melanoma.data.dataset import Dataset
 from melanoma.data.split_file import split_hash
 from melanoma.evaluation import curve_plots, plots
 from melanoma.evaluation.decisions import Decisions
-from melanoma.evaluation.evaluate import HEADLINES, Evaluation, confusion_json, predictions_table, stored_text
+from melanoma.evaluation.evaluate import Evaluation, confusion_json, predictions_table, stored_text
 from melanoma.evaluation.explain import grad_cam
+from melanoma.evaluation.metrics import HEADLINES
 from melanoma.evaluation.mistakes import mistakes_figure
 from melanoma.evaluation.remarks import remark_on_groups
-from melanoma.tracking.log_decisions import log_decisions
-from melanoma.tracking.log_subgroups import log_subgroups
+from melanoma.lineage.protocol import Protocol
+from melanoma.tracking.names import Artifact, Tag
 from melanoma.tracking.run import Run
 
 __all__ = ["log_difference", "log_evaluations", "log_folds"]
@@ -29,33 +29,29 @@ log = logging.getLogger("melanoma")
 def log_evaluations(
     run: Run,
     evaluations: list[Evaluation],
-    *,
-    protocol: str,
     dataset: Dataset,
-    settings: EvaluationConfig,
-    seed: int,
+    *,
+    protocol: Protocol,
     model: Any = None,
     decisions: Decisions | None = None,
     internal: Mapping[str, float] | None = None,
 ) -> None:
-    """Metrics with intervals, figures, predictions, decisions and subgroups.
+    """Metrics with intervals, figures and predictions.
 
     The figures of the test set carry the plain names; those of another part begin with its name.
 
     Args:
         run: to log into.
-        evaluations: of each part; the last is looked at by subgroups.
-        protocol: `clean`, or the shortcuts taken.
+        evaluations: of each part.
         dataset: that the images are from.
-        settings: how predictions are measured.
-        seed: of the bootstrap.
+        protocol: the shortcuts taken.
         model: whose predictions they are, to show where it looked; None for those of several.
         decisions: fitted on validation; None without.
         internal: the metrics of the run that trained the model, where these are other images.
     """
     for evaluation in evaluations:
         run.log_metrics(evaluation.named_metrics())
-        for name, figure in _figures(evaluation, dataset, seed, decisions, model).items():
+        for name, figure in _figures(evaluation, dataset, decisions, model).items():
             if figure is not None:
                 vector = evaluation.part == "test" and "mistakes" not in name
                 run.log_figure(figure, name, part=evaluation.part, vector=vector)
@@ -64,32 +60,29 @@ def log_evaluations(
     for remark in remarks:
         log.warning("%s", remark)
     if remarks:
-        run.set_tags({"melanoma.remarks": " ".join(remarks)})
+        run.set_tags({Tag.REMARKS: " ".join(remarks)})
     description = [_warning(protocol), _table(evaluations, internal), *remarks]
-    run.set_tags({"mlflow.note.content": "\n\n".join(filter(None, description))})
-    run.log_json(confusion_json(evaluations), "evaluation/confusion_matrix.json")
+    run.set_tags({Tag.NOTE: "\n\n".join(filter(None, description))})
+    run.log_json(confusion_json(evaluations), Artifact.CONFUSION)
     sets, abstention = (None, None) if decisions is None else (decisions.sets, decisions.abstention)
     predictions = predictions_table(evaluations, sets, abstention)
-    run.log_evidence(predictions.to_csv(index=False), "evaluation/predictions.csv")
-    if decisions is not None:
-        log_decisions(run, evaluations, decisions, settings, seed)
-    log_subgroups(run, evaluations[-1], dataset, settings, seed)
+    run.log_evidence(predictions.to_csv(index=False), Artifact.PREDICTIONS)
 
 
 def _figures(
-    evaluation: Evaluation, dataset: Dataset, seed: int, decisions: Decisions | None, model: Any
+    evaluation: Evaluation, dataset: Dataset, decisions: Decisions | None, model: Any
 ) -> dict[str, Figure | None]:
     """All that is drawn of a test set; of validation what is used to choose a model."""
     points = [] if decisions is None else decisions.points
     figures = {
         "confusion_matrix": plots.confusion_figure(evaluation, shares=False),
         "confusion_matrix_normalized": plots.confusion_figure(evaluation, shares=True),
-        "roc": curve_plots.roc_figure(evaluation, seed, {point.question: point.threshold for point in points}),
+        "roc": curve_plots.roc_figure(evaluation, {point.binary_task: point.threshold for point in points}),
         "reliability": curve_plots.reliability_figure(evaluation),
     }
     if evaluation.part == "test":
         explain = None if model is None else partial(grad_cam, model)
-        figures["precision_recall"] = curve_plots.precision_recall_figure(evaluation, seed)
+        figures["precision_recall"] = curve_plots.precision_recall_figure(evaluation)
         figures["score_distributions"] = curve_plots.score_figure(evaluation)
         figures["confident_mistakes"] = mistakes_figure(evaluation, dataset.pixels, explain)
     return figures
@@ -106,9 +99,9 @@ def log_folds(
     table = dataset.table[["path", "label", "sha256", "cluster", "group"]].assign(fold="")
     for name, parts in folds.items():
         table.loc[parts == "test", "fold"] = name
-    run.log_text(table.to_csv(index=False), "data/folds.csv")
+    run.log_text(table.to_csv(index=False), Artifact.FOLDS)
     tested = split_hash(table.assign(part=table.fold))
-    run.set_tags({"melanoma.data.fingerprint": dataset.fingerprint, "melanoma.split.hash": tested})
+    run.set_tags({Tag.FINGERPRINT: dataset.fingerprint, Tag.SPLIT_HASH: tested})
     run.log_metrics({"data/images/test": len(pooled.rows), "folds": len(folds)})
     values = pd.DataFrame(
         [{f"{e.part}/{k}": v for e in parts for k, v in e.metrics.items()} for parts in evaluations.values()],
@@ -117,7 +110,7 @@ def log_folds(
     run.log_metrics({f"{name}_mean": value for name, value in values.mean().items()})
     # Of a metric that one fold alone has there is no spread.
     run.log_metrics({f"{name}_std": value for name, value in values.std(ddof=1).dropna().items()})
-    run.log_text(values.to_csv(index_label="fold"), "evaluation/folds.csv")
+    run.log_text(values.to_csv(index_label="fold"), Artifact.FOLD_METRICS)
 
 
 def log_difference(run: Run, published: list[Evaluation], clean: list[Evaluation]) -> None:
@@ -129,11 +122,11 @@ def log_difference(run: Run, published: list[Evaluation], clean: list[Evaluation
                 inflation = one.metrics[name] - other.metrics[name]
                 cells = (one.part, name, one.text_of(name), other.text_of(name), f"{inflation:+.3f}")
                 lines.append(f"| {' | '.join(cells)} |")
-    run.set_tags({"mlflow.note.content": "\n".join(lines)})
+    run.set_tags({Tag.NOTE: "\n".join(lines)})
 
 
-def _warning(protocol: str) -> str:
-    if protocol == "clean":
+def _warning(protocol: Protocol) -> str:
+    if protocol.is_clean:
         return ""
     return f"**Not a clean result.** Shortcuts taken: {protocol}. These numbers cannot be compared with clean ones."
 

@@ -8,9 +8,12 @@ import pandas as pd
 from melanoma.config.schema import EvaluationConfig
 from melanoma.data.dataset import Dataset
 from melanoma.evaluation import plots
-from melanoma.evaluation.evaluate import HEADLINES, Evaluation
+from melanoma.evaluation.evaluate import Evaluation
+from melanoma.evaluation.metrics import HEADLINES
+from melanoma.evaluation.predictions import Bootstrap
 from melanoma.evaluation.skin_tone import ESTIMATED_TONE, estimated_tone
-from melanoma.evaluation.subgroups import Subgroup, measured_subgroups, worst_subgroup
+from melanoma.evaluation.subgroups import Subgroup, measure_subgroups, worst_subgroup
+from melanoma.tracking.names import Artifact, Tag
 from melanoma.tracking.run import Run
 
 __all__ = ["log_subgroups"]
@@ -19,22 +22,20 @@ _CHUNK = 256
 log = logging.getLogger("melanoma")
 
 
-def log_subgroups(run: Run, evaluation: Evaluation, dataset: Dataset, settings: EvaluationConfig, seed: int) -> None:
+def log_subgroups(
+    run: Run, evaluation: Evaluation, dataset: Dataset, settings: EvaluationConfig, bootstrap: Bootstrap
+) -> None:
     """Metrics of the subgroups of a part, as a table, a figure and metrics, and which of them is the worst."""
     rows = evaluation.rows
     if ESTIMATED_TONE in settings.subgroups and ESTIMATED_TONE not in rows:
         chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
         tones = pd.concat([estimated_tone(dataset.pixels(chunk)) for chunk in chunks])
         rows = rows.assign(**{ESTIMATED_TONE: tones.to_numpy()})
-    found = measured_subgroups(
-        rows, evaluation.probabilities, evaluation.classes, views=evaluation.views,
-        columns=settings.subgroups, minimum=settings.subgroup_minimum, resamples=settings.bootstrap,
-        confidence=settings.confidence, seed=seed,
-    )  # fmt: skip
+    found = measure_subgroups(rows, evaluation.predictions, settings, bootstrap)
     if not found:
         return
-    main = next((f"{view}/auc" for view in evaluation.views), "auc" if len(evaluation.classes) == 2 else "accuracy")
-    run.log_evidence(_subgroup_table(found).to_csv(index=False), "evaluation/subgroups.csv")
+    main = next((f"{task.prefix}auc" for task in evaluation.predictions.binary), "accuracy")
+    run.log_evidence(_subgroup_table(found).to_csv(index=False), Artifact.SUBGROUPS)
     for subgroup in found:
         prefix = f"{evaluation.part}/subgroup/{subgroup.column}/{subgroup.value}"
         shown = {name: subgroup.metrics[name] for name in dict.fromkeys((main, *HEADLINES)) if name in subgroup.metrics}
@@ -44,7 +45,7 @@ def log_subgroups(run: Run, evaluation: Evaluation, dataset: Dataset, settings: 
     if worst is not None:
         low, high = worst.intervals.get(main, (float("nan"), float("nan")))
         text = f"{worst.column} {worst.value}: {main} {worst.metrics[main]:.3f} [{low:.3f}, {high:.3f}]"
-        run.set_tags({"melanoma.worst_subgroup": text})
+        run.set_tags({Tag.WORST_SUBGROUP: text})
         log.info("Worst subgroup of %d images: %s", worst.images, text)
 
 

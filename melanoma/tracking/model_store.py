@@ -19,10 +19,11 @@ from yaml import YAMLError
 from melanoma.errors import ModelError
 from melanoma.models.model_files import NOTE, UnsafeModel, changed_file, sha256_of, stripped
 from melanoma.paths import user_path
+from melanoma.tracking.names import Alias, Tag
+from melanoma.tracking.registered import only_model
 from melanoma.tracking.store import downloaded
 
 __all__ = [
-    "FILES_TAG",
     "PACKAGE",
     "CheckedModel",
     "LoggedFiles",
@@ -34,7 +35,6 @@ __all__ = [
 
 log = logging.getLogger("melanoma")
 
-FILES_TAG = "melanoma.files"  # of a logged model, and of a registered version: SHA-256 of each of its files
 PACKAGE = "package"  # the name of a packaged model, and of the folder of its data
 
 
@@ -54,8 +54,8 @@ class LoggedFiles:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The files as the store's database holds them, where who can change the files cannot change these."""
-        return {FILES_TAG: json.dumps(self.files)}
+        """The hashes as the store's database holds them, apart from the artifact store."""
+        return {Tag.FILES: json.dumps(self.files)}
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class CheckedModel:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the store's database says of a model; nothing of it is taken from the model's files."""
+    """What the store's database says of a model, without a look at the model's files."""
 
     address: str
     run_id: str | None
@@ -121,8 +121,14 @@ def log_model_files(name: str, save: Callable[..., None], run_id: str | None = N
     return logged
 
 
-def model_address(model: str) -> str:
-    """A model's address from what a user gives: an address, a folder, or a run's id."""
+def model_address(model: str | None) -> str:
+    """A model's address from what a user gives: an address, a folder, a run's id, or nothing for the only champion.
+
+    Raises:
+        ModelError: nothing is given, and there is no champion, or more than one.
+    """
+    if model is None:
+        return f"models:/{only_model(None)}@{Alias.CHAMPION}"
     if ":/" in model:
         return model
     folder = user_path(model)
@@ -158,7 +164,7 @@ def checked_model(address: str) -> CheckedModel:
     """
     entry = _entry(address)
     folder = downloaded(address if entry is None else entry.address)
-    known = {} if entry is None else json.loads(entry.tags.get(FILES_TAG, "{}"))
+    known = {} if entry is None else json.loads(entry.tags.get(Tag.FILES, "{}"))
     if known:
         # A link or compiled code beside the files would be used though it has no hash.
         stripped(folder, known)
@@ -186,7 +192,7 @@ def _entry(address: str) -> _Entry | None:
     if version is not None:
         # By its number: an alias may be moved meanwhile.
         address, tags = f"models:/{version.name}/{version.version}", version.tags
-        if FILES_TAG not in tags and version.model_id:  # it was registered by hand
+        if Tag.FILES not in tags and version.model_id:  # it was registered by hand
             tags = client.get_logged_model(version.model_id).tags
         return _Entry(address, version.run_id or None, version, tags)
     if found := re.fullmatch(r"models:/(m-\w+)", address):

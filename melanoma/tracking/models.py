@@ -1,7 +1,6 @@
 """Saving a Keras model to MLflow with what is needed to use it, and loading it again."""
 
 import io
-import logging
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,34 +10,26 @@ from typing import Any, Literal
 import keras
 import mlflow
 import numpy as np
-import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
 
 from melanoma.errors import ModelError
-from melanoma.evaluation.decisions import Decisions, stored_decisions
+from melanoma.evaluation.decisions import Decisions, decisions_from_metadata
 from melanoma.models.model_files import UnsafeModel, load_keras_file
 from melanoma.tracking.model_store import PACKAGE, checked_model, log_model_files, model_address
-from melanoma.tracking.run import evidence
-
-log = logging.getLogger("melanoma")
 
 __all__ = [
     "SavedModel",
-    "images_seen_by",
     "load_saved_model",
-    "metrics_of_run",
-    "protocol_of",
     "save_model",
-    "split_of",
 ]
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model from pixels to probabilities, and what it was saved with.
+    """A model from pixels to probabilities, and the facts it was saved with.
 
     Attributes:
         keras_model: from (n, image_size, image_size, 3) in 0 to 255 to (n, len(classes)).
@@ -131,7 +122,7 @@ def load_saved_model(model: str) -> SavedModel:
         metadata.get("resize", "stretch"),
         checked.run_id,
         float(metadata.get("max_megapixels", 50.0)),
-        stored_decisions(metadata),
+        decisions_from_metadata(metadata),
         _keras_file(folder),
     )
 
@@ -139,72 +130,3 @@ def load_saved_model(model: str) -> SavedModel:
 def _keras_file(folder: Path) -> Path:
     inside = folder / "data" / PACKAGE / "model.keras"
     return inside if inside.is_file() else folder / "data" / "model.keras"
-
-
-def images_seen_by(run_id: str | None, selected: bool = True) -> tuple[set[str], bool]:
-    """SHA-256 of the images that a run, and those whose weights it began from, trained or tuned on.
-
-    Args:
-        run_id: of the run.
-        selected: count test images that the run was selected on.
-
-    Returns:
-        They, and whether there may be others.
-
-    Raises:
-        ModelError: it is not known what the run itself has seen.
-    """
-    if run_id is None:
-        log.warning("The model does not say which run trained it: images it has seen cannot be told from others.")
-        return set(), True
-    seen: set[str] = set()
-    unknown, line = False, list[str]()
-    while run_id not in line:
-        try:
-            table = split_of(run_id)
-        except ModelError:
-            if not line:
-                raise
-            return seen, True
-        line.append(run_id)
-        tags = mlflow.get_run(run_id).data.tags
-        protocol = tags.get("melanoma.protocol", "")
-        chose = ["train", "validation", *(["test"] if selected and "selected_on_test" in protocol else [])]
-        used = table[table.part.isin(chose)]
-        # An image that only its augmented copies stand for was seen too.
-        seen |= set(table.sha256[(table.parent == "") & table.path.isin({*used.path, *used.parent})])
-        unknown |= "pretraining_unknown" in protocol
-        run_id = tags.get("melanoma.weights_run", run_id)
-    return seen, unknown
-
-
-def protocol_of(run_id: str | None) -> str:
-    """The protocol of a run: `clean`, or the shortcuts it took; `clean` where it is not there any more."""
-    try:
-        return str(mlflow.get_run(run_id).data.tags.get("melanoma.protocol", "clean"))
-    except MlflowException:
-        return "clean"
-
-
-def metrics_of_run(run_id: str) -> dict[str, float]:
-    """The metrics that a run has logged; empty where the run is not there any more."""
-    try:
-        return dict(mlflow.get_run(run_id).data.metrics)
-    except MlflowException:
-        return {}
-
-
-def split_of(run_id: str) -> pd.DataFrame:
-    """The images of a run: `path`, `label`, `part`, `sha256` and more, all as text.
-
-    Raises:
-        ModelError: the run has none, or it was changed since.
-    """
-    try:
-        text = evidence(run_id, "data/split.csv")
-    except (MlflowException, OSError) as error:
-        raise ModelError(
-            "The run that trained the model has no data/split.csv, so that the images it has seen cannot be told from "
-            f"others; `melanoma evaluate include_seen=true` evaluates all the same. Received: {run_id}"
-        ) from error
-    return pd.read_csv(io.StringIO(text), keep_default_na=False, dtype=str)

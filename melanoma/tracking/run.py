@@ -8,7 +8,7 @@ import re
 import shlex
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,18 +19,18 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
-from melanoma.errors import ConfigError, ModelError, RunKilled, RunPruned
+from melanoma.config.schema import TrackingConfig
+from melanoma.errors import ConfigError, RunKilled, RunPruned
+from melanoma.tracking.names import Tag, stored_name
 from melanoma.tracking.source import git_commit
-from melanoma.tracking.store import downloaded, prepare_experiment, without_password
+from melanoma.tracking.store import prepare_experiment, without_password
 
-__all__ = ["EVIDENCE", "Run", "by_own_names", "evidence", "flattened", "patiently", "stored_name", "tracked_run"]
+__all__ = ["Run", "flattened", "tracked_run", "with_retries"]
 
 log = logging.getLogger("melanoma")
 
-EVIDENCE = "melanoma.sha256."  # with the path of an artifact: a tag of the run
 _MAX_PARAM = 6000
 _MAX_TAG = 5000
-_MAX_NAME = 200
 _BATCH = 100
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds
 
@@ -48,33 +48,33 @@ class Run:
         given = {stored_name(key): str(value)[:_MAX_PARAM] for key, value in params.items()}
         new = [Param(key, value) for key, value in given.items() if key not in known]
         for start in range(0, len(new), _BATCH):
-            patiently(self._client.log_batch, self.id, params=new[start : start + _BATCH])
+            with_retries(self._client.log_batch, self.id, params=new[start : start + _BATCH])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metrics; see `stored_name` for names that MLflow does not take."""
         now = get_current_time_millis()
         items = [Metric(stored_name(key), float(value), now, step) for key, value in metrics.items()]
         for start in range(0, len(items), _BATCH):
-            patiently(self._client.log_batch, self.id, metrics=items[start : start + _BATCH])
+            with_retries(self._client.log_batch, self.id, metrics=items[start : start + _BATCH])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags, cut to MLflow's limit."""
-        patiently(
+        with_retries(
             self._client.log_batch, self.id, tags=[RunTag(key, str(value)[:_MAX_TAG]) for key, value in tags.items()]
         )
 
     def log_input(self, dataset: Dataset, context: str) -> None:
-        """Log a data set as an input of this run, the open one; of two runs that are the first with it both get it."""
-        patiently(mlflow.log_input, dataset, context=context)
+        """Log a data set as an input of this run, the open one; where two runs log it first at once, both get it."""
+        with_retries(mlflow.log_input, dataset, context=context)
 
     def log_text(self, text: str, path: str) -> None:
         """Log a text as the artifact `path`."""
         self._client.log_text(self.id, text, path)
 
     def log_evidence(self, text: str, path: str) -> None:
-        """Log a text that others rest on, and its SHA-256 to the database, where who can write files cannot write."""
+        """Log a text that other claims rest on, and its SHA-256 to the database, apart from the artifact store."""
         self.log_text(text, path)
-        self.set_tags({f"{EVIDENCE}{path}": _sha256(text.encode())})
+        self.set_tags({f"{Tag.SHA256}{path}": hashlib.sha256(text.encode()).hexdigest()})
 
     def log_json(self, content: Any, path: str) -> None:
         """Log a dictionary as the artifact `path`, which ends in .json."""
@@ -101,46 +101,32 @@ class Run:
             self._client.log_artifact(self.id, path, folder)
 
 
-def evidence(run_id: str, path: str) -> str:
-    """A text that a run has logged by `Run.log_evidence`.
-
-    Raises:
-        ModelError: it was changed since.
-        MlflowException, OSError: the run has none.
-    """
-    content = downloaded(f"runs:/{run_id}/{path}").read_bytes()
-    known = mlflow.get_run(run_id).data.tags.get(f"{EVIDENCE}{path}")
-    if known not in (None, _sha256(content)):
-        raise ModelError(
-            f"{path} of the run was changed after it was logged: it has SHA-256 {_sha256(content)}, not {known}. "
-            f"Received: run {run_id}"
-        )
-    return content.decode()
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 @contextmanager
 def tracked_run(
-    *,
     uri: str,
-    experiment: str,
-    name: str | None,
-    system_metrics: bool,
+    tracking: TrackingConfig,
+    *,
     tags: Mapping[str, str],
+    name: str | None = None,
     nested: bool = False,
-    again: str | None = None,
+    resume: str | None = None,
 ) -> Iterator[Run]:
     """Open a run, or the one that `mlflow run` made, and close it with the status it deserves.
 
-    An exception ends it FAILED; Ctrl-C, SIGTERM and pruning end it KILLED; what was logged is kept. A nested run is a
-    child of the one that is open. With `again` a run that has ended is opened anew.
+    An exception ends it FAILED; Ctrl-C, SIGTERM and pruning end it KILLED; what was logged is kept.
+
+    Args:
+        uri: of the MLflow store.
+        tracking: the experiment, and whether system metrics are logged.
+        tags: of the run.
+        name: of the run, or None for `tracking.run_name`.
+        nested: a child of the run that is open.
+        resume: the id of a run that has ended, to open it again.
 
     Raises:
         ConfigError: the store or the run cannot be opened, or the run that `mlflow run` made is in another store.
     """
+    experiment = tracking.experiment
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     under_mlflow_run = bool(os.environ.get("MLFLOW_RUN_ID"))
     made_in = os.environ.get("MLFLOW_TRACKING_URI", uri)
@@ -161,8 +147,8 @@ def tracked_run(
     try:
         try:
             started = mlflow.start_run(
-                run_id=again, experiment_id=experiment_id, run_name=name, nested=nested,
-                log_system_metrics=system_metrics,
+                run_id=resume, experiment_id=experiment_id, run_name=name or tracking.run_name, nested=nested,
+                log_system_metrics=tracking.system_metrics,
             )  # fmt: skip
         except MlflowException as error:
             raise ConfigError([f"The MLflow run cannot be opened: {error}"]) from error
@@ -171,14 +157,14 @@ def tracked_run(
         run = Run(started.info.run_id)
         if under_mlflow_run:
             _remark_on_experiment(started.info.experiment_id, experiment)
-        run.set_tags({"melanoma.host": socket.gethostname(), **git_commit(), **tags})
+        run.set_tags({Tag.HOST: socket.gethostname(), **git_commit(), **tags})
         try:
             yield run
         except RunPruned as error:
-            run.set_tags({"melanoma.pruned": str(error)})
+            run.set_tags({Tag.PRUNED: str(error)})
             raise
         except Exception as error:
-            run.set_tags({"melanoma.error": f"{type(error).__name__}: {error}"})
+            run.set_tags({Tag.ERROR: f"{type(error).__name__}: {error}"})
             raise
         status = "FINISHED"
     except (KeyboardInterrupt, RunKilled, RunPruned):
@@ -212,14 +198,7 @@ def flattened(config: Any, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def stored_name(key: str) -> str:
-    """A name that MLflow takes. One that had to be changed ends in a hash, so that two never become one."""
-    parts = [re.sub(r"[^\w.\- :]", "_", part) for part in key.split("/")]
-    name = "/".join("_" if part in ("", ".", "..") else part for part in parts)[:_MAX_NAME]
-    return name if name == key else f"{name}_{hashlib.sha256(key.encode()).hexdigest()[:6]}"
-
-
-def patiently(call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+def with_retries(call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
     """Call the store again where another process was in the way: it held a lock, or was first to make the same row."""
     for pause in (*_PAUSES, None):
         try:
@@ -230,10 +209,3 @@ def patiently(call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
             if pause is None or in_the_way is None:
                 raise
             time.sleep(pause * (0.5 + random.random()))
-
-
-def by_own_names(metrics: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
-    """Metrics of the store under the names they were logged by, with their intervals; those that are there."""
-    ends = ("", "_ci_low", "_ci_high")
-    wanted = [f"{name}{end}" for name in names for end in ends]
-    return {name: metrics[stored_name(name)] for name in wanted if stored_name(name) in metrics}

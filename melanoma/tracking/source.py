@@ -4,6 +4,7 @@ import subprocess
 from importlib.metadata import distributions
 
 from melanoma.paths import project_root
+from melanoma.tracking.names import Tag
 
 __all__ = ["git_commit", "git_diff", "installed_packages"]
 
@@ -13,7 +14,7 @@ _MAX_DIFF = 5_000_000
 def git_commit() -> dict[str, str]:
     """The commit of the project's checkout as tags; nothing for an installed package."""
     commit = _git("rev-parse", "HEAD")
-    return {"mlflow.source.git.commit": commit.strip()} if commit else {}
+    return {Tag.COMMIT: commit.strip()} if commit else {}
 
 
 def git_diff() -> str:

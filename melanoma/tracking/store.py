@@ -10,11 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from io import StringIO
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import pandas as pd
 from filelock import FileLock
 
 from melanoma.errors import ConfigError, ModelError
@@ -23,17 +21,15 @@ from melanoma.paths import project_root
 # A bar for each small file that MLflow copies says nothing to a user.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-_PATIENCE = 10  # seconds
+_CONNECT_TIMEOUT = 10  # seconds
 
 __all__ = [
     "downloaded",
-    "explained",
     "figures_folder",
     "open_store",
     "prepare_experiment",
-    "recorded",
-    "recorded_table",
     "sqlite_path",
+    "store_errors",
     "tracking_uri",
     "ui_command",
     "without_password",
@@ -69,7 +65,7 @@ def open_store(configured: str | None) -> str:
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    with _usable(uri):
+    with _opening(uri):
         mlflow.set_tracking_uri(uri)
         mlflow.MlflowClient().search_experiments(max_results=1)
     return uri
@@ -87,37 +83,20 @@ def downloaded(address: str) -> Path:
     return Path(mlflow.artifacts.download_artifacts(address, dst_path=str(target)))
 
 
-def recorded(run_id: str, path: str) -> str:
-    """A text that a run has logged; empty where it has not."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{path}"))
-    except (MlflowException, OSError):
-        return ""
-
-
-def recorded_table(run_id: str, path: str) -> pd.DataFrame:
-    """A CSV that a run has logged, all cells as text; empty where it has not."""
-    text = recorded(run_id, path)
-    return pd.read_csv(StringIO(text), keep_default_na=False, dtype=str) if text else pd.DataFrame()
-
-
 @cache
 def _scratch() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="melanoma-")
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """What MLflow refuses, as one sentence."""
+def store_errors() -> Iterator[None]:
+    """Turn an error of MLflow into one message."""
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as error:
-        raise ModelError(f"MLflow refused it: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"The tracking store reported an error: {str(error).splitlines()[0]}") from error
 
 
 def _refuse_unreachable(uri: str) -> None:
@@ -127,7 +106,7 @@ def _refuse_unreachable(uri: str) -> None:
         return
     try:
         port = address.port or {"http": 80, "https": 443}[address.scheme]
-        socket.create_connection((address.hostname or "", port), timeout=_PATIENCE).close()
+        socket.create_connection((address.hostname or "", port), timeout=_CONNECT_TIMEOUT).close()
     except (OSError, ValueError) as error:
         raise ConfigError(
             [
@@ -146,13 +125,13 @@ def prepare_experiment(uri: str, experiment: str | None) -> str | None:
     import mlflow
 
     path = sqlite_path(uri)
-    with _usable(uri), _making(path):
+    with _opening(uri), _setup_lock(path):
         mlflow.set_tracking_uri(uri)
         return None if experiment is None else _experiment_id(experiment, path)
 
 
 @contextmanager
-def _usable(uri: str) -> Iterator[None]:
+def _opening(uri: str) -> Iterator[None]:
     from alembic.util.exc import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -165,8 +144,8 @@ def _usable(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def _making(path: Path | None) -> Iterator[None]:
-    """Alone while a SQLite store is made: MLflow's migrations of a new one fail when two processes run them."""
+def _setup_lock(path: Path | None) -> Iterator[None]:
+    """Held while a SQLite store is set up: MLflow's migrations of a new one fail when two processes run them."""
     if path is None:
         yield
         return
@@ -220,7 +199,7 @@ def ui_command(uri: str) -> str:
 
 
 def without_password(text: str) -> str:
-    """The text with the passwords of addresses in it (`scheme://user:password@host`) blotted out."""
+    """The text with the passwords of addresses in it (`scheme://user:password@host`) replaced by ***."""
     return re.sub(r"(://[^/@:\s]*):[^@/\s]+@", r"\1:***@", text)
 
 

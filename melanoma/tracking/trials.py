@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from melanoma.tracking.names import Artifact, Tag
+
 __all__ = ["TrialRun", "close_trial", "close_unfinished", "make_trial", "read_trial", "tag_best"]
 
 _NAME = 250
@@ -33,7 +35,7 @@ def make_trial(parent: str, name: str, tags: Mapping[str, str]) -> str:
     """A run below the sweep's; returns its id, which the trial's process is given as MLFLOW_RUN_ID."""
     client = mlflow.MlflowClient()
     experiment = client.get_run(parent).info.experiment_id
-    shown = {"mlflow.parentRunId": parent, "mlflow.source.name": "melanoma sweep"}
+    shown = {Tag.PARENT: parent, Tag.SOURCE: "melanoma sweep"}
     run = client.create_run(experiment, tags={**shown, **tags}, run_name=name[:_NAME])
     return str(run.info.run_id)
 
@@ -44,17 +46,18 @@ def read_trial(run_id: str) -> TrialRun:
     return TrialRun(run_id, run.info.status, dict(run.data.metrics), dict(run.data.tags))
 
 
-def close_trial(run_id: str, *, error: str) -> None:
+def close_trial(run_id: str, *, error: str, output: str = "") -> None:
     """End the run of a trial that failed, and write on it why.
 
     Args:
         run_id: of the trial.
-        error: what the process said; kept as `error.txt` and, cut, as the tag `melanoma.error`.
+        error: why it failed; its last lines become the tag `melanoma.error`.
+        output: the end of the process's error output, kept with the error as `error.txt`.
     """
     client = mlflow.MlflowClient()
-    client.log_text(run_id, error, "error.txt")
+    client.log_text(run_id, "\n".join(filter(None, [output.strip(), error])), Artifact.ERROR)
     lines = [line for line in error.splitlines() if line.strip()]
-    client.set_tag(run_id, "melanoma.error", "\n".join(lines[-5:])[:5000] or "no message")
+    client.set_tag(run_id, Tag.ERROR, "\n".join(lines[-5:])[:5000] or "no message")
     client.set_terminated(run_id, "FAILED")
 
 
@@ -64,7 +67,7 @@ def close_unfinished(parent: str) -> None:
     # A store that does not answer has ended the sweep with a message of its own.
     with suppress(MlflowException):
         experiment = client.get_run(parent).info.experiment_id
-        unfinished = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'"
+        unfinished = f"tags.`{Tag.PARENT}` = '{parent}' and attributes.status = 'RUNNING'"
         for run in client.search_runs([experiment], unfinished):
             client.set_terminated(run.info.run_id, "KILLED")
 
@@ -75,7 +78,7 @@ def tag_best(run_id: str, others: Iterable[str]) -> None:
     for other in others:
         if other != run_id:
             try:
-                client.delete_tag(other, "melanoma.best")
+                client.delete_tag(other, Tag.BEST)
             except MlflowException:
                 continue  # it has none
-    client.set_tag(run_id, "melanoma.best", "true")
+    client.set_tag(run_id, Tag.BEST, "true")

@@ -57,7 +57,7 @@ class RandomAffine(_Seeded):
 
     takes_uint8 = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keys of a configuration
         self,
         horizontal_flip: bool = False,
         vertical_flip: bool = False,

@@ -1,7 +1,8 @@
-"""The input pipeline: batches of pixels, labels and weights, read ahead while the model computes."""
+"""The training input pipeline: shuffled, augmented batches of pixels, labels and weights, read ahead."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from melanoma.data.images import ImageStore
 from melanoma.training.augmentation import mix_pairs
 
-__all__ = ["augmenter", "encode", "prediction_batches", "training_batches"]
+__all__ = ["TrainingImages", "augmenter", "encode", "training_batches"]
 
 
 def encode(targets: NDArray[np.integer], classes: int) -> NDArray[np.float32]:
@@ -49,27 +50,35 @@ def augmenter(
     return change
 
 
+@dataclass(frozen=True)
+class TrainingImages:
+    """What is trained on.
+
+    Attributes:
+        store: decoded images.
+        rows: row in the store of each training image, shape (n,).
+        labels: shape (n, outputs), see `encode`.
+        weights: of each image in the loss, shape (n,).
+    """
+
+    store: ImageStore
+    rows: NDArray[np.integer]
+    labels: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+
 def training_batches(
-    store: ImageStore,
-    rows: NDArray[np.integer],
-    labels: NDArray[np.float32],
-    weights: NDArray[np.float32],
-    *,
-    batch_size: int,
-    seed: int,
-    augment: Callable[..., tuple] | None = None,
+    images: TrainingImages, *, batch_size: int, seed: int, augment: Callable[..., tuple] | None = None
 ) -> tf.data.Dataset:
-    """Endless shuffled batches; each pass over the images is one epoch of ceil(len(rows) / batch_size) batches.
+    """Endless shuffled batches; each pass over the images is one epoch of ceil(n / batch_size) batches.
 
     Args:
-        store: decoded images.
-        rows: row in the store of each training image.
-        labels: (len(rows), outputs), see `encode`.
-        weights: (len(rows),), weight of each image in the loss.
+        images: that are trained on.
         batch_size: images a batch; the last of an epoch may be smaller.
         seed: of the order.
         augment: see `augmenter`.
     """
+    store, rows, labels, weights = images.store, images.rows, images.labels, images.weights
 
     def batches() -> Iterator[tuple]:
         rng = np.random.default_rng(seed)
@@ -79,10 +88,10 @@ def training_batches(
                 batch = order[start : start + batch_size]
                 yield store.read(rows[batch]), labels[batch], weights[batch]
 
-    def change(images: tf.Tensor, y: tf.Tensor, w: tf.Tensor) -> tuple:
+    def change(pixels: tf.Tensor, y: tf.Tensor, w: tf.Tensor) -> tuple:
         if augment is not None:
-            images, y, w = augment(images, y, w)
-        return tf.ensure_shape(images, (None, store.size, store.size, 3)), y, w
+            pixels, y, w = augment(pixels, y, w)
+        return tf.ensure_shape(pixels, (None, store.size, store.size, 3)), y, w
 
     dataset = tf.data.Dataset.from_generator(
         batches,
@@ -94,15 +103,3 @@ def training_batches(
     )
     # One call at a time: the layers' generators advance in order, and their operations use all cores anyway.
     return dataset.prefetch(2).map(change).prefetch(2)
-
-
-def prediction_batches(store: ImageStore, rows: NDArray[np.integer], batch_size: int) -> tf.data.Dataset:
-    """Batches of pixels (float32, 0 to 255) in the order of `rows`."""
-
-    def batches() -> Iterator[NDArray[np.float32]]:
-        for start in range(0, len(rows), batch_size):
-            yield store.read(rows[start : start + batch_size]).astype(np.float32)
-
-    signature = tf.TensorSpec((None, store.size, store.size, 3), tf.float32)
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return dataset.apply(tf.data.experimental.assert_cardinality(-(-len(rows) // batch_size))).prefetch(2)

@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from melanoma.errors import TrainingError
 from melanoma.evaluation.metrics import epoch_metrics
 from melanoma.evaluation.predict import probabilities_from_logits
+from melanoma.evaluation.predictions import Predictions
 
 __all__ = ["Keep", "Profile", "Report", "StopOnNaN", "Validate"]
 
@@ -28,7 +29,7 @@ class Validate(keras.callbacks.Callback):
     First of the callbacks, so that the others read these names.
     """
 
-    def __init__(self, batches: tf.data.Dataset, targets: NDArray[np.integer], classes: int, images: int):
+    def __init__(self, batches: tf.data.Dataset, targets: NDArray[np.integer], classes: Sequence[str], images: int):
         super().__init__()
         self.batches, self.targets, self.classes, self.images = batches, targets, classes, images
 
@@ -47,7 +48,7 @@ class Validate(keras.callbacks.Callback):
                 "optimizer.clipnorm=1, or try training.precision=float32. Received: NaN or infinity for validation "
                 f"images after epoch {epoch + 1}, at a learning rate of {learning_rate:.3g}"
             )
-        measured = epoch_metrics(self.targets, probabilities_from_logits(logits), self.classes)
+        measured = epoch_metrics(Predictions(self.targets, probabilities_from_logits(logits), self.classes))
         train = {"train/loss": float(logs["loss"]), "train/accuracy": float(logs["accuracy"])}
         logs.clear()
         logs.update(train)

@@ -1,55 +1,75 @@
-"""Fitting a network: phases, loss, optimizer, and the weights that are kept."""
+"""Fitting a network: phases, and the weights that are kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from melanoma.config.schema import TrainingConfig
+from melanoma.evaluation.metrics import is_error
 from melanoma.models.build import HEAD
 from melanoma.training.callbacks import Keep, Profile, Report, StopOnNaN, Validate
+from melanoma.training.compat import all_layers
 
-__all__ = ["FitSettings", "fit", "mode_of"]
+__all__ = ["Feed", "Recipe", "fit", "mode_of"]
 
 
 @dataclass(frozen=True)
-class FitSettings:
-    """How long and how to train; see `conf/training/default.yaml`.
+class Feed:
+    """The images that a network is trained and validated on.
 
     Attributes:
-        warmup_epochs: epochs in which only the head trains.
-        finetune_factor: of the learning rate, once all of a warmed-up network trains.
+        batches: endless training batches, see `training_batches`.
+        steps_per_epoch: batches an epoch.
+        rows: training images.
+        images: of them, those seen in an epoch.
+        validation: see `prediction_batches`.
+        validation_targets: class index of each validation image.
+        classes: their names.
     """
 
-    epochs: int
+    batches: tf.data.Dataset
     steps_per_epoch: int
-    monitor: str
-    restore_best: bool
-    patience: int | None = None
-    min_delta: float = 0.0
-    ema: float | None = None
-    jit_compile: bool = False
+    rows: int
+    images: int
+    validation: tf.data.Dataset
+    validation_targets: NDArray[np.integer]
+    classes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Loss, optimizer and learning rate.
+
+    Attributes:
+        loss: on logits.
+        optimizer: called with `learning_rate` and, for an average of weights, `use_ema` and `ema_momentum`.
+        learning_rate: at its highest.
+        schedule: see `melanoma.training.schedules`.
+        warmup_epochs: epochs in which only the head trains.
+        finetune_factor: of the learning rate, once all of a warmed-up network trains.
+        jit_compile: compile with XLA.
+    """
+
+    loss: keras.losses.Loss
+    optimizer: Callable[..., keras.optimizers.Optimizer]
+    learning_rate: float
+    schedule: Callable[..., tuple[Any, list[keras.callbacks.Callback]]]
     warmup_epochs: int = 0
     finetune_factor: float = 1.0
+    jit_compile: bool = False
 
 
 def fit(
     network: keras.Model,
-    batches: tf.data.Dataset,
-    validation: tf.data.Dataset,
-    validation_targets: NDArray[np.integer],
-    *,
-    classes: int,
-    images: int,
-    loss: keras.losses.Loss,
-    optimizer: Callable[..., keras.optimizers.Optimizer],
-    learning_rate: float,
-    schedule: Callable[..., tuple[Any, list[keras.callbacks.Callback]]],
-    settings: FitSettings,
+    feed: Feed,
+    recipe: Recipe,
+    settings: TrainingConfig,
     on_epoch: Callable[[int, dict[str, float]], None],
     profile: Path | None = None,
 ) -> int:
@@ -57,16 +77,9 @@ def fit(
 
     Args:
         network: from pixels to logits.
-        batches: endless training batches, see `training_batches`.
-        validation: see `prediction_batches`.
-        validation_targets: class index of each validation image.
-        classes: number of classes.
-        images: training images an epoch.
-        loss: on logits.
-        optimizer: called with `learning_rate` and, for an average of weights, `use_ema` and `ema_momentum`.
-        learning_rate: at its highest.
-        schedule: see `melanoma.training.schedules`.
-        settings: see `FitSettings`.
+        feed: of images.
+        recipe: loss, optimizer and learning rate.
+        settings: epochs, the monitor and when to stop.
         on_epoch: receives each epoch's number, from 0, and metrics.
         profile: folder for a TensorFlow profile, or None.
 
@@ -76,53 +89,31 @@ def fit(
     Raises:
         TrainingError: the loss became NaN.
     """
-    report = Report(settings.epochs, settings.steps_per_epoch, on_epoch)
-    mode = mode_of(settings.monitor)
-    keep = Keep(settings.monitor, mode, settings.restore_best)
-    trainable = [(layer, layer.trainable) for layer in network._flatten_layers()]
+    report = Report(settings.epochs, feed.steps_per_epoch, on_epoch)
+    keep = Keep(settings.monitor, mode_of(settings.monitor), settings.restore_best)
+    trainable = [(layer, layer.trainable) for layer in all_layers(network)]
     try:
-        for first, last, frozen, factor in _phases(settings):
+        for phase in _phases(settings.epochs, recipe):
             _restore(trainable)
             for layer in network.layers:
-                if frozen and layer.name != HEAD:
+                if phase.frozen and layer.name != HEAD:
                     layer.trainable = False
-            rate, extra = schedule(
-                learning_rate=learning_rate * factor,
-                epochs=last - first,
-                steps_per_epoch=settings.steps_per_epoch,
-                monitor=settings.monitor,
-                mode=mode,
-            )
-            ema = {} if settings.ema is None else {"use_ema": True, "ema_momentum": settings.ema}
-            accuracy = (
-                keras.metrics.MeanMetricWrapper(_binary_hits, "accuracy")
-                if classes == 2
-                else keras.metrics.CategoricalAccuracy("accuracy")
-            )
-            network.compile(
-                optimizer(learning_rate=rate, **ema), loss, metrics=[accuracy], jit_compile=settings.jit_compile
-            )
-            stopping = keras.callbacks.EarlyStopping(
-                monitor=settings.monitor,
-                mode=mode,
-                min_delta=settings.min_delta,
-                patience=settings.patience if settings.patience is not None else settings.epochs,
-            )
+            extra = _compile(network, feed, recipe, settings, phase)
             callbacks = [
-                *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if ema else []),
-                Validate(validation, validation_targets, classes, images),
+                *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.ema is not None else []),
+                Validate(feed.validation, feed.validation_targets, feed.classes, feed.images),
                 StopOnNaN(),
                 *extra,
                 keep,
-                *([] if frozen else [stopping]),  # the warm-up is short, and runs to its end
+                *([] if phase.frozen else [_stopping(settings)]),  # the warm-up is short, and runs to its end
                 report,
                 *([Profile(profile)] if profile is not None else []),
             ]
             network.fit(
-                batches,
-                initial_epoch=first,
-                epochs=last,
-                steps_per_epoch=settings.steps_per_epoch,
+                feed.batches,
+                initial_epoch=phase.first,
+                epochs=phase.end,
+                steps_per_epoch=feed.steps_per_epoch,
                 callbacks=callbacks,
                 shuffle=False,
                 verbose=0,
@@ -134,9 +125,41 @@ def fit(
     return keep.epoch
 
 
+def _compile(
+    network: keras.Model, feed: Feed, recipe: Recipe, settings: TrainingConfig, phase: "_Phase"
+) -> list[keras.callbacks.Callback]:
+    """Compile for one phase; returns the callbacks of its schedule."""
+    rate, callbacks = recipe.schedule(
+        learning_rate=recipe.learning_rate * phase.factor,
+        epochs=phase.end - phase.first,
+        steps_per_epoch=feed.steps_per_epoch,
+        monitor=settings.monitor,
+        mode=mode_of(settings.monitor),
+    )
+    ema = {} if settings.ema is None else {"use_ema": True, "ema_momentum": settings.ema}
+    accuracy = (
+        keras.metrics.MeanMetricWrapper(_binary_hits, "accuracy")
+        if len(feed.classes) == 2
+        else keras.metrics.CategoricalAccuracy("accuracy")
+    )
+    optimizer = recipe.optimizer(learning_rate=rate, **ema)
+    network.compile(optimizer, recipe.loss, metrics=[accuracy], jit_compile=recipe.jit_compile)
+    return callbacks
+
+
+def _stopping(settings: TrainingConfig) -> keras.callbacks.Callback:
+    patience = settings.early_stopping.patience
+    return keras.callbacks.EarlyStopping(
+        monitor=settings.monitor,
+        mode=mode_of(settings.monitor),
+        min_delta=settings.early_stopping.min_delta,
+        patience=patience if patience is not None else settings.epochs,
+    )
+
+
 def mode_of(monitor: str) -> str:
     """Whether a metric is better when smaller (`min`) or larger (`max`)."""
-    return "min" if monitor.endswith("loss") else "max"
+    return "min" if is_error(monitor) else "max"
 
 
 def _restore(trainable: list[tuple[keras.layers.Layer, bool]]) -> None:
@@ -150,12 +173,20 @@ def _binary_hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return keras.ops.cast(keras.ops.equal(labels > 0.5, logits > 0), "float32")
 
 
-def _phases(settings: FitSettings) -> list[tuple[int, int, bool, float]]:
+class _Phase(NamedTuple):
     """First epoch, end, whether only the head trains, and the factor on the learning rate."""
-    if not settings.warmup_epochs:
-        return [(0, settings.epochs, False, 1.0)]
-    warmup = min(settings.warmup_epochs, settings.epochs)
-    phases = [(0, warmup, True, 1.0)]
-    if warmup < settings.epochs:
-        phases.append((warmup, settings.epochs, False, settings.finetune_factor))
+
+    first: int
+    end: int
+    frozen: bool
+    factor: float
+
+
+def _phases(epochs: int, recipe: Recipe) -> list[_Phase]:
+    if not recipe.warmup_epochs:
+        return [_Phase(0, epochs, False, 1.0)]
+    warmup = min(recipe.warmup_epochs, epochs)
+    phases = [_Phase(0, warmup, True, 1.0)]
+    if warmup < epochs:
+        phases.append(_Phase(warmup, epochs, False, recipe.finetune_factor))
     return phases

@@ -1,11 +1,12 @@
 """What the machine can do: precision, devices, determinism."""
 
 import logging
-import os
 from pathlib import Path
 
 import keras
 import tensorflow as tf
+
+from melanoma.data.contents import available_cores
 
 __all__ = ["device_name", "has_gpu", "prepare", "resolve_precision", "strategy_of"]
 
@@ -48,7 +49,7 @@ def device_name() -> str:
     """What a network is trained on, as `2 CPU cores`, or the names of the GPUs."""
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
-        return f"{len(os.sched_getaffinity(0))} CPU cores"
+        return f"{available_cores()} CPU cores"
     return ", ".join(str(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")) for gpu in gpus)
 
 

@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma.config.schema import TrainConfig
-from melanoma.data.balance import class_weights, oversampled
+from melanoma.data.balance import class_weights, oversample
+from melanoma.data.batches import prediction_batches
 from melanoma.data.dataset import Dataset
 from melanoma.models.build import build_network, with_probabilities
 from melanoma.models.losses import training_loss
-from melanoma.training.batches import augmenter, encode, prediction_batches, training_batches
-from melanoma.training.fit import FitSettings, fit
+from melanoma.training.batches import TrainingImages, augmenter, encode, training_batches
+from melanoma.training.fit import Feed, Recipe, fit
 from melanoma.training.hardware import has_gpu, resolve_precision, strategy_of
 from melanoma.training.normalization import with_fused_normalization
 
-__all__ = ["Fitted", "fit_network"]
+__all__ = ["Fitted", "Parts", "fit_network"]
 
 log = logging.getLogger("melanoma")
 
@@ -46,28 +47,39 @@ class Fitted:
     precision: str
 
 
-def fit_network(
-    dataset: Dataset,
-    settings: TrainConfig,
-    *,
-    builder: Callable[..., keras.Model],
-    layers: Sequence[keras.layers.Layer],
-    optimizer: Callable[..., keras.optimizers.Optimizer],
-    schedule: Callable[..., Any],
-    initialise: Callable[[keras.Model], None],
-    on_epoch: Callable[[int, dict[str, float]], None],
-    profile: Path | None,
-) -> Fitted:
-    """Train on the training rows, choose the epoch on the validation rows.
+@dataclass(frozen=True)
+class Parts:
+    """What a training is put together from.
 
-    Args:
-        dataset: divided and, where wanted, with added images.
-        settings: the whole configuration.
+    Attributes:
         builder: of the network, called with `image_size` and `classes`.
         layers: augmentation of training batches.
         optimizer: called with `learning_rate`.
         schedule: see `melanoma.training.schedules`.
         initialise: puts given weights into a new network.
+    """
+
+    builder: Callable[..., keras.Model]
+    layers: Sequence[keras.layers.Layer]
+    optimizer: Callable[..., keras.optimizers.Optimizer]
+    schedule: Callable[..., Any]
+    initialise: Callable[[keras.Model], None]
+
+
+def fit_network(
+    dataset: Dataset,
+    settings: TrainConfig,
+    parts: Parts,
+    *,
+    on_epoch: Callable[[int, dict[str, float]], None],
+    profile: Path | None = None,
+) -> Fitted:
+    """Train on the training rows, choose the epoch on the validation rows.
+
+    Args:
+        dataset: split and, where wanted, with added images.
+        settings: the whole configuration.
+        parts: network, augmentation, optimizer, schedule and initial weights.
         on_epoch: receives each epoch's number, from 0, and metrics.
         profile: folder for a TensorFlow profile, or None.
     """
@@ -75,23 +87,17 @@ def fit_network(
     policy = resolve_precision(settings.training.precision)
     strategy = strategy_of(settings.training.strategy)
     with strategy.scope():
-        network = build_network(builder, image_size=size, classes=classes, policy=policy)
-        initialise(network)
+        network = build_network(parts.builder, image_size=size, classes=classes, policy=policy)
+        parts.initialise(network)
         network = with_fused_normalization(network)
-    rows, targets, weights = _training_rows(dataset, settings)
-    validation = dataset.part("validation")
-    if settings.debug.overfit:
-        rows, targets, weights, validation = _few(dataset, settings)
+    mix = settings.augmentation.mix
+    layers = [] if settings.debug.overfit else parts.layers
+    augment = augmenter(layers, mixup=mix.mixup, cutmix=mix.cutmix)
+    feed = _feed(dataset, settings, augment)
     log.info(
         "%s: %s parameters, %s, %d training and %d validation images",
-        settings.model.name, f"{network.count_params():,}", policy, len(rows), len(validation),
+        settings.model.name, f"{network.count_params():,}", policy, feed.rows, len(feed.validation_targets),
     )  # fmt: skip
-    mix = settings.augmentation.mix
-    augment = augmenter([] if settings.debug.overfit else layers, mixup=mix.mixup, cutmix=mix.cutmix)
-    batch_size = settings.training.batch_size
-    steps = -(-len(rows) // batch_size)
-    if settings.debug.train_batches is not None:
-        steps = min(steps, settings.debug.train_batches)
     history: list[dict[str, float]] = []
 
     def remember(epoch: int, metrics: dict[str, float]) -> None:
@@ -99,33 +105,50 @@ def fit_network(
         on_epoch(epoch, metrics)
 
     with strategy.scope():
-        epoch = fit(
-            network,
-            training_batches(
-                dataset.store, rows, encode(targets, classes), weights,
-                batch_size=batch_size, seed=settings.seed, augment=augment,
-            ),
-            prediction_batches(dataset.store, validation.row.to_numpy(), settings.evaluation.batch_size),
-            validation.target.to_numpy(),
-            classes=classes,
-            images=min(steps * batch_size, len(rows)),
-            loss=training_loss(
-                classes,
-                label_smoothing=settings.training.label_smoothing,
-                focal_gamma=settings.balance.gamma if settings.balance.name == "focal" else None,
-            ),
-            optimizer=optimizer,
-            learning_rate=settings.optimizer.learning_rate,
-            schedule=schedule,
-            settings=_fit_settings(settings, steps),
-            on_epoch=remember,
-            profile=profile,
-        )  # fmt: skip
-    plain = build_network(builder, image_size=size, classes=classes, policy="float32")
+        epoch = fit(network, feed, _recipe(settings, parts, classes), settings.training, remember, profile)
+    plain = build_network(parts.builder, image_size=size, classes=classes, policy="float32")
     plain.set_weights(network.get_weights())
     only_images = None if augment is None else lambda images: augment(images, None, None)[0]
     model = with_probabilities(plain, settings.evaluation.test_time_augmentation)
     return Fitted(model, only_images, history, epoch, network.count_params(), policy)
+
+
+def _feed(dataset: Dataset, settings: TrainConfig, augment: Callable[..., tuple] | None) -> Feed:
+    rows, targets, weights = _training_rows(dataset, settings)
+    validation = dataset.part("validation")
+    if settings.debug.overfit:
+        rows, targets, weights, validation = _few(dataset, settings)
+    classes, batch_size = len(dataset.classes), settings.training.batch_size
+    steps = -(-len(rows) // batch_size)
+    if settings.debug.train_batches is not None:
+        steps = min(steps, settings.debug.train_batches)
+    images = TrainingImages(dataset.store, rows, encode(targets, classes), weights)
+    return Feed(
+        batches=training_batches(images, batch_size=batch_size, seed=settings.seed, augment=augment),
+        steps_per_epoch=steps,
+        rows=len(rows),
+        images=min(steps * batch_size, len(rows)),
+        validation=prediction_batches(dataset.store, validation.row.to_numpy(), settings.evaluation.batch_size),
+        validation_targets=validation.target.to_numpy(),
+        classes=dataset.classes,
+    )
+
+
+def _recipe(settings: TrainConfig, parts: Parts, classes: int) -> Recipe:
+    training, pretrained = settings.training, settings.model.weights not in (None, "none")
+    return Recipe(
+        loss=training_loss(
+            classes,
+            label_smoothing=training.label_smoothing,
+            focal_gamma=settings.balance.gamma if settings.balance.name == "focal" else None,
+        ),
+        optimizer=parts.optimizer,
+        learning_rate=settings.optimizer.learning_rate,
+        schedule=parts.schedule,
+        warmup_epochs=settings.model.warmup_epochs if pretrained else 0,
+        finetune_factor=settings.model.finetune_factor,
+        jit_compile=has_gpu() if training.jit_compile is None else training.jit_compile,
+    )
 
 
 def _training_rows(
@@ -135,7 +158,7 @@ def _training_rows(
     train = dataset.part("train")
     rows, targets = train.row.to_numpy(), train.target.to_numpy()
     if settings.balance.name == "oversample":
-        positions = oversampled(targets, settings.seed)
+        positions = oversample(targets, settings.seed)
         rows, targets = rows[positions], targets[positions]
     weights = np.ones(len(rows), np.float32)
     if settings.balance.name == "class_weight":
@@ -148,20 +171,3 @@ def _few(dataset: Dataset, settings: TrainConfig) -> tuple:
     count = (settings.debug.train_batches or 1) * settings.training.batch_size
     few = dataset.part("train").sample(frac=1, random_state=settings.seed).head(count)
     return few.row.to_numpy(), few.target.to_numpy(), np.ones(len(few), np.float32), few
-
-
-def _fit_settings(settings: TrainConfig, steps: int) -> FitSettings:
-    training = settings.training
-    pretrained = settings.model.weights not in (None, "none")
-    return FitSettings(
-        epochs=training.epochs,
-        steps_per_epoch=steps,
-        monitor=training.monitor,
-        restore_best=training.restore_best,
-        patience=training.early_stopping.patience,
-        min_delta=training.early_stopping.min_delta,
-        ema=training.ema,
-        jit_compile=has_gpu() if training.jit_compile is None else training.jit_compile,
-        warmup_epochs=settings.model.warmup_epochs if pretrained else 0,
-        finetune_factor=settings.model.finetune_factor,
-    )

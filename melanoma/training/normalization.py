@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from melanoma.training.compat import all_layers, is_called_by_the_graph
+
 __all__ = ["with_fused_normalization"]
 
 
@@ -34,7 +36,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 def with_fused_normalization(network: keras.Model) -> keras.Model:
     """The same network, with the same weights, whose batch normalisation trains faster; itself where there is none."""
-    if not any(_can_be_fused(layer) for layer in network._flatten_layers(include_self=False)):
+    if not any(_can_be_fused(layer) for layer in all_layers(network)):
         return network
     fused = keras.models.clone_model(network, clone_function=_fused, recursive=True)
     fused.set_weights(network.get_weights())
@@ -50,7 +52,7 @@ def _can_be_fused(layer: keras.layers.Layer) -> bool:
     return bool(
         type(layer) is keras.layers.BatchNormalization
         and layer.trainable
-        and layer._inbound_nodes  # else it is inside a layer of the user's, which calls it by itself
+        and is_called_by_the_graph(layer)
         and len(layer.input.shape) == 4
         and layer.axis in (-1, 3)
         and layer.center

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from melanoma.training.compat import adam_moments
+
 __all__ = ["Adam", "AdamW"]
 
 
@@ -14,12 +16,12 @@ class Adam(keras.optimizers.Adam):
         if self.amsgrad or isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable, learning_rate)
             return
-        index = self._get_variable_index(variable)
+        first, second = adam_moments(self, variable)
         step = tf.cast(self.iterations + 1, variable.dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
+            m=first.handle,
+            v=second.handle,
             beta1_power=tf.cast(self.beta_1, variable.dtype) ** step,
             beta2_power=tf.cast(self.beta_2, variable.dtype) ** step,
             lr=tf.cast(learning_rate, variable.dtype),

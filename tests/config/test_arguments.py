@@ -6,19 +6,19 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from melanoma.config.annotations import text_keys
 from melanoma.config.arguments import normalise, overrides_in, search_path_in
-from melanoma.config.checks import evaluate_faults, range_faults, train_faults
 from melanoma.config.command_schema import EvaluateConfig, PredictConfig
-from melanoma.config.diagnose import text_keys
 from melanoma.config.launch import launch
 from melanoma.config.schema import TrainConfig
 from melanoma.errors import ConfigError
-from melanoma.pipeline import builder_of
+from melanoma.workflows.checks import evaluate_faults, train_faults
+from melanoma.workflows.experiment import builder_of
 
 COMMANDS = {
     "train": (TrainConfig, train_faults),
     "evaluate": (EvaluateConfig, evaluate_faults),
-    "predict": (PredictConfig, range_faults),
+    "predict": (PredictConfig, None),
 }
 PATHS = [
     "/a/b (1), x=[2]/ü.zip",
@@ -61,10 +61,10 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr("sys.argv", [])
         received: list[DictConfig] = []
         folders = [f"hydra.run.dir={tmp_path}/run", f"hydra.sweep.dir={tmp_path}/sweep"]
-        schema, faults_of = COMMANDS[command]
+        schema, checks = COMMANDS[command]
         launch(
-            command, schema, faults_of, lambda config, overrides, folder: received.append(config),
-            [*arguments, *folders], rename,
+            command, schema, lambda config, overrides, folder: received.append(config), [*arguments, *folders],
+            checks=checks, rename=rename,
         )  # fmt: skip
         return received
 

@@ -1,13 +1,14 @@
 """Every YAML file of conf/ composes into a sound configuration, and models choose their recipes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from melanoma.config.arguments import normalise
-from melanoma.config.checks import audit_faults, evaluate_faults, promote_faults, range_faults, train_faults
 from melanoma.config.command_schema import (
     AuditCommandConfig,
     EvaluateConfig,
@@ -18,11 +19,31 @@ from melanoma.config.command_schema import (
     ServeConfig,
 )
 from melanoma.config.diagnose import compose_config, diagnose, schema_faults
-from melanoma.config.launch import register_resolvers, typed
+from melanoma.config.fields import range_faults
+from melanoma.config.launch import launch, register_resolvers, typed
 from melanoma.config.schema import TrainConfig
 from melanoma.paths import conf_dir
+from melanoma.workflows import checks
 
 register_resolvers()
+
+
+def train_faults(config: DictConfig) -> list[str]:
+    """All faults of values, of ranges first, as the command tells them."""
+    return range_faults(TrainConfig, config) + checks.train_faults(config)
+
+
+def audit_faults(config: DictConfig) -> list[str]:
+    return range_faults(AuditCommandConfig, config) + checks.audit_faults(config)
+
+
+def evaluate_faults(config: DictConfig) -> list[str]:
+    return range_faults(EvaluateConfig, config) + checks.evaluate_faults(config)
+
+
+def promote_faults(config: DictConfig) -> list[str]:
+    return range_faults(PromoteConfig, config) + checks.promote_faults(config)
+
 
 CHOICES = sorted(
     file.relative_to(conf_dir()).as_posix().removesuffix(".yaml")
@@ -124,7 +145,7 @@ def test_evaluation_takes_the_data_of_its_run_by_default():
 
 def test_predict_composes():
     config, faults = diagnose("predict", PredictConfig, ["saved_model=runs:/abc/model", "input=lesion.jpg"])
-    assert faults + range_faults(config) == []
+    assert faults + range_faults(PredictConfig, config) == []
     assert typed(PredictConfig, config).batch_size == 64
 
 
@@ -144,7 +165,7 @@ def test_every_choice_of_gates_composes(choice: str):
 ])  # fmt: skip
 def test_the_commands_of_the_registry_compose(command: str, schema: type):
     config, faults = diagnose(command, schema, [])
-    assert faults + range_faults(config) == []
+    assert faults + range_faults(schema, config) == []
     assert "host" not in config or config.host == "127.0.0.1"
 
 
@@ -160,9 +181,9 @@ def test_faults_of_gates_are_named():
 @pytest.mark.parametrize(
     ("word", "fault"),
     [
-        ("registry.metric=test/auc", "what the test set chooses, it no longer tests"),
+        ("registry.metric=test/auc", "selected on the test set, a model has an optimistic"),
         ("registry.metric=validation/log_loss", "registry.direction must be minimize"),
-        ("registry.direction=minimize", "registry.direction must be minimize for log_loss"),
+        ("registry.direction=minimize", "registry.direction must be maximize for this metric"),
         ("registry.champion.metric=log_loss", "one of which more is better"),
         ("registry.subgroups.metric=melanoma/brier", "one of which more is better"),
         ("registry.floors=5", "registry.floors: Cannot assign int"),
@@ -254,6 +275,67 @@ def test_a_folder_of_further_configs_is_searched(tmp_path: Path):
     config, faults = diagnose("train", TrainConfig, ["data=mine"], [str(tmp_path)])
     assert faults == []
     assert config.data.path == "/mine"
+
+
+TASKS = {"malignant": ["b", "c"], "other": ["a"]}
+OWN_FILES = {
+    "data/mine.yaml": {"defaults": ["folder"], "name": "mine", "path": "/mine", "classes": ["a", "b", "c"]},
+    "registry/mine.yaml": {"defaults": ["isic9"]},
+}
+
+
+@pytest.fixture
+def received(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Launch a command with a folder of one's own, in which tasks are called `key`; returns what its task receives."""
+
+    def run(command: str, schema: type, key: str, *overrides: str) -> dict[str, Any]:
+        monkeypatch.setattr("sys.argv", [])
+        for name, content in OWN_FILES.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(yaml.safe_dump({**content, key: TASKS}), encoding="utf-8")
+        configs: list[DictConfig] = []
+        words = ["--config-dir", str(tmp_path), f"hydra.run.dir={tmp_path}/run", *overrides]
+        launch(command, schema, lambda config, *_: configs.append(config), words)
+        [config] = configs
+        return OmegaConf.to_container(config, resolve=True)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("command", "schema", "section"),
+    [
+        ("train", TrainConfig, "data"),
+        ("evaluate", EvaluateConfig, "data"),
+        ("audit", AuditCommandConfig, "data"),
+        ("promote", PromoteConfig, "registry"),
+    ],
+)
+@pytest.mark.parametrize("key", ["views", "binary_tasks"])
+def test_old_names_in_files_of_ones_own_are_understood_with_a_warning(
+    received, caplog, command: str, schema: type, section: str, key: str
+):
+    node = received(command, schema, key, f"{section}=mine")[section]
+    of_default = {"registry": compose_config("promote", ["registry=isic9"]).registry.binary_tasks}.get(section, {})
+    assert node["binary_tasks"] == {**of_default, **TASKS}
+    assert "views" not in node
+    told = f"The key {section}.views is called {section}.binary_tasks now"
+    assert (told in caplog.text) is (key == "views")
+
+
+@pytest.mark.parametrize("key", ["views", "binary_tasks"])
+@pytest.mark.parametrize("typed_key", ["views", "binary_tasks"])
+@pytest.mark.parametrize("sign", ["", "++"])
+def test_the_command_line_wins_over_files_of_ones_own_whatever_the_names(received, key: str, typed_key: str, sign: str):
+    config = received("train", TrainConfig, key, "data=mine", f"{sign}data.{typed_key}.malignant=[c]")
+    assert config["data"]["binary_tasks"] == {**TASKS, "malignant": ["c"]}
+
+
+@pytest.mark.parametrize("key", ["views", "binary_tasks"])
+def test_no_tasks_in_a_file_of_ones_own_require_none(received, tmp_path: Path, monkeypatch, key: str):
+    monkeypatch.setitem(OWN_FILES, "registry/none.yaml", {"defaults": ["default"]})
+    monkeypatch.setattr(f"{__name__}.TASKS", None)
+    assert received("promote", PromoteConfig, key, "registry=none")["registry"]["binary_tasks"] is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A configuration with faults: one message with all of them, exit code 2, at once."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,54 @@ def test_a_single_fault_is_one_line(melanoma, arguments: str, message: str):
     assert err.startswith(f"melanoma: {message}")
     assert err.count("\n") == 1
     assert "Received: " in err or "data=folder" in err
+
+
+def test_the_name_of_a_stored_metric_is_answered_with_that_of_an_epoch(melanoma):
+    code, out, err = melanoma("train", "training.monitor=validation/auc")
+    assert (code, out) == (2, "")
+    assert err.startswith("melanoma: training.monitor: ")
+    assert err.count("\n") == 1
+    assert "val/auc" in re.sub(r"\[.*?\]", "", err)  # beside the list of what is allowed
+
+
+@pytest.mark.parametrize(
+    ("words", "old", "expected"),
+    [
+        (["train", "+data.views.mine=[a,b]"], "data.views", {"mine": ["a", "b"]}),
+        (["train", "--data.views", "{}"], "data.views", {}),
+        (
+            ["train", "data=isic9", "data.path=/x", "data.views.melanoma=[nevus]", "~data.views.malignant"],
+            "data.views",
+            {"melanoma": ["nevus"]},
+        ),
+        (["promote", "registry.views={mine: [a, b]}"], "registry.views", {"mine": ["a", "b"]}),
+        (["promote", "registry=isic9", "registry.views=null"], "registry.views", None),
+    ],
+)
+def test_old_names_of_keys_are_understood_with_a_warning(melanoma, words: list[str], old: str, expected: object):
+    command, *overrides = words
+    code, out, err = melanoma(command, "--cfg", "job", *overrides)
+    assert code == 0
+    section = old.partition(".")[0]
+    assert f"The key {old} is called {section}.binary_tasks now" in err
+    node = yaml.safe_load(out)[section]
+    assert node["binary_tasks"] == expected
+    assert "views" not in node
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("data.view=[a]", "There is no key 'data.view'"),
+        ("data.views.nothing=[a]", "data.binary_tasks.nothing must name some of the classes"),  # the user's own name
+        ("views=[a]", "There is no key 'views'"),
+        ("registry.views=[a]", "There is no key 'registry.binary_tasks'"),
+    ],
+)
+def test_an_old_name_hides_no_fault(melanoma, override: str, fault: str):
+    code, out, err = melanoma("train", override)
+    assert (code, out) == (2, "")
+    assert fault in err
 
 
 def test_help_shows_groups_and_choices(melanoma):

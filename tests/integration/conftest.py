@@ -24,7 +24,7 @@ from melanoma.cli import main
 from melanoma.config.diagnose import diagnose
 from melanoma.config.launch import register_resolvers
 from melanoma.config.schema import TrainConfig
-from melanoma.pipeline import train
+from melanoma.workflows.train import train
 from tests.conftest import COMMAND, run_melanoma
 
 SMALL = (

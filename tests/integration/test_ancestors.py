@@ -1,4 +1,4 @@
-"""What a line of models has seen, told from their runs in a real store."""
+"""What a model and its ancestors have seen, by their runs in a real store."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,9 +7,12 @@ import mlflow
 import pandas as pd
 import pytest
 
+from melanoma.config.schema import TrackingConfig
+from melanoma.lineage.contamination import Seen, contamination
+from melanoma.lineage.protocol import CLEAN
 from melanoma.tracking.log import log_ancestor
-from melanoma.tracking.models import images_seen_by
 from melanoma.tracking.run import tracked_run
+from melanoma.workflows.stages import seen_by
 from tests.integration.conftest import client
 
 
@@ -33,10 +36,10 @@ def ancestor(uri: str, protocol: str = "clean") -> str:
 
 
 def test_test_images_that_a_run_was_selected_on_are_seen(uri: str):
-    assert images_seen_by(ancestor(uri)) == ({"s1", "s2"}, False)
+    assert seen_by(ancestor(uri)) == Seen(frozenset({"s1", "s2"}), complete=True)
     selected = ancestor(uri, "selected_on_test")
-    assert images_seen_by(selected) == ({"s1", "s2", "s3"}, False)
-    assert images_seen_by(selected, selected=False) == ({"s1", "s2"}, False)
+    assert seen_by(selected) == Seen(frozenset({"s1", "s2", "s3"}), complete=True)
+    assert seen_by(selected, selected=False) == Seen(frozenset({"s1", "s2"}), complete=True)
 
 
 @pytest.mark.parametrize(
@@ -56,11 +59,12 @@ def test_a_lesion_seen_in_an_image_that_is_removed_here(uri: str, lesion: str, s
     )  # fmt: skip
     # The division took train/a out, since it shows the lesion of a test image.
     test = known[known.path == "test/t"].assign(part="test", parent="")
-    dataset = SimpleNamespace(part=lambda _: test, table=known[known.path != "train/a"].assign(parent=""))
     saved = SimpleNamespace(run_id=ancestor(uri))
-    with tracked_run(uri=uri, experiment="line", name="new", system_metrics=False, tags={}) as run:
-        audit = SimpleNamespace(table=known)
-        assert log_ancestor(run, saved, "runs:/x/model", dataset, audit, "clean", similarity) == protocol
+    found = contamination(seen_by(saved.run_id), known, test, similarity)
+    assert str(CLEAN | found.protocol) == protocol
+    with tracked_run(uri, TrackingConfig(experiment="line", system_metrics=False), name="new", tags={}) as run:
+        log_ancestor(run, saved, "runs:/x/model", found)
     stored = client(uri).get_run(run.id).data
-    assert stored.tags["melanoma.protocol"] == protocol
+    assert stored.tags["melanoma.weights_run"] == saved.run_id
     assert stored.metrics["data/test_seen_in_pretraining"] == (lesion == "L")
+    assert client(uri).get_run(saved.run_id).data.tags[f"melanoma.descendant.{run.id}"] == "new"

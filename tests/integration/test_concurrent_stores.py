@@ -18,11 +18,12 @@ PROCESSES, STEPS = 8, 60
 WRITER = """
 import sys
 import mlflow, pandas as pd
+from melanoma.config.schema import TrackingConfig
 from melanoma.tracking.run import tracked_run
 from melanoma.tracking.store import tracking_uri
 uri, number, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 with tracked_run(
-    uri=tracking_uri(uri), experiment="many", name=f"writer {number}", system_metrics=False,
+    tracking_uri(uri), TrackingConfig(experiment="many", system_metrics=False), name=f"writer {number}",
     tags={"number": str(number)},
 ) as run:
     run.log_params({f"parameter.{i}": i * number for i in range(40)})

@@ -12,7 +12,8 @@ import yaml
 from PIL import Image
 
 from melanoma.data.synthetic import write_synthetic
-from melanoma.external import questions_of
+from melanoma.tracking.records import RunRecord
+from melanoma.workflows.evaluate import binary_tasks_of
 from tests.conftest import run_melanoma
 from tests.integration.conftest import SMALL, Trained, all_runs, client
 
@@ -212,14 +213,18 @@ def test_starting_from_a_model_that_saw_the_test_images_is_written_on_the_run(ru
     assert run.data.tags["melanoma.weights_run"] == trained.run.info.run_id
 
 
-def test_a_question_is_asked_as_the_model_was_tuned_for_it(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_binary_tasks_are_those_that_the_model_was_tuned_for(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     mlflow.set_tracking_uri(store)
-    experiment = client(store).create_experiment("questions", artifact_location=str(tmp_path / "artifacts"))
-    run = client(store).create_run(experiment).info.run_id
-    config = {"data": {"views": {"malignant": ["mel", "scc"], "melanoma": ["mel"]}}}
-    client(store).log_text(run, yaml.safe_dump(config), "config/resolved.yaml")
-    own = {"malignant": ["mel"], "pigmented": ["mel", "nv"]}
-    assert questions_of(run, own) == {"malignant": ["mel", "scc"], "pigmented": ["mel", "nv"], "melanoma": ["mel"]}
-    assert "malignant is asked as the model was tuned for it: mel, scc; the data's own question is mel" in caplog.text
-    assert questions_of("0" * 32, own) == own
+    experiment = client(store).create_experiment("tasks", artifact_location=str(tmp_path / "artifacts"))
+    of_data = {"malignant": ["mel"], "pigmented": ["mel", "nv"]}
+    for key in ("binary_tasks", "views"):  # the key of runs of old versions
+        run = client(store).create_run(experiment).info.run_id
+        config = {"data": {key: {"malignant": ["mel", "scc"], "melanoma": ["mel"]}}}
+        client(store).log_text(run, yaml.safe_dump(config), "config/resolved.yaml")
+        found = binary_tasks_of(RunRecord.read(run), of_data)
+        assert found == {"malignant": ["mel", "scc"], "pigmented": ["mel", "nv"], "melanoma": ["mel"]}
+    assert "Binary task malignant is that of the model: mel, scc; the data defines it as mel" in caplog.text
+    assert binary_tasks_of(None, of_data) == of_data
+    bare = client(store).create_run(experiment).info.run_id
+    assert binary_tasks_of(RunRecord.read(bare), of_data) == of_data

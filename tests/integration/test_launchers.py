@@ -93,7 +93,7 @@ def test_a_ray_worker_that_is_killed_loses_nothing(ray_cluster: str, tmp_path: P
     assert sweep.stderr is not None
     said = sweep.stderr.read()
     assert sweep.wait(300) == 0, said
-    assert "is begun again once" in said
+    assert "is retried once" in said
     _, runs = family(uri)
     ended = [(run.data.tags["melanoma.overrides"], run.info.status) for run in runs]
     assert {seed for seed, status in ended if status == "FINISHED"} == {"seed=0", "seed=1"}

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from melanoma.cli import COMMANDS
+from melanoma.config.schema import TrackingConfig
 from melanoma.errors import ConfigError
 from melanoma.tracking.run import tracked_run
 from tests.integration.conftest import SMALL, client
@@ -83,7 +84,7 @@ def test_a_run_that_mlflow_made_stays_in_its_store(store: str, tmp_path: Path, m
     other = f"sqlite:///{tmp_path / 'other.db'}"
     with (
         pytest.raises(ConfigError, match=r"(?s)MLFLOW_TRACKING_URI.*Received: tracking\.uri=.*other\.db"),
-        tracked_run(uri=other, experiment="any", name=None, system_metrics=False, tags={}),
+        tracked_run(other, TrackingConfig(experiment="any", system_metrics=False), tags={}),
     ):
         pass
     assert not (tmp_path / "other.db").exists()

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
@@ -18,21 +18,23 @@ import pytest
 import yaml
 
 from melanoma.cli import main
-from melanoma.config.command_schema import PromoteConfig
+from melanoma.config.command_schema import PromoteConfig, RollbackConfig, ServeConfig
 from melanoma.config.diagnose import diagnose
 from melanoma.config.launch import typed
 from melanoma.errors import ModelError, PromotionRefused
-from melanoma.registry import evidence
 from melanoma.registry import promote as promote_module
 from melanoma.registry.gates import Gate
 from melanoma.registry.history import rollback, show_registry
-from melanoma.registry.package import load_package
 from melanoma.registry.promote import promote
-from melanoma.registry.serve import serve
 from melanoma.registry.trail import decisions, new_decision, write_down
-from melanoma.registry.versions import CHAMPION, PREVIOUS, alias_of, carry_out, repair
+from melanoma.registry.versions import alias_of, carry_out, repair
+from melanoma.serving.package import load_package
+from melanoma.serving.serve import serve
 from melanoma.tracking.model_store import checked_model
-from melanoma.tracking.models import images_seen_by, load_saved_model
+from melanoma.tracking.models import load_saved_model
+from melanoma.tracking.names import Alias
+from melanoma.tracking.records import RunRecord
+from melanoma.workflows.stages import seen_by
 from tests.conftest import COMMAND, run_melanoma
 from tests.integration.conftest import SMALL, client, trained_here
 
@@ -105,7 +107,7 @@ def test_the_best_is_promoted_with_its_evidence(store: Store, capsys: pytest.Cap
     assert version.run_id == store.good, shown
     for words in ("candidate 1", "published,duplicates_ignored", "tested on other images", "is the champion"):
         assert words in shown
-    stored = client(store.uri).get_model_version_by_alias(NAME, CHAMPION)
+    stored = client(store.uri).get_model_version_by_alias(NAME, Alias.CHAMPION)
     assert (int(stored.version), stored.run_id) == (1, store.good)
     assert stored.tags["melanoma.promotion"] == "promoted"
     assert stored.tags["melanoma.gate.protocol"] == "passed: clean; wanted clean"
@@ -128,7 +130,7 @@ def test_the_best_is_promoted_with_its_evidence(store: Store, capsys: pytest.Cap
 
 def test_the_package_is_complete(store: Store, tmp_path: Path):
     promoted(store, QUICK)
-    address = f"models:/{NAME}@{CHAMPION}"
+    address = f"models:/{NAME}@{Alias.CHAMPION}"
     folder = Path(mlflow.artifacts.download_artifacts(address))
     facts = json.loads((folder / "data/package/facts.json").read_text())
     assert facts["classes"] == ["benign", "malignant"]
@@ -151,14 +153,14 @@ def test_a_worse_one_is_refused_and_nothing_changes(store: Store, capsys: pytest
     with pytest.raises(PromotionRefused, match="against champion 1, auc") as refused:
         promoted(store, QUICK, f"run={store.worse}")
     assert refused.value.exit_code == 5
-    assert alias_of(NAME, CHAMPION).run_id == store.good
-    assert alias_of(NAME, PREVIOUS) is None
+    assert alias_of(NAME, Alias.CHAMPION).run_id == store.good
+    assert alias_of(NAME, Alias.PREVIOUS) is None
     assert len(client(store.uri).search_model_versions(f"name = '{NAME}'")) == 1
     run = client(store.uri).get_run(store.worse)
     assert run.data.tags["melanoma.promotion"] == "refused"
     decision = json.loads(mlflow.artifacts.load_text(f"runs:/{store.worse}/promotion.json"))
     assert [gate["name"] for gate in decision["gates"] if not gate["passed"]] == ["against champion 1, auc"]
-    show_registry(None)
+    show_registry(RollbackConfig(), store.uri)
     assert f"refused run {store.worse}" in " ".join(capsys.readouterr().out.split())
 
 
@@ -168,7 +170,7 @@ def test_what_cannot_be_compared_or_believed_is_refused(store: Store, which: str
     words = {"leaky": "protocol: published", "other_split": "cannot be compared"}[which]
     with pytest.raises(PromotionRefused, match=words):
         promoted(store, QUICK, f"run={getattr(store, which)}")
-    assert alias_of(NAME, CHAMPION).run_id == store.good
+    assert alias_of(NAME, Alias.CHAMPION).run_id == store.good
 
 
 def test_gates_with_numbers_refuse(store: Store):
@@ -176,7 +178,7 @@ def test_gates_with_numbers_refuse(store: Store):
         promoted(store, "registry.floors={test/auc: 0.999}", "+registry.floors={test/mcc: null}")
     with pytest.raises(PromotionRefused, match="model/latency_ms"):
         promoted(store, "registry.ceilings={model/latency_ms: 0.0001}")
-    assert alias_of(NAME, CHAMPION) is None
+    assert alias_of(NAME, Alias.CHAMPION) is None
 
 
 def test_the_worst_subgroup_is_a_tag_and_holds_the_floor(store: Store):
@@ -200,8 +202,8 @@ def test_a_version_that_cannot_be_served_is_refused(store: Store, monkeypatch: p
     with monkeypatch.context() as patched, pytest.raises(PromotionRefused, match="serving: no answer"):
         patched.setattr("melanoma.registry.promote.smoke_gate", lambda *_: Gate("serving", False, "no answer"))
         promoted(store, ANY, f"run={store.worse}")
-    assert alias_of(NAME, CHAMPION).run_id == store.good
-    assert alias_of(NAME, PREVIOUS) is None
+    assert alias_of(NAME, Alias.CHAMPION).run_id == store.good
+    assert alias_of(NAME, Alias.PREVIOUS) is None
     version = client(store.uri).get_model_version(NAME, "2")
     assert version.run_id == store.worse
     assert version.tags["melanoma.promotion"] == "refused"
@@ -211,7 +213,7 @@ def test_a_version_that_cannot_be_served_is_refused(store: Store, monkeypatch: p
     assert trail == [("promote", 1, "done"), ("refuse", 2, "done")]
     # It stands in the way of no other.
     assert int(promoted(store, QUICK, ANY, f"run={store.worse}").version) == 3
-    assert int(alias_of(NAME, CHAMPION).version) == 3
+    assert int(alias_of(NAME, Alias.CHAMPION).version) == 3
 
 
 def test_a_dry_run_changes_nothing(store: Store, capsys: pytest.CaptureFixture, monkeypatch):
@@ -243,7 +245,7 @@ def test_a_dry_run_changes_nothing(store: Store, capsys: pytest.CaptureFixture, 
 
 def test_a_tampered_model_is_refused_with_its_hash(store: Store):
     promoted(store, QUICK)
-    address = f"models:/{NAME}@{CHAMPION}"
+    address = f"models:/{NAME}@{Alias.CHAMPION}"
     folder = Path(mlflow.artifacts.download_artifacts(address))  # the store's own, not a copy
     for name in ("data/package/model.keras", "MLmodel", "data/package/facts.json"):
         file = folder / name
@@ -259,7 +261,7 @@ def test_a_tampered_model_is_refused_with_its_hash(store: Store):
             file.write_bytes(content)
     # What has no hash is not used: other files, and compiled code that Python would take instead.
     code = next((folder / "code").iterdir())
-    compiled = code / "registry/__pycache__/classifier.cpython-311.pyc"
+    compiled = code / "serving/__pycache__/classifier.cpython-311.pyc"
     compiled.parent.mkdir(exist_ok=True)
     for planted in (code / "sitecustomize.py", compiled, folder / "tensorflow.py"):
         planted.write_bytes(b"raise SystemExit")
@@ -275,8 +277,8 @@ def test_a_tampered_model_is_refused_with_its_hash(store: Store):
 
 def test_a_tampered_package_is_not_promoted_again(store: Store, caplog: pytest.LogCaptureFixture):
     promoted(store, QUICK)
-    first = client(store.uri).get_model_version_by_alias(NAME, CHAMPION)
-    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}@{CHAMPION}"))
+    first = client(store.uri).get_model_version_by_alias(NAME, Alias.CHAMPION)
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}@{Alias.CHAMPION}"))
     file = folder / "data/package/facts.json"
     content = file.read_text()
     try:
@@ -289,7 +291,7 @@ def test_a_tampered_package_is_not_promoted_again(store: Store, caplog: pytest.L
         again = promoted(store, QUICK, ANY, f"run={store.good}")
         assert again is not None
         assert again.source != first.source
-        fresh = load_saved_model(f"models:/{NAME}@{CHAMPION}")
+        fresh = load_saved_model(f"models:/{NAME}@{Alias.CHAMPION}")
         assert fresh.decisions.points[0].threshold < 1
     finally:
         file.write_text(content)
@@ -304,7 +306,7 @@ def test_a_run_whose_model_was_tampered_with_is_not_packaged(store: Store):
             promoted(store, QUICK, ANY, f"run={store.worse}")
     finally:
         file.write_bytes(content)
-    assert alias_of(NAME, CHAMPION) is None
+    assert alias_of(NAME, Alias.CHAMPION) is None
 
 
 def tuned(store: Store, folder: Path, weights: str) -> mlflow.entities.Run:
@@ -317,7 +319,7 @@ def tuned(store: Store, folder: Path, weights: str) -> mlflow.entities.Run:
 
 def test_fine_tuning_from_the_registry_names_both(store: Store, tmp_path: Path):
     promoted(store, QUICK, f"run={store.other_split}")
-    child = tuned(store, tmp_path, f"models:/{NAME}@{CHAMPION}")
+    child = tuned(store, tmp_path, f"models:/{NAME}@{Alias.CHAMPION}")
     result, tags = child.info, child.data.tags
     assert tags["melanoma.weights_version"] == f"{NAME}/1"
     assert tags["melanoma.weights_run"] == store.other_split
@@ -347,7 +349,7 @@ def test_one_more_step_between_hides_nothing(store: Store, tmp_path: Path):
     assert child.data.tags["melanoma.weights_run"] == store.other_split
     without_training = split.read_bytes().replace(b",train,", b",test,")
     with changed(split, without_training), pytest.raises(ModelError, match=r"data/split\.csv of the run was changed"):
-        images_seen_by(store.other_split)
+        seen_by(store.other_split)
     file = load_saved_model(store.good).file
     assert tuned(store, tmp_path, str(file)).data.tags["melanoma.protocol"] == "pretraining_unknown"
 
@@ -384,7 +386,7 @@ def test_what_a_model_says_of_itself_cannot_be_changed(store: Store):
         ):
             with pytest.raises(ModelError, match="MLmodel has SHA-256"):
                 act()
-    assert alias_of(NAME, CHAMPION) is None
+    assert alias_of(NAME, Alias.CHAMPION) is None
     # Nor can a model pass for one of another run, or of none.
     for run_id in (store.good, "0" * 32, None):
         other = yaml.safe_dump({**known, "run_id": run_id, "model_id": None}).encode()
@@ -404,7 +406,7 @@ def test_code_beside_a_model_is_not_run(store: Store, tmp_path: Path):
     try:
         with changed(folder / "MLmodel", yaml.safe_dump({**known, **evil}).encode()):
             with pytest.raises(ModelError, match=r"The model is refused: .* MLmodel has SHA-256"):
-                serve(store.worse, "127.0.0.1", 0)
+                serve(ServeConfig(saved_model=store.worse, port=0), store.uri)
             with pytest.raises(ModelError, match=r"The model is refused: .* MLmodel has SHA-256"):
                 load_saved_model(store.worse)
     finally:
@@ -434,40 +436,37 @@ def test_evidence_that_was_changed_promotes_nothing(store: Store):
                 promoted(store, QUICK, f"run={store.worse}")
 
 
-def test_a_candidate_that_asks_another_question_is_not_compared(store: Store, monkeypatch):
+def test_a_candidate_with_another_binary_task_is_not_compared(store: Store, monkeypatch):
     promoted(store, QUICK)
-    views = {store.good: ["malignant"], store.worse: ["benign"]}
-    read = evidence.load_run
-
-    def with_views(run_id: str, part: str):
-        run = read(run_id, part)
-        return replace(run, config={**run.config, "data": {**run.config["data"], "views": {"bad": views[run_id]}}})
-
-    monkeypatch.setattr(evidence, "load_run", with_views)
+    tasks = {store.good: ["malignant"], store.worse: ["benign"]}
+    monkeypatch.setattr(RunRecord, "binary_tasks", property(lambda record: {"bad": tasks[record.id]}))
     with pytest.raises(PromotionRefused, match=r"against champion 1, bad/auc: cannot be compared: bad is of"):
         promoted(store, QUICK, "registry.champion.metric=bad/auc", f"run={store.worse}")
-    with pytest.raises(PromotionRefused, match="questions: bad: not asked; wanted bad: malignant"):
-        promoted(store, QUICK, ANY, "registry.views={bad: [malignant]}", f"run={store.worse}")
+    monkeypatch.setattr(RunRecord, "binary_tasks", {})
+    with pytest.raises(PromotionRefused, match="binary tasks: bad: not defined; wanted bad: malignant"):
+        promoted(store, QUICK, ANY, "registry.binary_tasks={bad: [malignant]}", f"run={store.worse}")
 
 
 def test_a_rollback_while_a_promotion_waits_or_is_tried_is_seen(store: Store, monkeypatch):
     promoted(store, QUICK, f"run={store.worse}")
     promoted(store, QUICK, ANY)  # good is the champion
-    taken = promote_module.alone
+    taken = promote_module.registry_lock
 
     @contextmanager
     def after_a_rollback(uri: str, name: str) -> Iterator[None]:
-        monkeypatch.setattr(promote_module, "alone", taken)
-        rollback(None, uri)
+        monkeypatch.setattr(promote_module, "registry_lock", taken)
+        rollback(RollbackConfig(), uri)
         with taken(uri, name):
             yield
 
-    monkeypatch.setattr(promote_module, "alone", after_a_rollback)
+    monkeypatch.setattr(promote_module, "registry_lock", after_a_rollback)
     assert promoted(store, QUICK, ANY) is None  # of the others the champion is the best, not the one rolled back
-    assert alias_of(NAME, CHAMPION).run_id == store.worse
+    assert alias_of(NAME, Alias.CHAMPION).run_id == store.worse
 
     def meanwhile(*_) -> Gate:
-        decision = new_decision("rollback", alias_of(NAME, PREVIOUS), alias_of(NAME, CHAMPION), store.good, [])
+        decision = new_decision(
+            "rollback", alias_of(NAME, Alias.PREVIOUS), alias_of(NAME, Alias.CHAMPION), store.good, []
+        )
         write_down(NAME, decision)
         carry_out(NAME, decision)  # as from another machine: version 2 is the champion
         return Gate("serving", True, "tried")
@@ -476,7 +475,7 @@ def test_a_rollback_while_a_promotion_waits_or_is_tried_is_seen(store: Store, mo
     version = promoted(store, ANY, f"run={store.other_split}")
     assert int(version.version) == 3
     assert decisions(NAME)[-1].replaces == 2
-    assert int(alias_of(NAME, PREVIOUS).version) == 2
+    assert int(alias_of(NAME, Alias.PREVIOUS).version) == 2
 
 
 def test_an_interrupted_promotion_leaves_no_version(store: Store, monkeypatch):
@@ -498,12 +497,12 @@ def test_champions_without_a_run(store: Store, capsys: pytest.CaptureFixture, ca
     for run_id in (store.good, store.other_split):
         store_client.delete_run(run_id)
     promoted(store, QUICK, ANY)  # the best of those that are left
-    assert alias_of(NAME, CHAMPION).run_id == store.worse
+    assert alias_of(NAME, Alias.CHAMPION).run_id == store.worse
     by_hand = store_client.create_model_version(NAME, str(files_of(store.worse)))
-    store_client.set_registered_model_alias(NAME, CHAMPION, by_hand.version)
+    store_client.set_registered_model_alias(NAME, Alias.CHAMPION, by_hand.version)
     with pytest.raises(PromotionRefused, match="it was registered without a run"):
         promoted(store, QUICK, f"run={store.worse}")
-    show_registry(None)
+    show_registry(RollbackConfig(), store.uri)
     assert "by hand" in capsys.readouterr().out
     assert "it never had one" not in caplog.text
     with suppress(PromotionRefused):
@@ -554,10 +553,10 @@ def test_a_promotion_killed_at_any_point_leaves_one_champion(made: Store, tmp_pa
                 pass
         with monkeypatch.context() as patched:
             patched.setattr("melanoma.registry.trail._ABANDONED", 0)
-            champion = alias_of(NAME, CHAMPION).run_id
+            champion = alias_of(NAME, Alias.CHAMPION).run_id
             assert champion in (store.good, store.worse)
             repair(NAME)
-            assert alias_of(NAME, CHAMPION).run_id == champion
+            assert alias_of(NAME, Alias.CHAMPION).run_id == champion
             assert {one.state for one in decisions(NAME)} <= {"done", "abandoned"}
             assert repair(NAME) == []
         versions = client(store.uri).search_model_versions(f"name = '{NAME}'")
@@ -576,10 +575,10 @@ def test_a_rollback_is_remembered(store: Store, capsys: pytest.CaptureFixture):
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/1"))
     folder.rename(folder.with_name("gone"))
     with pytest.raises(ModelError, match="cannot be used any more"):
-        rollback(None, store.uri)
+        rollback(RollbackConfig(), store.uri)
     folder.with_name("gone").rename(folder)
-    rollback(None, store.uri)
-    assert alias_of(NAME, CHAMPION).run_id == store.worse
+    rollback(RollbackConfig(), store.uri)
+    assert alias_of(NAME, Alias.CHAMPION).run_id == store.worse
     assert promoted(store, QUICK, ANY) is None
     assert "it was rolled back" in capsys.readouterr().out
     with pytest.raises(PromotionRefused):
@@ -606,7 +605,11 @@ def test_the_commands_and_their_exit_codes(store: Store, tmp_path: Path, monkeyp
         ("registry", "tracking.uri=sqlite:////nowhere/mlflow.db"): "There is no tracking store yet",
         ("registry", f"tracking.uri=sqlite:///{__file__}"): "The MLflow store cannot be used",
         ("promote", uri, "registry.metric=validation/auv"): "Received: registry.metric=validation/auv",
-        ("promote", uri, "registry.champion.metric=auv"): "registry.champion.metric must be auc, QUESTION/auc",
+        (
+            "promote",
+            uri,
+            "registry.champion.metric=auv",
+        ): "registry.champion.metric must be accuracy, balanced_accuracy, macro_f1, auc or BINARY_TASK/auc",
     }
     for words, message in failures.items():
         with pytest.raises(SystemExit) as ended:
@@ -627,8 +630,8 @@ def test_eight_promotions_at_once_and_one_that_is_killed(store: Store, tmp_path:
     trail = decisions(NAME)
     assert {one.state for one in trail} == {"done"}
     assert [one.replaces for one in trail] == [None, *(one.version for one in trail[:-1])]
-    assert int(alias_of(NAME, CHAMPION).version) == trail[-1].version
-    champion = alias_of(NAME, CHAMPION).run_id
+    assert int(alias_of(NAME, Alias.CHAMPION).version) == trail[-1].version
+    champion = alias_of(NAME, Alias.CHAMPION).run_id
     other = store.worse if champion == store.good else store.good
     rng = np.random.default_rng(0)
     for _ in range(4):
@@ -636,9 +639,9 @@ def test_eight_promotions_at_once_and_one_that_is_killed(store: Store, tmp_path:
         time.sleep(rng.uniform(5, 12))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        assert alias_of(NAME, CHAMPION).run_id in (store.good, store.worse)
+        assert alias_of(NAME, Alias.CHAMPION).run_id in (store.good, store.worse)
     assert subprocess.run([COMMAND, *words, f"run={other}"], cwd=tmp_path, check=False).returncode == 0
-    assert alias_of(NAME, CHAMPION).run_id == other
+    assert alias_of(NAME, Alias.CHAMPION).run_id == other
     versions = client(store.uri).search_model_versions(f"name = '{NAME}'")
     assert {version.tags["melanoma.promotion"] for version in versions} == {"promoted"}
 
@@ -647,7 +650,7 @@ def test_eight_promotions_at_once_and_one_that_is_killed(store: Store, tmp_path:
 def test_a_package_answers_in_an_environment_made_from_its_own_requirements(store: Store, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("PATH", f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}")  # uv
     promoted(store, QUICK)
-    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}@{CHAMPION}"))
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}@{Alias.CHAMPION}"))
     example = folder / "serving_input_example.json"
     output = tmp_path / "answer.json"
     mlflow.models.predict(

@@ -23,8 +23,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from melanoma.registry.classifier import MAX_SERVED
-from melanoma.registry.package import save_package
+from melanoma.serving.classifier import MAX_SERVED
+from melanoma.serving.package import save_package
 from tests.conftest import COMMAND, run_melanoma
 from tests.integration.conftest import Trained, free_port
 
@@ -310,7 +310,7 @@ def test_the_page_in_a_browser(trained: Trained, tmp_path: Path):
         page.locator("#predicted").wait_for()
         assert re.fullmatch(r"(benign|malignant) \(\d\.\d{3}\)", page.inner_text("#predicted"))
         assert page.locator("#probabilities .bar").count() == 2
-        assert "malignant: " in page.inner_text("#questions")
+        assert "malignant: " in page.inner_text("#binary-tasks")
         assert page.locator("#set .tag").count() >= 1
         assert page.locator("#heat").get_attribute("src").startswith("data:image/png")
         for name, words in {

@@ -1,4 +1,4 @@
-"""The reference studies' table, from runs in a real store."""
+"""The reference experiments' table, from runs in a real store."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from melanoma.data.progress import SilentProgress
 from melanoma.errors import DataError
-from melanoma.report.studies import Study, read_studies
+from melanoma.report.references import Reference, read_references
 from melanoma.report.tables import write_report
 
 MARKS = """# Studies
@@ -34,7 +33,7 @@ def uri(tmp_path: Path) -> str:
 
 
 def logged(
-    study: str,
+    experiment_name: str,
     protocol: str,
     seed: int,
     right: int,
@@ -56,8 +55,8 @@ def logged(
         settings: of the configuration, beside its seed.
     """
     client = mlflow.MlflowClient()
-    found = client.get_experiment_by_name(study)
-    experiment = found.experiment_id if found else client.create_experiment(study)
+    found = client.get_experiment_by_name(experiment_name)
+    experiment = found.experiment_id if found else client.create_experiment(experiment_name)
     tags = {"melanoma.protocol": protocol, "mlflow.source.git.commit": "0123456789"}
     run = client.create_run(experiment, tags=tags | ({"mlflow.parentRunId": parent} if parent else {})).info.run_id
     for name, value in {
@@ -83,8 +82,8 @@ def logged(
     return run
 
 
-def study(name: str) -> Study:
-    [found] = [one for one in read_studies(SilentProgress()) if one.name == name]
+def reference(name: str) -> Reference:
+    [found] = [one for one in read_references() if one.name == name]
     return found
 
 
@@ -116,7 +115,7 @@ def test_the_table_holds_what_the_store_does(uri: str, tmp_path: Path):
 
 def test_the_interval_is_over_test_images(uri: str):
     logged("isic9_m1", "clean", 0, 20)
-    found = study("isic9_m1")
+    found = reference("isic9_m1")
     assert found.reproduced is None
     assert found.honest is not None
     # 20 of 40: about 1.96 * sqrt(0.25 / 40) to each side.
@@ -127,32 +126,32 @@ def test_images_that_two_seeds_have_in_common_are_drawn_together(uri: str):
     for name, first in (("isic9_m1", 0), ("isic9_m2", 1_000)):
         logged(name, "clean", 0, 20)
         logged(name, "clean", 1, 20, first=first)
-    same, other = (study(name).honest for name in ("isic9_m1", "isic9_m2"))
+    same, other = (reference(name).honest for name in ("isic9_m1", "isic9_m2"))
     assert same is not None and other is not None
     assert same.test.value == other.test.value == 0.5
     width = same.test.high - same.test.low
     assert other.test.high - other.test.low == pytest.approx(width / 2**0.5, rel=0.15)
 
 
-def test_a_run_with_other_settings_is_not_the_study(uri: str):
+def test_a_run_with_other_settings_is_not_the_experiment(uri: str):
     logged("isic9_m1", "clean", 0, 20)
     logged("isic9_m1", "clean", 0, 39, settings={"training": {"epochs": 1}})
     logged("isic9_m1", "clean", 0, 38, settings={"model": {"weights": "w.h5"}})
     logged("isic9_m1", "clean", 0, 10, settings={"training": {"epochs": 20}, "optimizer": {"_target_": "keras.Adam"}})
-    honest = study("isic9_m1").honest
+    honest = reference("isic9_m1").honest
     assert honest is not None and honest.test.value == 0.25  # of the last, which only computes by other code
 
 
 def test_without_images_of_a_class_there_is_no_inflation(uri: str):
     logged("isic9_m1", "published", 0, 20, validation=(10, 10))
     other = logged("isic9_m1", "clean", 0, 20)
-    assert study("isic9_m1").inflation is not None
+    assert reference("isic9_m1").inflation is not None
     file = Path(mlflow.artifacts.download_artifacts(f"runs:/{other}/evaluation/predictions.csv"))
     mlflow.MlflowClient().log_text(other, file.read_text().replace("\nb,", "\nz,"), "evaluation/predictions.csv")
-    assert study("isic9_m1").inflation is None
+    assert reference("isic9_m1").inflation is None
 
 
-def test_our_studies_have_a_table_of_their_own(uri: str, tmp_path: Path):
+def test_our_experiments_have_a_table_of_their_own(uri: str, tmp_path: Path):
     logged("binary150", "clean", 0, 20)
     logged("isic9_best", "published,augmented_before_split", 0, 39)
     weights = {"model": {"weights": "models:/melanoma-melanoma10k@champion"}}
@@ -172,6 +171,6 @@ def test_what_is_missing_is_said(uri: str, tmp_path: Path):
     with pytest.raises(DataError, match="no place for the table"):
         write_report(tmp_path)
     (tmp_path / "README.md").write_text(MARKS)
-    with pytest.raises(DataError, match="no run of a reference study"):
+    with pytest.raises(DataError, match="no run of a reference experiment"):
         write_report(tmp_path)
     assert (tmp_path / "README.md").read_text() == MARKS

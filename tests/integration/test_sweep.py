@@ -128,7 +128,7 @@ def test_a_killed_sweep_takes_its_trials_along_and_is_resumed(tmp_path: Path):
     process.wait()
     done = run_melanoma(*arguments, "sweep.resume=killed")
     assert done.returncode == 0, done.stderr
-    assert "begun again once" in done.stderr
+    assert "is retried once" in done.stderr
     _, trials = family(uri)
     assert [run.data.tags["melanoma.overrides"] for run in trials] == ["seed=0", "seed=1", "seed=0"]
     assert [run.info.status for run in trials][1:] == ["FINISHED", "FINISHED"]

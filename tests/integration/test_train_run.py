@@ -15,11 +15,13 @@ from melanoma.config.diagnose import compose_config
 from melanoma.config.launch import register_resolvers
 from melanoma.data.archive import file_sha256
 from melanoma.data.decode import decode
-from melanoma.evaluation.calibration import Temperature, fitted_calibration
-from melanoma.evaluation.metrics import metrics_of
-from melanoma.evaluation.uncertain import fitted_abstention, fitted_sets
+from melanoma.evaluation.calibration import Temperature, fit_calibration
+from melanoma.evaluation.metrics import measure
+from melanoma.evaluation.predictions import Predictions
+from melanoma.evaluation.uncertain import fit_abstention, fit_prediction_sets
 from melanoma.paths import cache_dir
-from melanoma.tracking.run import flattened, stored_name
+from melanoma.tracking.names import stored_name
+from melanoma.tracking.run import flattened
 from tests.integration.conftest import SMALL, Trained, client
 
 CLASSES = ["benign", "malignant"]
@@ -84,7 +86,7 @@ def test_uncertain_cases_are_fitted_on_validation_and_kept_with_the_model(traine
     assert metadata["prediction_sets"] == {"coverage": 0.9, "threshold": metrics["prediction_set/threshold"]}
     assert metadata["abstention"]["threshold"] == metrics["abstention/threshold"]
     _, targets, probabilities = rows_of(trained, "validation")
-    fitted = fitted_sets(targets, probabilities, 0.9).threshold, fitted_abstention(probabilities, 0.1).threshold
+    fitted = fit_prediction_sets(targets, probabilities, 0.9).threshold, fit_abstention(probabilities, 0.1).threshold
     assert (metrics["prediction_set/threshold"], metrics["abstention/threshold"]) == pytest.approx(fitted)
     test, _, _ = rows_of(trained, "test")
     sets = test.prediction_set.str.split("; ")
@@ -98,7 +100,7 @@ def test_calibration_is_fitted_on_validation_and_compared_with_none(trained: Tra
     temperature = metrics["calibration/temperature"]
     _, targets, probabilities = rows_of(trained, "validation")
     raw = Temperature(1 / temperature).applied(probabilities)
-    assert fitted_calibration("temperature", targets, raw).temperature == pytest.approx(temperature, rel=1e-3)
+    assert fit_calibration("temperature", targets, raw).temperature == pytest.approx(temperature, rel=1e-3)
     assert metrics["validation/log_loss_uncalibrated"] == pytest.approx(log_loss(targets, raw), rel=1e-4)
     assert {"test/ece_uncalibrated", "validation/ece_uncalibrated"} <= set(metrics)
     figures = {f"figures/{part}reliability_uncalibrated.png" for part in ("", "validation_")}
@@ -112,7 +114,7 @@ def test_the_model_card_has_the_runs_own_numbers(trained: Trained):
     assert f"{metrics['test/accuracy']:.3f} [{low:.3f}, {high:.3f}]" in card
     assert trained.run.data.tags["melanoma.data.fingerprint"] in card
     assert "| malignant | " in card
-    assert "12 of the training images were made by augmentation" in card
+    assert "12 training images were added by augmentation" in card
     assert "All images are drawn by the project's own generator" in card
     assert "model_card.html" in trained.artifacts()
 
@@ -132,7 +134,7 @@ def test_final_metrics_have_intervals(trained: Trained):
     metrics = trained.run.data.metrics
     predictions = pd.read_csv(trained.download("evaluation/predictions.csv")).query("part == 'test'")
     probabilities = predictions[["probability/benign", "probability/malignant"]].to_numpy()
-    names = set(metrics_of((predictions.label == "malignant").to_numpy().astype(int), probabilities, CLASSES))
+    names = set(measure(Predictions((predictions.label == "malignant").to_numpy().astype(int), probabilities, CLASSES)))
     assert {"accuracy", "auc", "mcc", "ece", "sensitivity/malignant", "precision/benign", "partial_auc"} <= names
     for name in names:
         assert np.isfinite(metrics[f"test/{name}"])

@@ -1,14 +1,12 @@
 """What tests of several modules share: an empty cache, and a small configuration."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from melanoma.config.diagnose import compose_config
 from melanoma.config.launch import register_resolvers, typed
 from melanoma.config.schema import TrainConfig
-from melanoma.data.progress import SilentProgress
 
 SMALL = ["data.source.images=90", "data.source.size=64", "data.image_size=16"]
 
@@ -21,13 +19,9 @@ def configured(*overrides: str) -> TrainConfig:
 
 
 @pytest.fixture
-def cache(tmp_path) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder, used by all that the test calls."""
     folder = tmp_path / "cache"
     folder.mkdir()
+    monkeypatch.setenv("MELANOMA_CACHE_DIR", str(folder))
     return folder
-
-
-@pytest.fixture
-def common(cache) -> dict[str, Any]:
-    """The arguments that most functions of the package share."""
-    return {"cache": cache, "progress": SilentProgress()}

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from melanoma.inference import matching_files
 from melanoma.paths import user_path
+from melanoma.workflows.predict import matching_files
 
 
 def test_a_tilde_is_home_or_a_part_of_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

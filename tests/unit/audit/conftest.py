@@ -17,13 +17,13 @@ from melanoma.data.sources import class_folders
 
 
 @pytest.fixture
-def audit(common) -> Callable[..., Audit]:
+def audit(cache: Path) -> Callable[..., Audit]:
     """`audit(folder)` audits class folders, or another source; further arguments are settings."""
 
     def call(source: Any, **settings: Any) -> Audit:
         if isinstance(source, Path):
-            source = class_folders(source, **common)
-        return audit_source(source, AuditConfig(**settings), max_megapixels=50, **common)
+            source = class_folders(source)
+        return audit_source(source, AuditConfig(**settings), max_megapixels=50)
 
     return call
 

@@ -39,23 +39,23 @@ def two_sets(tmp_path: Path) -> tuple[Path, Path, set[str], set[str]]:
     return first, second, set(names[:5]), set(names[5:])
 
 
-def test_copies_of_another_set_are_found_and_no_others(two_sets, audit, common):
+def test_copies_of_another_set_are_found_and_no_others(two_sets, audit):
     first, second, anew, same = two_sets
     own, others = audit(first).table, list(audit(second).table.sha256)
     for similarity, expected in ((0.75, anew | same), (None, same)):
-        found, not_compared = copies_among(list(own.sha256), others, similarity=similarity, **common)
+        found, not_compared = copies_among(list(own.sha256), others, similarity=similarity)
         assert set(own.path[own.sha256.isin(found)]) == expected
         assert not_compared == 0
 
 
-def test_what_no_audit_has_seen_is_compared_by_its_bytes(two_sets, audit, common):
+def test_what_no_audit_has_seen_is_compared_by_its_bytes(two_sets, audit, tmp_path, monkeypatch):
     first, second, _, same = two_sets
     own, theirs = audit(first).table, audit(second).table
     others = [*theirs.sha256, "0" * 64]
-    found, not_compared = copies_among(list(own.sha256), others, similarity=0.75, **common)
+    found, not_compared = copies_among(list(own.sha256), others, similarity=0.75)
     assert not_compared == 1
-    empty = common | {"cache": common["cache"] / "empty"}
-    found, not_compared = copies_among(list(own.sha256), others, similarity=0.75, **empty)
+    monkeypatch.setenv("MELANOMA_CACHE_DIR", str(tmp_path / "empty"))
+    found, not_compared = copies_among(list(own.sha256), others, similarity=0.75)
     assert set(own.path[own.sha256.isin(found)]) == same
     assert not_compared == len({*own.sha256, *others})
 
@@ -86,8 +86,8 @@ def test_an_excluded_set_of_which_nothing_can_be_decoded_is_told(two_sets, audit
     assert "1 images of audit.exclude cannot be decoded" in caplog.text
 
 
-def test_relatives_of_an_excluded_image_go_with_it(two_sets, audit, common):
-    source = class_folders(two_sets[0], **common)
+def test_relatives_of_an_excluded_image_go_with_it(two_sets, audit):
+    source = class_folders(two_sets[0])
     lesions = [f"lesion {number // 2}" for number in range(len(source.table))]
     source = replace(source, table=source.table.assign(lesion=lesions))
     found = audit(source, exclude=[str(two_sets[1])])

@@ -66,13 +66,13 @@ def test_the_same_set_gives_the_same_report(tmp_path, audit):
     assert audit(folder).report() == audit(folder).report()
 
 
-def test_lesions_and_patients_in_two_parts_are_found(common, audit):
-    source = synthetic(None, **common, images=60, size=64, test_share=0.3, leaks=2)
+def test_lesions_and_patients_in_two_parts_are_found(audit):
+    source = synthetic(None, images=60, size=64, test_share=0.3, leaks=2)
     truth = json.loads((source.root / "truth.json").read_text())
     groups = audit(source).groups["group_leaks"]
     for pair in truth["split_leaks"]:
         assert sum(set(pair) <= set(group) for group in groups) == 2  # of the same lesion, and of the same patient
-    sound = synthetic(None, **common, images=60, size=64, test_share=0.3)
+    sound = synthetic(None, images=60, size=64, test_share=0.3)
     assert audit(sound).groups["group_leaks"] == []
     train, test = (sound.table.index[sound.table.part == part] for part in ("train", "test"))
     lesions = sound.table.lesion.copy()
@@ -82,8 +82,8 @@ def test_lesions_and_patients_in_two_parts_are_found(common, audit):
     assert group == sorted(sound.table.path[[train[0], test[0], test[1]]])
 
 
-def test_labels_that_the_metadata_contradicts_are_found(common, audit):
-    source = synthetic(None, **common, images=30, size=96)
+def test_labels_that_the_metadata_contradicts_are_found(audit):
+    source = synthetic(None, images=30, size=96)
     says = source.table.label.map(lambda label: (label,))
     says[0], says[1], says[2] = (), ("benign", "malignant"), ("melanoma",)
     says[29] = ("benign",)
@@ -93,8 +93,8 @@ def test_labels_that_the_metadata_contradicts_are_found(common, audit):
     assert found.report()["files"][source.table.path[2]]["metadata_label"] == "melanoma"
 
 
-def test_nothing_is_found_in_a_sound_set(common, audit):
-    counts = audit(synthetic(None, **common, images=40, size=96, test_share=0.3)).counts()
+def test_nothing_is_found_in_a_sound_set(audit):
+    counts = audit(synthetic(None, images=40, size=96, test_share=0.3)).counts()
     assert counts.pop("images") == 40
     assert set(counts.values()) == {0}
 
@@ -106,7 +106,7 @@ def test_near_duplicates_are_not_looked_for_unless_asked(tmp_path, audit):
     assert len(found.groups["label_conflicts"]) == len(truth["label_conflicts"])
 
 
-def test_odd_files_are_listed_with_all_their_reasons(tmp_path, common, audit):
+def test_odd_files_are_listed_with_all_their_reasons(tmp_path, audit):
     folder = tmp_path / "set"
     for i in range(12):
         noise = np.random.default_rng(i).integers(0, 256, (100, 110, 3), dtype=np.uint8)
@@ -127,6 +127,6 @@ def test_odd_files_are_listed_with_all_their_reasons(tmp_path, common, audit):
     }
     for name, (image, save, _) in odd.items():
         image.save(folder / "a" / name, **save)
-    listed = audit(class_folders(folder, **common), near_duplicates=False).odd
+    listed = audit(class_folders(folder), near_duplicates=False).odd
     found = dict(zip(listed.path, listed.reason, strict=True))
     assert found == {f"a/{name}": reason for name, (_, _, reason) in odd.items()}

@@ -13,10 +13,10 @@ from melanoma.data.archive import file_sha256
 
 
 @pytest.fixture
-def inspect(common):
+def inspect(cache):
     def call(files: list[Path], digests: list[str] | None = None, max_pixels: float = 3e6) -> Inspection:
         digests = digests or [file_sha256(file) for file in files]
-        return inspect_files(files, digests, max_pixels=max_pixels, workers=2, **common)
+        return inspect_files(files, digests, max_pixels=max_pixels)
 
     return call
 

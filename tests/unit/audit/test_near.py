@@ -24,9 +24,9 @@ def copies(lesions: np.ndarray) -> list[np.ndarray]:
     return [cv2.resize(np.ascontiguousarray(image), (64, 64), interpolation=cv2.INTER_AREA) for image in changed]
 
 
-def test_planted_copies_are_found_and_no_others(lesions, thumbnails, common):
+def test_planted_copies_are_found_and_no_others(lesions, thumbnails, cache):
     images = np.concatenate([thumbnails, copies(lesions)])
-    pairs, scores = near_duplicates(images, identities(images), **common)
+    pairs, scores = near_duplicates(images, identities(images))
     assert {tuple(pair) for pair in pairs[scores > 0.75]} == {(i, 300 + i) for i in range(5)}
     assert (pairs[:, 0] < pairs[:, 1]).all()
     assert len(np.unique(pairs, axis=0)) == len(pairs)
@@ -34,20 +34,21 @@ def test_planted_copies_are_found_and_no_others(lesions, thumbnails, common):
     assert scores.max() <= 1.001
 
 
-def test_the_same_images_give_the_same_pairs(lesions, thumbnails, common, tmp_path):
+def test_the_same_images_give_the_same_pairs(lesions, thumbnails, cache, tmp_path, monkeypatch):
     images = np.concatenate([thumbnails[:100], copies(lesions)])
-    first = near_duplicates(images, identities(images), **common)
-    cached = near_duplicates(images, identities(images), **common)
-    anew = near_duplicates(images, identities(images), **common | {"cache": tmp_path / "other"})
+    first = near_duplicates(images, identities(images))
+    cached = near_duplicates(images, identities(images))
+    monkeypatch.setenv("MELANOMA_CACHE_DIR", str(tmp_path / "other"))
+    anew = near_duplicates(images, identities(images))
     for again in (cached, anew):
         np.testing.assert_array_equal(first[0], again[0])
         np.testing.assert_array_equal(first[1], again[1])
 
 
-def test_an_image_of_many_copies_is_paired_with_each(thumbnails, common):
+def test_an_image_of_many_copies_is_paired_with_each(thumbnails, cache):
     many = [np.clip(thumbnails[0] * gain, 0, 255).astype(np.uint8) for gain in np.linspace(0.85, 1.1, 10)]
     images = np.concatenate([thumbnails[1:80], many])
-    pairs, scores = near_duplicates(images, identities(images), **common)
+    pairs, scores = near_duplicates(images, identities(images))
     found = {tuple(pair) for pair in pairs[scores > 0.75]}
     assert found == {(79 + i, 79 + j) for i in range(10) for j in range(i + 1, 10)}
 
@@ -79,20 +80,20 @@ def test_close_points_are_neighbours_however_many_there_are(count):
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
-def test_few_images_are_compared(thumbnails, common, count):
-    pairs, scores = near_duplicates(thumbnails[:count], [str(i) for i in range(count)], **common)
+def test_few_images_are_compared(thumbnails, cache, count):
+    pairs, scores = near_duplicates(thumbnails[:count], [str(i) for i in range(count)])
     assert (pairs.shape, scores.shape) == ((0, 2), (0,))
 
 
-def test_two_copies_alone_are_found(thumbnails, common):
-    pairs, scores = near_duplicates(np.stack([thumbnails[0], thumbnails[0].T]), ["one", "turned"], **common)
+def test_two_copies_alone_are_found(thumbnails, cache):
+    pairs, scores = near_duplicates(np.stack([thumbnails[0], thumbnails[0].T]), ["one", "turned"])
     assert (pairs.tolist(), scores[0] > 0.9) == ([[0, 1]], True)
 
 
 @pytest.mark.parametrize("images", [1, 2, 3])
-def test_images_of_one_colour_are_compared(common, images):
+def test_images_of_one_colour_are_compared(cache, images):
     flat = np.stack([np.full((64, 64), 40 * i, np.uint8) for i in range(images)])
-    pairs, _ = near_duplicates(flat, [str(i) for i in range(images)], **common)
+    pairs, _ = near_duplicates(flat, [str(i) for i in range(images)])
     assert pairs.tolist() == []
 
 

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from melanoma.audit.policy import apply_policy
+from melanoma.config.schema import AuditConfig
 
 DUPLICATE, CONFLICT = "duplicate", "label conflict"
 
@@ -16,7 +17,7 @@ def table(*rows: tuple) -> pd.DataFrame:
 def left_out(
     images: pd.DataFrame, *, duplicates: str = "first", conflicts: str = "drop", keep_test: bool = True
 ) -> dict[str, str]:
-    reasons = apply_policy(images, duplicates=duplicates, conflicts=conflicts, keep_test=keep_test)
+    reasons = apply_policy(images, AuditConfig(duplicates=duplicates, conflicts=conflicts), keep_test=keep_test)
     assert reasons.index.equals(images.index)
     return {path: reason for path, reason in zip(images.path, reasons, strict=True) if reason}
 

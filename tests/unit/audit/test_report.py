@@ -16,8 +16,8 @@ GROUPS = ["exact_duplicate_groups", "near_duplicate_groups", "label_conflicts", 
 
 
 @pytest.fixture
-def faulty(common, audit):
-    return audit(synthetic(None, **common, images=80, size=96, test_share=0.3, **FAULTS))
+def faulty(audit):
+    return audit(synthetic(None, images=80, size=96, test_share=0.3, **FAULTS))
 
 
 def test_the_report_for_programs_names_every_finding_and_file(tmp_path, faulty):
@@ -72,15 +72,15 @@ def test_headlines_tell_leaks_conflicts_and_copies(faulty):
     assert any(line.startswith("14 of the 94 images are copies of others") for line in lines)
 
 
-def test_there_are_no_headlines_for_a_sound_set(common, audit, tmp_path):
-    sound = audit(synthetic(None, **common, images=40, size=96, test_share=0.3))
+def test_there_are_no_headlines_for_a_sound_set(audit, tmp_path):
+    sound = audit(synthetic(None, images=40, size=96, test_share=0.3))
     assert headlines(sound) == []
     text = write_report(sound, "sound", tmp_path).read_text(encoding="utf-8")
     assert "No copies, contradicting labels or leaks were found." in text
 
 
-def test_pictures_that_are_gone_are_left_out(common, tmp_path, audit):
-    source = synthetic(None, **common, images=40, size=64, duplicates=2)
+def test_pictures_that_are_gone_are_left_out(tmp_path, audit):
+    source = synthetic(None, images=40, size=64, duplicates=2)
     found = audit(source)
     for path in source.table.path:
         (source.root / path).unlink()

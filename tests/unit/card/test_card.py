@@ -1,29 +1,28 @@
 """The card says what is known, marks what is not, and shows names as they are."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from melanoma.card.card import NOT_KNOWN, abridged, checklist_items, model_card, model_card_page
+from melanoma.card.facts import CardFacts, Column
 
-FACTS = {
-    "run_id": "abc", "run_name": "a | b", "date": "2026-01-02", "task": "t", "protocol": "clean", "model": "m1",
-    "parameters": "1,000", "image_size": 180, "resize": "stretch", "classes": ["a|b", "<script>x</script>"],
-    "commit": "not known", "versions": "Python", "intended_use": None, "data_name": "folder", "data_path": None,
-    "synthetic": False, "fingerprint": "f", "images": {"a|b": {"train": 3, "validation": 2, "test": 1}},
-    "totals": {"train": 3, "validation": 2, "test": 1}, "augmented": 0, "removed": 0, "quarantined": 0,
-    "audit": {"images": 6, "found": ["1 odd files"]}, "split": {"method": "auto", "group": "auto"}, "split_hash": "h",
-    "leaks": "None.", "seed": 0, "monitor": "val/loss", "epochs": 2, "optimizer": "Adam", "balance": "none",
-    "pretrained": None, "confidence": "95%", "resamples": 10, "calibration": "none", "views": None, "grouped": False,
-    "columns": [{"title": "validation", "images": 2}, {"title": "test", "images": 1}],
-    "results": [("accuracy", ["0.500", "-"])], "remarks": "", "points": [],
-    "sets": {"wanted": "90%", "coverage": "90%", "size": "1.5"},
-    "abstention": {"wanted": "10%", "share": "1%", "accuracy": "2%", "threshold": "0.5"}, "subgroups": [],
-    "subgroup_metric": "", "assessed": 0, "worst": None, "metadata_columns": [], "tone_estimated": False,
-    "external": False, "seen": False, "seen_unknown": False, "test_unused": True, "external_data": (None, None),
-    "limits": ["One seed."],
-    "fit_time": "Time: not known.",
-}  # fmt: skip
+FACTS = CardFacts(
+    run_id="abc", run_name="a | b", date="2026-01-02", task="t", protocol="clean", model="m1", parameters="1,000",
+    image_size=180, resize="stretch", classes=["a|b", "<script>x</script>"], commit="not known", versions="Python",
+    intended_use=None, data_name="folder", data_path=None, synthetic=False, fingerprint="f",
+    images={"a|b": {"train": 3, "validation": 2, "test": 1}}, totals={"train": 3, "validation": 2, "test": 1},
+    augmented=0, removed=0, quarantined=0, audit_images=6, audit_found=["1 odd files"],
+    split={"method": "auto", "group": "auto"}, split_hash="h", leaks="None.", test_unused=True, seed=0,
+    monitor="val/loss", epochs=2, optimizer="Adam", balance="none", pretrained=None, fit_time="Time: not known.",
+    confidence="95%", resamples=10, calibration="none", averaged_over=None, grouped=False,
+    columns=[Column("validation", 2), Column("test", 1)], results=[("accuracy", ["0.500", "-"])], remarks="", points=[],
+    sets={"wanted": "90%", "coverage": "90%", "size": "1.5"},
+    abstention={"wanted": "10%", "share": "1%", "accuracy": "2%", "threshold": "0.5"}, subgroups=[],
+    subgroup_metric="", worst=None, metadata_columns=[], tone_estimated=False, external=False, seen=False,
+    seen_unknown=False, external_name=None, external_path=None, limits=["One seed."],
+)  # fmt: skip
 
 
 def rows(card: str, title: str) -> dict[str, str]:
@@ -71,26 +70,28 @@ def test_answers_of_the_user_fill_items():
 
 
 def test_the_intended_use_is_the_users():
-    assert "Triage of moles in mice." in model_card({**FACTS, "intended_use": "Triage of moles in mice."}, {})
+    assert "Triage of moles in mice." in model_card(replace(FACTS, intended_use="Triage of moles in mice."), {})
 
 
 @pytest.mark.parametrize("external", [False, True])
 def test_an_external_result_is_a_column_of_its_own(external):
-    columns = [*FACTS["columns"], {"title": "other images", "images": 7}] if external else FACTS["columns"]
+    columns = [*FACTS.columns, Column("other images", 7)] if external else FACTS.columns
     results = [("accuracy", ["0.500", "-", "0.250"][: len(columns)])]
-    facts = {**FACTS, "external": external, "columns": columns, "results": results, "external_data": ("csv", "/x")}
+    facts = replace(FACTS, external=external, columns=columns, results=results, external_name="csv", external_path="/x")
     card = model_card(facts, {})
     assert ("other images (7 images) |" in card) is external
     assert (rows(card, "CLEAR Derm")["12"] == "csv, 7 images; see Results.") is external
-    assert ("without any that the model was trained or tuned on" in card) is external
-    assert "is not fully known" not in card
-    unsure = model_card({**facts, "seen_unknown": True}, {})
-    assert ("; whether the model has seen some of them, or copies, is not fully known" in unsure) is external
-    assert ("**no fair test**" in model_card({**facts, "seen": True, "seen_unknown": True}, {})) is external
+    assert ("without images that the model was trained or tuned on" in card) is external
+    assert "not fully known" not in card
+    unsure = model_card(replace(facts, seen_unknown=True), {})
+    assert ("; it is not fully known whether the model was trained on some of them or on copies" in unsure) is external
+    seen = model_card(replace(facts, seen=True, seen_unknown=True), {})
+    assert ("trained or tuned on: **this result is optimistic**" in seen) is external
 
 
-def test_views_that_were_averaged_are_named():
-    assert "average over 8 mirrored" in model_card({**FACTS, "views": "8 mirrored and turned views"}, {})
+def test_copies_that_were_averaged_are_named():
+    averaged = model_card(replace(FACTS, averaged_over="8 mirrored and turned copies"), {})
+    assert "averaged over 8 mirrored and turned copies of each image" in averaged
 
 
 def test_the_page_obeys_no_html_in_names():

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from melanoma.data.archive import unpacked
+from melanoma.config.schema import ArchiveConfig
+from melanoma.data.archive import unpack
 from melanoma.data.cache import entries
-from melanoma.data.progress import SilentProgress
 from melanoma.errors import DataError
 
 GOOD = {"set/a/1.jpg": b"one", "set/b/2.jpg": b"two" * 1000}
@@ -25,10 +25,10 @@ def zip_bytes(members: dict[str | zipfile.ZipInfo, bytes], method: int = zipfile
     return sink.getvalue()
 
 
-def unpack(content: bytes, tmp_path: Path, cache: Path, **caps) -> Path:
-    archive = tmp_path / "set.zip"
+def unpacked(content: bytes, folder: Path, max_files: int = 100, max_bytes: float = 1e6) -> Path:
+    archive = folder / "set.zip"
     archive.write_bytes(content)
-    return unpacked(archive, cache=cache, progress=SilentProgress(), **{"max_files": 100, "max_bytes": 1e6} | caps)
+    return unpack(archive, ArchiveConfig(max_files=max_files, max_gigabytes=max_bytes / 1e9))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -57,31 +57,31 @@ def with_field(content: bytes, local: int, central: int, value: bytes) -> bytes:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_members_are_unpacked_as_they_are(tmp_path, cache, method):
-    folder = unpack(zip_bytes(GOOD, method), tmp_path, cache)
+    folder = unpacked(zip_bytes(GOOD, method), tmp_path)
     assert files(folder) == GOOD
     assert folder.is_relative_to(cache)
 
 
 def test_folders_and_clutter_are_passed_over(tmp_path, cache):
     clutter = {"set/": b"", "__MACOSX/set/a/._1.jpg": b"x", "set/.DS_Store": b"x", "set/a/Thumbs.db": b"x"}
-    assert files(unpack(zip_bytes(clutter | GOOD), tmp_path, cache)) == GOOD
+    assert files(unpacked(zip_bytes(clutter | GOOD), tmp_path)) == GOOD
 
 
 def test_backslashes_separate_folders(tmp_path, cache):
-    assert files(unpack(zip_bytes({"a\\1.jpg": b"x"}), tmp_path, cache)) == {"a/1.jpg": b"x"}
+    assert files(unpacked(zip_bytes({"a\\1.jpg": b"x"}), tmp_path)) == {"a/1.jpg": b"x"}
 
 
 def test_the_same_archive_is_unpacked_once(tmp_path, cache):
-    folder = unpack(zip_bytes(GOOD), tmp_path, cache)
+    folder = unpacked(zip_bytes(GOOD), tmp_path)
     (folder / "set/a/1.jpg").write_bytes(b"would be overwritten")
     (tmp_path / "moved").mkdir()
-    assert unpack(zip_bytes(GOOD), tmp_path / "moved", cache) == folder
+    assert unpacked(zip_bytes(GOOD), tmp_path / "moved") == folder
     assert (folder / "set/a/1.jpg").read_bytes() == b"would be overwritten"
 
 
 def test_a_changed_archive_is_unpacked_anew(tmp_path, cache):
-    first = unpack(zip_bytes(GOOD), tmp_path, cache)
-    second = unpack(zip_bytes(GOOD | {"set/a/1.jpg": b"new"}), tmp_path, cache)
+    first = unpacked(zip_bytes(GOOD), tmp_path)
+    second = unpacked(zip_bytes(GOOD | {"set/a/1.jpg": b"new"}), tmp_path)
     assert (files(first)["set/a/1.jpg"], files(second)["set/a/1.jpg"]) == (b"one", b"new")
 
 
@@ -117,27 +117,27 @@ HOSTILE = {
 @pytest.mark.parametrize(("content", "message"), HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_archives_are_refused_and_leave_nothing(tmp_path, cache, content, message):
     with pytest.raises(DataError, match=message):
-        unpack(content, tmp_path, cache)
+        unpacked(content, tmp_path)
     assert left_behind(cache) == []
-    assert entries(cache) == []
+    assert entries() == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "set.zip"]
     assert not Path("/tmp/evil.jpg").exists()
 
 
 def test_an_archive_exactly_at_its_caps_is_unpacked(tmp_path, cache):
     size = sum(len(content) for content in GOOD.values())
-    assert files(unpack(zip_bytes(GOOD), tmp_path, cache, max_files=len(GOOD), max_bytes=size)) == GOOD
+    assert files(unpacked(zip_bytes(GOOD), tmp_path, max_files=len(GOOD), max_bytes=size)) == GOOD
 
 
-def test_an_interrupted_unpacking_leaves_nothing(tmp_path, cache):
-    class Interrupted(SilentProgress):
-        def track(self, items, title, total=None):
-            yield next(iter(items))
-            raise KeyboardInterrupt
+def test_an_interrupted_unpacking_leaves_nothing(tmp_path, cache, monkeypatch):
+    def interrupted(items, title, total=None):
+        yield next(iter(items))
+        raise KeyboardInterrupt
 
+    monkeypatch.setattr("melanoma.data.archive.track", interrupted)
     (tmp_path / "set.zip").write_bytes(zip_bytes(GOOD))
     with pytest.raises(KeyboardInterrupt):
-        unpacked(tmp_path / "set.zip", cache=cache, max_files=9, max_bytes=1e6, progress=Interrupted())
+        unpack(tmp_path / "set.zip", ArchiveConfig(max_files=9, max_gigabytes=0.001))
     assert left_behind(cache) == []
 
 
@@ -151,7 +151,7 @@ def test_random_damage_is_unpacked_or_refused_and_never_crashes(tmp_path, cache,
         for _ in range(rng.choice([1, 2, 5])):
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
         try:
-            outcomes.add(unpack(bytes(damaged), tmp_path, cache).is_dir())
+            outcomes.add(unpacked(bytes(damaged), tmp_path).is_dir())
         except DataError:
             outcomes.add(False)
         assert not list(cache.glob("archives/.*.tmp"))

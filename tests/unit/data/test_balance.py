@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from melanoma.data.balance import augmented_files, class_weights, oversampled
-from melanoma.data.progress import SilentProgress
+from melanoma.config.schema import BalanceConfig
+from melanoma.data.balance import augment_files, class_weights, oversample
 from melanoma.errors import ConfigError, MelanomaError
 
 TARGETS = np.repeat([0, 1, 2], [30, 7, 2])
@@ -26,7 +26,7 @@ def test_class_weights_have_mean_one_and_make_classes_count_alike(targets):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_oversampling_makes_classes_equal_and_keeps_every_image(seed):
-    positions = oversampled(TARGETS, seed)
+    positions = oversample(TARGETS, seed)
     assert np.bincount(TARGETS[positions]).tolist() == [30, 30, 30]
     assert set(positions) == set(range(len(TARGETS)))
     for label in (0, 1, 2):
@@ -36,9 +36,9 @@ def test_oversampling_makes_classes_equal_and_keeps_every_image(seed):
 
 def test_oversampling_follows_its_seed_alone():
     np.random.seed(1)
-    first = oversampled(TARGETS, seed=3)
-    assert (oversampled(TARGETS, seed=3) == first).all()
-    assert (oversampled(TARGETS, seed=4) != first).any()
+    first = oversample(TARGETS, seed=3)
+    assert (oversample(TARGETS, seed=3) == first).all()
+    assert (oversample(TARGETS, seed=4) != first).any()
 
 
 ROTATE = {"rotate": {"probability": 0.7, "max_left_rotation": 10, "max_right_rotation": 10}}
@@ -56,20 +56,13 @@ def rows_of(root: Path) -> pd.DataFrame:
 
 
 @pytest.fixture
-def augment(root, tmp_path):
+def augment(root, tmp_path, monkeypatch):
     """`augment(operations)` makes files in a new cache, or one by name; returns their folder and table."""
 
     def call(operations=ROTATE, images_per_class=5, seed=0, rows=None, cache="cache 0"):
-        (tmp_path / cache).mkdir(exist_ok=True)
-        return augmented_files(
-            root,
-            rows_of(root) if rows is None else rows,
-            images_per_class=images_per_class,
-            operations=operations,
-            seed=seed,
-            cache=tmp_path / cache,
-            progress=SilentProgress(),
-        )
+        monkeypatch.setenv("MELANOMA_CACHE_DIR", str(tmp_path / cache))
+        settings = BalanceConfig(name="augmentor", images_per_class=images_per_class, operations=operations)
+        return augment_files(root, rows_of(root) if rows is None else rows, settings, seed)
 
     return call
 

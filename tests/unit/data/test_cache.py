@@ -25,18 +25,18 @@ def names(folder: Path) -> list[str]:
 
 
 def test_an_entry_is_made_once(cache):
-    first = cached_folder(cache, "decoded", "key", make)
+    first = cached_folder("decoded", "key", make)
     assert first == cache / "decoded/key"
-    assert cached_folder(cache, "decoded", "key", lambda _: pytest.fail("made again")) == first
+    assert cached_folder("decoded", "key", lambda _: pytest.fail("made again")) == first
     assert names(first) == ["content"]
 
 
 def test_keys_and_kinds_are_apart(cache):
-    folders = {cached_folder(cache, kind, key, make) for kind in ("decoded", "archives") for key in ("a", "b")}
+    folders = {cached_folder(kind, key, make) for kind in ("decoded", "archives") for key in ("a", "b")}
     assert len(folders) == 4
 
 
-def _slow_make_and_read(cache: Path, makes: Path, barrier) -> list[str]:
+def _slow_make_and_read(makes: Path, barrier) -> list[str]:
     def slow(folder: Path) -> None:
         (makes / str(os.getpid())).touch()
         (folder / "first").touch()
@@ -44,7 +44,7 @@ def _slow_make_and_read(cache: Path, makes: Path, barrier) -> list[str]:
         (folder / "second").touch()
 
     barrier.wait()
-    return names(cached_folder(cache, "decoded", "key", slow))
+    return names(cached_folder("decoded", "key", slow))
 
 
 def _run(queue, *arguments) -> None:
@@ -54,7 +54,7 @@ def _run(queue, *arguments) -> None:
 def test_processes_at_once_make_an_entry_once_and_see_it_whole(tmp_path, cache):
     (tmp_path / "makes").mkdir()
     barrier, queue = FORK.Barrier(4), FORK.Queue()
-    processes = [FORK.Process(target=_run, args=(queue, cache, tmp_path / "makes", barrier)) for _ in range(4)]
+    processes = [FORK.Process(target=_run, args=(queue, tmp_path / "makes", barrier)) for _ in range(4)]
     for process in processes:
         process.start()
     assert [queue.get(timeout=30) for _ in processes] == [["first", "second"]] * 4
@@ -71,34 +71,34 @@ def test_a_failure_leaves_nothing_and_the_next_call_makes_it(cache, error):
         raise error("stop")
 
     with pytest.raises(error, match="stop"):
-        cached_folder(cache, "decoded", "key", fail)
+        cached_folder("decoded", "key", fail)
     assert names(cache / "decoded") == []
-    assert names(cached_folder(cache, "decoded", "key", make)) == ["content"]
+    assert names(cached_folder("decoded", "key", make)) == ["content"]
 
 
-def _killed_while_making(cache: Path) -> None:
+def _killed_while_making() -> None:
     def die(folder: Path) -> None:
         make(folder)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    cached_folder(cache, "decoded", "key", die)
+    cached_folder("decoded", "key", die)
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next(cache):
     other = cache / "decoded/.other.abc.tmp"
     other.mkdir(parents=True)
-    process = FORK.Process(target=_killed_while_making, args=(cache,))
+    process = FORK.Process(target=_killed_while_making)
     process.start()
     process.join()
     assert len(names(cache / "decoded")) == 2
-    assert entries(cache) == []
-    cached_folder(cache, "decoded", "key", make)
+    assert entries() == []
+    cached_folder("decoded", "key", make)
     assert names(cache / "decoded") == [other.name, "key"]
 
 
 def filled(cache: Path) -> None:
     for kind, key, size in (("decoded", "d1", 300), ("archives", "a1", 200), ("archives", "a2", 700)):
-        folder = cached_folder(cache, kind, key, lambda folder: (folder / "deep/er").mkdir(parents=True))
+        folder = cached_folder(kind, key, lambda folder: (folder / "deep/er").mkdir(parents=True))
         (folder / "x").write_bytes(bytes(size - 100))
         (folder / "deep/er/y").write_bytes(bytes(100))
     write_atomically(cache / "digests/memo.json", "x" * 50)
@@ -107,16 +107,16 @@ def filled(cache: Path) -> None:
 
 def test_entries_are_listed_with_their_sizes_largest_first(cache):
     filled(cache)
-    found = [(entry.kind, entry.key, entry.bytes) for entry in entries(cache)]
+    found = [(entry.kind, entry.key, entry.bytes) for entry in entries()]
     assert found == [("archives", "a2", 700), ("decoded", "d1", 300), ("archives", "a1", 200), ("digests", "memo", 50)]
 
 
 def test_an_entry_knows_when_it_was_last_used(cache):
-    folder = cached_folder(cache, "decoded", "key", make)
+    folder = cached_folder("decoded", "key", make)
     os.utime(folder, (0, 0))
-    assert entries(cache)[0].last_used == datetime(1970, 1, 1, tzinfo=UTC)
-    cached_folder(cache, "decoded", "key", make)
-    assert entries(cache)[0].last_used.year > 2000
+    assert entries()[0].last_used == datetime(1970, 1, 1, tzinfo=UTC)
+    cached_folder("decoded", "key", make)
+    assert entries()[0].last_used.year > 2000
 
 
 @pytest.mark.parametrize(
@@ -130,20 +130,20 @@ def test_an_entry_knows_when_it_was_last_used(cache):
 )
 def test_clear_removes_one_kind_or_all(cache, kind, removed, kept):
     filled(cache)
-    assert [entry.key for entry in clear(cache, kind)] == removed
-    assert [entry.key for entry in entries(cache)] == kept
+    assert [entry.key for entry in clear(kind)] == removed
+    assert [entry.key for entry in entries()] == kept
     assert (cache / "archives").exists() == (kind not in (None, "archives"))
 
 
 def test_clear_leaves_other_files_in_the_cache_folder_alone(cache):
     filled(cache)
     (cache / "of the user").mkdir()
-    clear(cache)
+    clear()
     assert [path.name for path in cache.iterdir()] == ["of the user"]
 
 
 def test_clearing_an_empty_cache_removes_nothing(cache):
-    assert clear(cache) == []
+    assert clear() == []
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melanoma.data.dataset import Dataset, add_augmented, divided, load_images, open_source, with_groups, without
+from melanoma.config.schema import ArchiveConfig, BalanceConfig, DataConfig, SplitConfig
+from melanoma.data.dataset import (
+    Dataset,
+    add_augmented,
+    load_images,
+    open_source,
+    with_groups,
+    with_split,
+    without_rows,
+)
 from melanoma.data.decode import decode
-from melanoma.data.progress import SilentProgress
 from melanoma.data.sources import Source, class_folders
 from melanoma.data.split import REMOVED, split_parts
 from melanoma.data.split_file import read_split
@@ -30,24 +38,21 @@ def root(tmp_path, write_folders) -> Path:
 
 
 @pytest.fixture
-def open_set(root, common):
+def open_set(root, cache):
     def call(source=class_folders, path=root, classes=None) -> Source:
-        return open_source(
-            source, path=path and str(path), classes=classes, max_files=1000, max_gigabytes=0.1, **common
-        )
+        archive = ArchiveConfig(max_files=1000, max_gigabytes=0.1)
+        return open_source(source, DataConfig(path=path and str(path), classes=classes, archive=archive))
 
     return call
 
 
 @pytest.fixture
-def load(open_set, common):
-    """`load()` opens and decodes the images; arguments override the usual ones."""
+def load(open_set):
+    """`load()` opens and decodes the images; arguments override the usual settings."""
 
-    def call(source: Source | None = None, **arguments) -> Dataset:
-        usual = {
-            "name": "set", "size": SIZE, "resize": "stretch", "max_megapixels": 1, "max_quarantined": 0.1, "least": 3,
-        }  # fmt: skip
-        return load_images(source or open_set(), **usual | arguments, **common)
+    def call(source: Source | None = None, least: int = 3, **arguments) -> Dataset:
+        usual = {"name": "set", "image_size": SIZE, "resize": "stretch", "max_megapixels": 1, "max_quarantined": 0.1}
+        return load_images(source or open_set(), DataConfig(**usual | arguments), least)
 
     return call
 
@@ -58,14 +63,13 @@ def grouped(dataset: Dataset, clusters: dict[str, int] | None = None) -> Dataset
 
 def drawn(dataset: Dataset, seed: int = 0) -> Dataset:
     dataset = grouped(dataset)
-    return divided(dataset, split_parts(dataset.table, method="auto", validation=0.2, test=0.2, seed=seed))
+    return with_split(dataset, split_parts(dataset.table, SplitConfig(method="auto", validation=0.2, test=0.2), seed))
 
 
-def augmented(dataset: Dataset, common, images_per_class: int = 4, seed: int = 0) -> Dataset:
+def augmented(dataset: Dataset, images_per_class: int = 4, seed: int = 0) -> Dataset:
     operations = {"rotate": {"probability": 1, "max_left_rotation": 20, "max_right_rotation": 20}}
-    return add_augmented(
-        dataset, images_per_class=images_per_class, operations=operations, seed=seed, resize="stretch", **common
-    )
+    settings = BalanceConfig(name="augmentor", images_per_class=images_per_class, operations=operations)
+    return add_augmented(dataset, settings, resize="stretch", seed=seed)
 
 
 def test_every_readable_image_has_a_row_with_what_is_known(load, root):
@@ -165,26 +169,27 @@ def test_nothing_readable_names_every_class(load, root):
         load(max_quarantined=1)
 
 
-def quarantined_reasons(root: Path, cache: Path) -> dict[str, str]:
-    common = {"cache": cache, "progress": SilentProgress()}
-    source = open_source(class_folders, path=str(root), classes=None, max_files=99, max_gigabytes=1, **common)
-    dataset = load_images(
-        source, name="", size=8, resize="stretch", max_megapixels=1, max_quarantined=1, least=0, **common
-    )
+def quarantined_reasons(root: Path) -> dict[str, str]:
+    settings = DataConfig(
+        name="", path=str(root), image_size=8, resize="stretch", max_megapixels=1, max_quarantined=1,
+        archive=ArchiveConfig(max_files=99, max_gigabytes=1),
+    )  # fmt: skip
+    dataset = load_images(open_source(class_folders, settings), settings, least=0)
     return dict(zip(dataset.quarantined.path, dataset.quarantined.reason, strict=True))
 
 
-def test_a_file_without_permission_is_put_aside_until_it_has_it(public_path, write_folders, unprivileged):
+def test_a_file_without_permission_is_put_aside_until_it_has_it(public_path, write_folders, unprivileged, monkeypatch):
     root = write_folders(public_path / "set", {"a": 3, "b": 3})
     cache = public_path / "cache"
     cache.mkdir()
     cache.chmod(0o777)
-    assert unprivileged(quarantined_reasons, root, cache) == {}
+    monkeypatch.setenv("MELANOMA_CACHE_DIR", str(cache))
+    assert unprivileged(quarantined_reasons, root) == {}
     shutil.rmtree(cache / "decoded")
     (root / "a/001.jpg").chmod(0)
-    assert unprivileged(quarantined_reasons, root, cache) == {"a/001.jpg": "no permission to read it, or gone"}
+    assert unprivileged(quarantined_reasons, root) == {"a/001.jpg": "no permission to read it, or gone"}
     (root / "a/001.jpg").chmod(0o644)
-    assert unprivileged(quarantined_reasons, root, cache) == {}
+    assert unprivileged(quarantined_reasons, root) == {}
 
 
 def test_a_second_load_reads_and_decodes_nothing(load, root):
@@ -222,8 +227,8 @@ def test_rows_taken_out_are_listed_with_their_reasons(load):
     dataset = load()
     reasons = pd.Series("", index=dataset.table.index)
     reasons[[3, 0]] = ["label conflict", "duplicate"]
-    once = without(dataset, reasons)
-    twice = without(once, once.table.path.eq("b/007.jpg").map({True: "for a test", False: ""}))
+    once = without_rows(dataset, reasons)
+    twice = without_rows(once, once.table.path.eq("b/007.jpg").map({True: "for a test", False: ""}))
     assert list(twice.removed.reason) == ["duplicate", "label conflict", "for a test"]
     assert list(twice.removed.path) == ["a/000.jpg", "a/003.jpg", "b/007.jpg"]
     assert list(twice.removed) == ["path", "label", "sha256", "reason"]
@@ -234,7 +239,7 @@ def test_rows_taken_out_are_listed_with_their_reasons(load):
 
 def test_nothing_taken_out_changes_nothing(load):
     dataset = load()
-    same = without(dataset, pd.Series("", index=dataset.table.index))
+    same = without_rows(dataset, pd.Series("", index=dataset.table.index))
     pd.testing.assert_frame_equal(same.table, dataset.table)
     assert same.removed.empty
 
@@ -250,7 +255,7 @@ def test_parts_are_drawn_and_told_apart(load):
 def test_what_a_split_removes_is_listed(load):
     dataset = grouped(load())
     parts = pd.Series([REMOVED, *["train"] * 10, "validation", *["test"] * 8], index=dataset.table.index)
-    dataset = divided(dataset, parts)
+    dataset = with_split(dataset, parts)
     assert (list(dataset.removed.path), len(dataset.table)) == (["a/000.jpg"], 19)
     assert list(dataset.removed.reason) == ["related to a held-out image"]
     assert dataset.table.part.value_counts().to_dict() == {"train": 10, "test": 8, "validation": 1}
@@ -260,21 +265,21 @@ def test_parts_that_tear_a_group_apart_are_refused(load):
     dataset = grouped(load(), {"a/000.jpg": 0, "b/000.jpg": 0})
     parts = dataset.table.label.map({"a": "train", "b": "test"})
     with pytest.raises(DataError, match=r"in one part.*a/000\.jpg \(train\) and b/000\.jpg \(test\)"):
-        divided(dataset, parts)
+        with_split(dataset, parts)
 
 
 def test_a_split_file_is_followed(load, tmp_path):
     first = drawn(load(), seed=8)
     first.table[["path", "part"]].to_csv(tmp_path / "split.csv", index=False)
     again = grouped(load())
-    again = divided(again, read_split(str(tmp_path / "split.csv"), again.table))
+    again = with_split(again, read_split(str(tmp_path / "split.csv"), again.table))
     assert list(again.table.part) == list(first.table.part)
     assert again.split_hash == first.split_hash
 
 
-def test_augmented_images_are_training_rows_beyond_the_original_store(load, common):
+def test_augmented_images_are_training_rows_beyond_the_original_store(load):
     before = drawn(load())
-    dataset = augmented(before, common, images_per_class=4)
+    dataset = augmented(before, images_per_class=4)
     made = dataset.table[dataset.table.parent != ""]
     assert made.label.value_counts().to_dict() == {"a": 4, "b": 4}
     assert set(made.part) == {"train"}
@@ -290,19 +295,19 @@ def test_augmented_images_are_training_rows_beyond_the_original_store(load, comm
     pd.testing.assert_frame_equal(dataset.table[dataset.table.parent == ""], before.table)
 
 
-def test_pixels_of_originals_and_of_augmented_images_are_their_own(load, common):
+def test_pixels_of_originals_and_of_augmented_images_are_their_own(load, cache):
     before = drawn(load())
-    dataset = augmented(before, common)
-    [folder] = (common["cache"] / "augmentor").glob("[!.]*")
+    dataset = augmented(before)
+    [folder] = (cache / "augmentor").glob("[!.]*")
     originals, made = (dataset.table[(dataset.table.parent == "") == is_original] for is_original in (True, False))
     np.testing.assert_array_equal(dataset.pixels(originals), before.pixels(before.table))
     expected = [decode(folder / path.removeprefix("augmentor/"), size=SIZE) for path in made.path]
     np.testing.assert_array_equal(dataset.pixels(made), np.stack(expected))
 
 
-def test_augmentation_changes_neither_the_fingerprint_nor_the_split(load, common):
+def test_augmentation_changes_neither_the_fingerprint_nor_the_split(load):
     before = drawn(load())
-    dataset = augmented(before, common)
+    dataset = augmented(before)
     assert (dataset.fingerprint, dataset.split_hash) == (before.fingerprint, before.split_hash)
 
 
@@ -311,8 +316,8 @@ def listing(folder: Path) -> dict[str, tuple[int, int, int]]:
     return {str(path): (s.st_mtime_ns, s.st_ctime_ns, s.st_size) for path, s in status.items()}
 
 
-def test_the_users_folder_is_never_changed(load, root, common):
+def test_the_users_folder_is_never_changed(load, root):
     (root / "a/bad.jpg").touch()
     before = listing(root)
-    augmented(drawn(load()), common)
+    augmented(drawn(load()))
     assert listing(root) == before

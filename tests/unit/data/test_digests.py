@@ -8,11 +8,6 @@ import pandas as pd
 import pytest
 
 from melanoma.data.digests import data_fingerprint, file_digests
-from melanoma.data.progress import SilentProgress
-
-
-def digests(root: Path, paths: list[str], cache: Path) -> list[str | None]:
-    return file_digests(root, paths, cache=cache, progress=SilentProgress(), workers=2)
 
 
 def sha256(content: bytes) -> str:
@@ -35,70 +30,71 @@ def rewrite(path: Path, content: bytes, mtime_ns: int) -> None:
 
 def test_digests_are_of_the_bytes_in_the_asked_order(root, cache):
     paths = ["two.jpg", "one.jpg", "two.jpg"]
-    assert digests(root, paths, cache) == [sha256(b"two"), sha256(b"one"), sha256(b"two")]
+    assert file_digests(root, paths) == [sha256(b"two"), sha256(b"one"), sha256(b"two")]
 
 
 def test_unchanged_files_are_not_read_again(root, cache):
     """A file of other content, but the same size and time, is taken for the one that was read."""
-    before = digests(root, ["one.jpg"], cache)
+    before = file_digests(root, ["one.jpg"])
     rewrite(root / "one.jpg", b"neo", (root / "one.jpg").stat().st_mtime_ns)
-    assert digests(root, ["one.jpg"], cache) == before
+    assert file_digests(root, ["one.jpg"]) == before
 
 
 def test_changed_files_are_read_again(root, cache):
-    digests(root, ["one.jpg", "two.jpg"], cache)
+    file_digests(root, ["one.jpg", "two.jpg"])
     rewrite(root / "one.jpg", b"neo", (root / "one.jpg").stat().st_mtime_ns + 1)  # same size
     rewrite(root / "two.jpg", b"longer", (root / "two.jpg").stat().st_mtime_ns)  # same time
     for _ in range(2):
-        assert digests(root, ["one.jpg", "two.jpg"], cache) == [sha256(b"neo"), sha256(b"longer")]
+        assert file_digests(root, ["one.jpg", "two.jpg"]) == [sha256(b"neo"), sha256(b"longer")]
 
 
 def test_what_is_remembered_survives_a_call_for_other_files(root, cache):
-    digests(root, ["one.jpg"], cache)
-    digests(root, ["two.jpg"], cache)
+    file_digests(root, ["one.jpg"])
+    file_digests(root, ["two.jpg"])
     rewrite(root / "one.jpg", b"neo", (root / "one.jpg").stat().st_mtime_ns)
-    assert digests(root, ["one.jpg"], cache) == [sha256(b"one")]
+    assert file_digests(root, ["one.jpg"]) == [sha256(b"one")]
 
 
 def test_nothing_new_means_nothing_written(root, cache):
-    digests(root, ["one.jpg", "two.jpg"], cache)
+    file_digests(root, ["one.jpg", "two.jpg"])
     [memo] = (cache / "digests").iterdir()
     before = memo.stat()
-    digests(root, ["two.jpg", "one.jpg"], cache)
+    file_digests(root, ["two.jpg", "one.jpg"])
     assert (memo.stat().st_ino, memo.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_two_folders_do_not_share_what_is_remembered(root, tmp_path, cache):
-    digests(root, ["one.jpg"], cache)
+    file_digests(root, ["one.jpg"])
     (tmp_path / "other").mkdir()
     rewrite(tmp_path / "other/one.jpg", b"neo", (root / "one.jpg").stat().st_mtime_ns)
-    assert digests(tmp_path / "other", ["one.jpg"], cache) == [sha256(b"neo")]
+    assert file_digests(tmp_path / "other", ["one.jpg"]) == [sha256(b"neo")]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
 def test_a_damaged_memory_is_forgotten(root, cache, content):
-    digests(root, ["one.jpg"], cache)
+    file_digests(root, ["one.jpg"])
     [memo] = (cache / "digests").iterdir()
     memo.write_bytes(content)
-    assert digests(root, ["one.jpg"], cache) == [sha256(b"one")]
+    assert file_digests(root, ["one.jpg"]) == [sha256(b"one")]
 
 
 def test_a_missing_file_has_no_digest(root, cache):
-    assert digests(root, ["none.jpg", "one.jpg"], cache) == [None, sha256(b"one")]
+    assert file_digests(root, ["none.jpg", "one.jpg"]) == [None, sha256(b"one")]
 
 
 @pytest.mark.parametrize("seen_before", [False, True])
-def test_a_file_that_may_not_be_read_has_no_digest(public_path, unprivileged, seen_before):
+def test_a_file_that_may_not_be_read_has_no_digest(public_path, unprivileged, monkeypatch, seen_before):
     for name in ("open", "closed"):
         (public_path / name).write_bytes(name.encode())
     cache = public_path / "cache"
     cache.mkdir()
+    monkeypatch.setenv("MELANOMA_CACHE_DIR", str(cache))
     if seen_before:
-        digests(public_path, ["open", "closed"], cache)
+        file_digests(public_path, ["open", "closed"])
     for path in [cache, *cache.rglob("*")]:
         path.chmod(0o777)
     (public_path / "closed").chmod(0)
-    assert unprivileged(digests, public_path, ["open", "closed"], cache) == [sha256(b"open"), None]
+    assert unprivileged(file_digests, public_path, ["open", "closed"]) == [sha256(b"open"), None]
 
 
 TABLE = pd.DataFrame(

@@ -14,23 +14,19 @@ from melanoma.data.archive import file_sha256
 from melanoma.data.cache import entries
 from melanoma.data.decode import decode
 from melanoma.data.images import ImageStore, decode_images
-from melanoma.data.progress import SilentProgress
 from melanoma.errors import DataError
 
 SIZE = 12
 FORK = multiprocessing.get_context("fork")
 
 
-def store_of(files: list[Path], cache: Path, size: int = SIZE, resize: str = "stretch", max_pixels: float = 1e6):
+def store_of(files: list[Path], size: int = SIZE, resize: str = "stretch", max_pixels: float = 1e6):
     return decode_images(
         files,
         [file_sha256(file) for file in files],
         size=size,
         resize=resize,
         max_pixels=max_pixels,
-        cache=cache,
-        progress=SilentProgress(),
-        workers=2,
     )
 
 
@@ -40,7 +36,7 @@ def files(tmp_path, write_image) -> list[Path]:
 
 
 def test_rows_are_read_in_the_asked_order(files, cache):
-    store, rows, reasons = store_of(files, cache)
+    store, rows, reasons = store_of(files)
     expected = np.stack([decode(file, size=SIZE) for file in files])
     assert len(store) == len(set(rows)) == 7
     assert reasons == {}
@@ -51,7 +47,7 @@ def test_rows_are_read_in_the_asked_order(files, cache):
 
 def test_files_of_equal_bytes_share_one_row(files, cache, write_image, tmp_path):
     twin = write_image(tmp_path / "twin.png", 3)
-    store, rows, _ = store_of([*files, twin], cache)
+    store, rows, _ = store_of([*files, twin])
     assert rows[-1] == rows[3]
     assert len(store) == 7
 
@@ -61,7 +57,7 @@ def test_what_cannot_be_decoded_has_a_reason_and_no_row(files, cache):
     files[4].write_bytes(b"text, not an image")
     files[5].write_bytes(b"")
     for _ in range(2):  # decoded, then from the cache
-        store, rows, reasons = store_of(files, cache)
+        store, rows, reasons = store_of(files)
         assert [i for i, row in enumerate(rows) if row is None] == [2, 4, 5]
         assert reasons == {2: "empty file", 4: "not an image", 5: "empty file"}
         assert len(store) == 4
@@ -69,25 +65,25 @@ def test_what_cannot_be_decoded_has_a_reason_and_no_row(files, cache):
 
 def test_nothing_readable_gives_an_empty_store(files, cache):
     files[0].write_bytes(b"")
-    store, rows, _ = store_of(files[:1], cache)
+    store, rows, _ = store_of(files[:1])
     assert (len(store), rows) == (0, [None])
 
 
 def test_files_are_decoded_once_for_a_content_size_and_way(files, cache):
-    before = store_of(files, cache)[0].read(range(7))
+    before = store_of(files)[0].read(range(7))
     renamed = [file.rename(file.with_name(f"renamed {file.name}")) for file in files]
-    again, rows, _ = store_of(renamed[::-1], cache)
+    again, rows, _ = store_of(renamed[::-1])
     np.testing.assert_array_equal(again.read(range(7)), before)
     assert sorted(rows) == list(range(7))
-    assert len(entries(cache)) == 1
+    assert len(entries()) == 1
     for i, change in enumerate(({"size": 10}, {"resize": "crop"}, {"max_pixels": 300}), 2):
-        store_of(renamed, cache, **change)
-        assert len(entries(cache)) == i
+        store_of(renamed, **change)
+        assert len(entries()) == i
 
 
 def test_joined_stores_read_from_each(files, cache):
-    first, first_rows, _ = store_of(files[:4], cache)
-    second, second_rows, _ = store_of(files[4:], cache)
+    first, first_rows, _ = store_of(files[:4])
+    second, second_rows, _ = store_of(files[4:])
     joined = first.joined(second).joined(first)
     rows = [*first_rows, *(4 + row for row in second_rows), *(7 + row for row in first_rows)]
     expected = np.stack([decode(file, size=SIZE) for file in [*files, *files[:4]]])
@@ -96,40 +92,40 @@ def test_joined_stores_read_from_each(files, cache):
 
 
 def test_joining_an_empty_store_moves_no_row(files, cache):
-    store, _, _ = store_of(files[:3], cache)
-    empty, _, _ = store_of([], cache)
+    store, _, _ = store_of(files[:3])
+    empty, _, _ = store_of([])
     for joined in (store.joined(empty), empty.joined(store), store.joined(empty).joined(store)):
         np.testing.assert_array_equal(joined.read([0, 1, 2]), store.read([0, 1, 2]))
         np.testing.assert_array_equal(joined.read([len(joined) - 1]), store.read([2]))
 
 
 def test_a_damaged_cache_is_told_with_what_to_do(files, cache):
-    store_of(files, cache)
+    store_of(files)
     [pixels] = cache.glob("decoded/*/images.u8")
     os.truncate(pixels, pixels.stat().st_size - 1)
-    store, _, _ = store_of(files, cache)
+    store, _, _ = store_of(files)
     assert store.read([5]).shape == (1, SIZE, SIZE, 3)
     with pytest.raises(OSError, match=r"damaged; run `melanoma cache clear`\. Received: row 6"):
         store.read([5, 6])
 
 
 def test_a_cleared_cache_stays_readable_for_who_has_it_open(files, cache):
-    store, _, _ = store_of(files, cache)
+    store, _, _ = store_of(files)
     before = store.read([0, 1])
     for path in cache.glob("decoded/*/*"):
         path.unlink()
     np.testing.assert_array_equal(store.read([0, 1]), before)
 
 
-def _decode(queue, barrier, files, cache) -> None:
+def _decode(queue, barrier, files) -> None:
     barrier.wait()
-    store, rows, _ = store_of(files, cache, size=200)
+    store, rows, _ = store_of(files, size=200)
     queue.put(store.read(rows).tobytes())
 
 
 def test_two_processes_decoding_at_once_share_one_entry(files, cache):
     queue, barrier = FORK.Queue(), FORK.Barrier(2)
-    processes = [FORK.Process(target=_decode, args=(queue, barrier, files, cache)) for _ in range(2)]
+    processes = [FORK.Process(target=_decode, args=(queue, barrier, files)) for _ in range(2)]
     for process in processes:
         process.start()
     results = [queue.get(timeout=30) for _ in processes]
@@ -189,7 +185,7 @@ def test_a_fault_of_the_machine_is_not_kept_as_one_of_the_image(files, cache, mo
     with monkeypatch.context() as patched:
         patched.setattr("melanoma.data.decode.Image.open", failing)  # a disk that fails cannot be had here
         with pytest.raises(DataError, match="could not be read this time"):
-            store_of(files, cache)
-    _, rows, reasons = store_of(files, cache)
+            store_of(files)
+    _, rows, reasons = store_of(files)
     assert None not in rows
     assert reasons == {}

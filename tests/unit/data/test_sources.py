@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from melanoma.config.schema import ArchiveConfig
 from melanoma.data.cache import entries
-from melanoma.data.progress import SilentProgress
 from melanoma.data.sources import Source, class_folders, image_files, open_path, synthetic
 from melanoma.errors import DataError
 
 
-def opened(path: Path | str, cache: Path) -> Path:
-    return open_path(str(path), cache=cache, max_files=1000, max_bytes=1e8, progress=SilentProgress())
+def opened(path: Path | str) -> Path:
+    return open_path(str(path), ArchiveConfig(max_files=1000, max_gigabytes=0.1))
 
 
-def listed(path: Path, cache: Path, classes: list[str] | int | None = None) -> Source:
-    return class_folders(opened(path, cache), cache=cache, classes=classes, progress=SilentProgress())
+def listed(path: Path, classes: list[str] | int | None = None) -> Source:
+    return class_folders(opened(path), classes=classes)
 
 
 def zipped(folder: Path) -> Path:
@@ -50,7 +50,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("folders", LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_each_layout_gives_labels_and_delivered_parts(tmp_path, cache, write_folders, folders, as_zip):
     root = write_folders(tmp_path / "set", dict.fromkeys(folders, 2))
-    source = listed(zipped(root) if as_zip else root, cache)
+    source = listed(zipped(root) if as_zip else root)
     label = {folder: next(name for name in ("nevus", "melanoma") if name in folder) for folder in folders}
     assert triples(source) == {(f"{f}/{i:03d}.jpg", label[f], part) for f, part in folders.items() for i in range(2)}
     assert source.classes == ["melanoma", "nevus"]
@@ -59,13 +59,13 @@ def test_each_layout_gives_labels_and_delivered_parts(tmp_path, cache, write_fol
 
 def test_spaces_and_unicode_in_names_are_kept(tmp_path, cache, write_folders):
     root = write_folders(tmp_path / "Bilder für Übung", {"basal cell carcinoma": 1, "黑色素瘤": 1})
-    assert listed(root, cache).classes == ["basal cell carcinoma", "黑色素瘤"]
+    assert listed(root).classes == ["basal cell carcinoma", "黑色素瘤"]
 
 
 def test_one_name_in_two_unicode_forms_is_one_class(tmp_path, cache, write_folders):
     composed, decomposed = (unicodedata.normalize(form, "névus") for form in ("NFC", "NFD"))
     root = write_folders(tmp_path / "set", {f"train/{composed}": 1, "train/melanoma": 1, f"test/{decomposed}": 1})
-    source = listed(root, cache, classes=[decomposed, "melanoma"])
+    source = listed(root, classes=[decomposed, "melanoma"])
     assert source.classes == [composed, "melanoma"]
     assert list(source.table.label).count(composed) == 2
 
@@ -76,7 +76,7 @@ def test_images_are_told_by_suffix_in_any_case(tmp_path, cache, write_image):
         write_image(tmp_path / "set/x" / name, i)
     write_image(tmp_path / "set/y/a.jpg")
     (tmp_path / "set/x/notes.txt").write_text("not an image")
-    found = listed(tmp_path / "set", cache).table
+    found = listed(tmp_path / "set").table
     assert [Path(path).name for path in found.path[found.label == "x"]] == names
 
 
@@ -86,14 +86,14 @@ def test_symbolic_links_are_not_followed(tmp_path, cache, write_folders):
     (root / "linked class").symlink_to(tmp_path / "elsewhere/secret")
     (root / "a/linked folder").symlink_to(tmp_path / "elsewhere/secret")
     (root / "a/linked.jpg").symlink_to(tmp_path / "elsewhere/secret/000.jpg")
-    assert triples(listed(root, cache)) == {("a/000.jpg", "a", ""), ("b/000.jpg", "b", "")}
+    assert triples(listed(root)) == {("a/000.jpg", "a", ""), ("b/000.jpg", "b", "")}
 
 
 def test_hidden_files_and_what_macos_adds_are_ignored(tmp_path, cache, write_folders):
     clutter = {"__MACOSX/a": 1, ".thumbnails/a": 1, "a/.cache": 1}
     root = write_folders(tmp_path / "set", {"a": 1, "b": 1, **clutter})
     (root / "a/._000.jpg").write_bytes(b"resource fork")
-    assert triples(listed(root, cache)) == {("a/000.jpg", "a", ""), ("b/000.jpg", "b", "")}
+    assert triples(listed(root)) == {("a/000.jpg", "a", ""), ("b/000.jpg", "b", "")}
 
 
 @pytest.mark.parametrize(
@@ -108,11 +108,11 @@ def test_hidden_files_and_what_macos_adds_are_ignored(tmp_path, cache, write_fol
 )
 def test_unusable_folders_are_refused_and_named(tmp_path, cache, write_folders, folders, message):
     with pytest.raises(DataError, match=message):
-        listed(write_folders(tmp_path / "set", folders), cache)
+        listed(write_folders(tmp_path / "set", folders))
 
 
 def test_a_single_class_is_enough_to_evaluate_on(tmp_path, cache, write_folders):
-    assert listed(write_folders(tmp_path / "set", {"a": 2}), cache).classes == ["a"]
+    assert listed(write_folders(tmp_path / "set", {"a": 2})).classes == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -128,23 +128,24 @@ def test_unusable_paths_are_refused_and_named(tmp_path, cache, name, content, me
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
-        opened(tmp_path / name, cache)
+        opened(tmp_path / name)
 
 
-def refusal(path: Path, cache: Path) -> str:
+def refusal(path: Path) -> str:
     try:
-        return f"opened {opened(path, cache)}"
+        return f"opened {opened(path)}"
     except DataError as error:
         return str(error)
 
 
 @pytest.mark.parametrize("name", ["folder", "set.zip", "folder/below"])
-def test_a_path_that_may_not_be_read_is_named(public_path, unprivileged, name):
+def test_a_path_that_may_not_be_read_is_named(public_path, unprivileged, monkeypatch, name):
+    monkeypatch.setenv("MELANOMA_CACHE_DIR", str(public_path))
     (public_path / "folder/below").mkdir(parents=True)
     (public_path / "set.zip").touch()
     for locked in ("folder", "set.zip"):
         (public_path / locked).chmod(0)
-    message = unprivileged(refusal, public_path / name, public_path)
+    message = unprivileged(refusal, public_path / name)
     (public_path / "folder").chmod(0o755)  # so that it can be removed
     assert "may not be read" in message
     assert message.endswith(str(public_path / name))
@@ -152,8 +153,8 @@ def test_a_path_that_may_not_be_read_is_named(public_path, unprivileged, name):
 
 def test_a_list_of_classes_fixes_their_order(tmp_path, cache, write_folders):
     root = write_folders(tmp_path / "set", {"a": 1, "b": 1, "c": 1})
-    assert listed(root, cache, ["c", "a", "b"]).classes == ["c", "a", "b"]
-    assert listed(root, cache, 3).classes == ["a", "b", "c"]
+    assert listed(root, ["c", "a", "b"]).classes == ["c", "a", "b"]
+    assert listed(root, 3).classes == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -167,15 +168,15 @@ def test_a_list_of_classes_fixes_their_order(tmp_path, cache, write_folders):
 def test_other_classes_than_wanted_are_listed(tmp_path, cache, write_folders, classes, message):
     root = write_folders(tmp_path / "set", {"a": 1, "b": 1, "c": 1})
     with pytest.raises(DataError, match=message):
-        listed(root, cache, classes)
+        listed(root, classes)
 
 
-def test_synthetic_images_come_with_their_metadata(common):
-    source = synthetic(None, classes=["x", "y"], images=12, size=32, test_share=0.3, **common)
+def test_synthetic_images_come_with_their_metadata(cache):
+    source = synthetic(None, classes=["x", "y"], images=12, size=32, test_share=0.3)
     assert source.classes == ["x", "y"]
     assert set(source.table.part) == {"train", "test"}
     assert source.table[["lesion", "patient", "age", "sex", "site"]].notna().all(axis=None)
-    assert source.root.is_relative_to(common["cache"])
+    assert source.root.is_relative_to(cache)
 
 
 @pytest.mark.parametrize(
@@ -186,10 +187,10 @@ def test_synthetic_images_come_with_their_metadata(common):
         (None, {"images": 12, "colour": "red"}, "colour"),
     ],
 )
-def test_synthetic_refuses_what_does_not_fit(common, path, arguments, message):
+def test_synthetic_refuses_what_does_not_fit(cache, path, arguments, message):
     with pytest.raises(DataError, match=message):
-        synthetic(path, **arguments, **common)
-    assert entries(common["cache"]) == []
+        synthetic(path, **arguments)
+    assert entries() == []
 
 
 def test_a_file_whose_name_is_not_utf_8_is_passed_over_and_told(tmp_path, caplog):
@@ -207,4 +208,4 @@ def test_a_class_folder_whose_name_is_not_utf_8_is_refused(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").touch()
     with pytest.raises(DataError, match="must be UTF-8; rename it"):
-        class_folders(tmp_path, cache=tmp_path, progress=SilentProgress())
+        class_folders(tmp_path)

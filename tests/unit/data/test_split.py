@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from melanoma.config.schema import SplitConfig
 from melanoma.data.split import PARTS, REMOVED, fold_parts, left_out_parts, refuse_overlap, split_parts
 from melanoma.errors import DataError
 
@@ -22,7 +23,7 @@ def delivered(**parts: dict[str, int]) -> pd.DataFrame:
 
 
 def split(images: pd.DataFrame, method: str = "auto", validation: float = 0.2, test: float = 0.2, seed: int = 0):
-    return split_parts(images, method=method, validation=validation, test=test, seed=seed)
+    return split_parts(images, SplitConfig(method=method, validation=validation, test=test), seed)
 
 
 def counts(images: pd.DataFrame, parts: pd.Series) -> dict[str, dict[str, int]]:
@@ -181,7 +182,7 @@ def test_a_class_that_is_one_group_is_named():
 
 def test_every_fold_tests_other_rows_and_leaves_enough_to_train():
     images = in_threes(SIZES)
-    runs = fold_parts(images, folds=4, validation=0.2, seed=0)
+    runs = fold_parts(images, SplitConfig(folds=4, validation=0.2), seed=0)
     tested = sum((parts == "test").astype(int) for parts in runs)
     assert (len(runs), set(tested)) == (4, {1})
     for parts in runs:
@@ -192,7 +193,7 @@ def test_every_fold_tests_other_rows_and_leaves_enough_to_train():
 
 def test_a_class_with_fewer_groups_than_folds_is_named():
     with pytest.raises(DataError, match=r"at least split\.folds=5 .*Received: \{'c': 4\}"):
-        fold_parts(in_threes({"a": 51, "b": 21, "c": 12}), folds=5, validation=0.2, seed=0)
+        fold_parts(in_threes({"a": 51, "b": 21, "c": 12}), SplitConfig(folds=5, validation=0.2), seed=0)
 
 
 def with_sites(images: pd.DataFrame) -> pd.DataFrame:
@@ -203,7 +204,7 @@ def with_sites(images: pd.DataFrame) -> pd.DataFrame:
 
 def test_each_value_of_a_column_is_left_out_once():
     images = with_sites(table(SIZES))
-    runs = left_out_parts(images, column="site", validation=0.2, seed=0)
+    runs = left_out_parts(images, SplitConfig(column="site", validation=0.2), seed=0)
     assert list(runs) == ["arm", "leg", "neck"]
     for site, parts in runs.items():
         assert ((parts == "test") == (images.site == site).fillna(False)).all()
@@ -213,7 +214,7 @@ def test_each_value_of_a_column_is_left_out_once():
 def test_a_group_with_images_of_the_value_left_out_does_not_train():
     images = with_sites(table(SIZES))
     images.loc[:2, "group"] = 1000
-    runs = left_out_parts(images, column="site", validation=0.2, seed=0)
+    runs = left_out_parts(images, SplitConfig(column="site", validation=0.2), seed=0)
     assert [list(runs[site][:3]).count(REMOVED) for site in runs] == [2, 2, 2]
     assert list(runs["leg"][:3]) == [REMOVED, "test", REMOVED]
 
@@ -232,7 +233,7 @@ def test_columns_that_cannot_be_left_out_by_are_refused(sites, message):
     if sites:
         images["site"] = sites
     with pytest.raises(DataError, match=message):
-        left_out_parts(images, column="site", validation=0.2, seed=0)
+        left_out_parts(images, SplitConfig(column="site", validation=0.2), seed=0)
 
 
 def test_a_group_in_two_parts_is_refused_and_named():
@@ -248,12 +249,12 @@ def test_what_shares_a_group_with_a_delivered_validation_image_does_not_train_wh
         {"path": map(str, range(60)), "label": ["a", "b"] * 30, "part": ["train"] * 40 + ["validation"] * 20}
     ).assign(group=range(60))
     table.loc[50, "group"] = 0
-    parts = split_parts(table, method="auto", validation=0.2, test=0.2, seed=0)
+    parts = split_parts(table, SplitConfig(method="auto", validation=0.2, test=0.2), seed=0)
     refuse_overlap(table.assign(part=parts)[parts != "removed"])
 
 
 def test_a_rare_class_is_in_the_smallest_drawn_test_set():
     labels = ["a"] * 500 + ["rare"] * 20
     table = pd.DataFrame({"path": map(str, range(520)), "label": labels, "part": "", "group": range(520)})
-    parts = split_parts(table, method="auto", validation=0.2, test=0.01, seed=0)
+    parts = split_parts(table, SplitConfig(method="auto", validation=0.2, test=0.01), seed=0)
     assert set(table.label[parts == "test"]) == {"a", "rare"}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from melanoma.config.schema import SplitConfig
 from melanoma.data.split import PARTS, REMOVED, split_parts
 from melanoma.data.split_file import read_split, shared_with_training, split_hash
 from melanoma.errors import DataError
@@ -18,7 +19,7 @@ def table(sizes: dict[str, int]) -> pd.DataFrame:
 
 
 def split(images: pd.DataFrame, seed: int = 0) -> pd.Series:
-    return split_parts(images, method="auto", validation=0.2, test=0.2, seed=seed)
+    return split_parts(images, SplitConfig(method="auto", validation=0.2, test=0.2), seed)
 
 
 def write(tmp_path: Path, images: pd.DataFrame, parts: pd.Series, **columns) -> str:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
+from melanoma.config.schema import SplitConfig
 from melanoma.data.split import PARTS, REMOVED, fold_parts, left_out_parts, refuse_overlap, split_parts
 from melanoma.errors import DataError
 
@@ -72,7 +73,7 @@ def split_or_none(call):
 @given(tables(), METHODS.filter(lambda method: method != "official"), SHARES, SHARES, SEEDS)
 def test_a_drawn_split_is_sound_or_refused(table, method, validation, test, seed):
     def drawn(seed: int):
-        return split_parts(table, method=method, validation=validation, test=test, seed=seed)
+        return split_parts(table, SplitConfig(method=method, validation=validation, test=test), seed)
 
     parts = split_or_none(lambda: drawn(seed))
     assume(parts is not None)
@@ -83,7 +84,9 @@ def test_a_drawn_split_is_sound_or_refused(table, method, validation, test, seed
 @few
 @given(tables(("train", "train", "test")), METHODS, SHARES, SHARES, SEEDS)
 def test_a_split_with_a_delivered_test_set_is_sound_or_refused(table, method, validation, test, seed):
-    parts = split_or_none(lambda: split_parts(table, method=method, validation=validation, test=test, seed=seed))
+    parts = split_or_none(
+        lambda: split_parts(table, SplitConfig(method=method, validation=validation, test=test), seed)
+    )
     assume(parts is not None)
     kept = method != "holdout" and bool((table.part == "test").any())
     check_sound(table, parts, removes=kept, everywhere=PARTS[:2] if kept else PARTS)
@@ -95,7 +98,7 @@ def test_a_split_with_a_delivered_test_set_is_sound_or_refused(table, method, va
 @given(tables(("train", "train", "validation", "test")), METHODS, SEEDS)
 def test_a_split_with_delivered_validation_and_test_sets_is_sound_or_refused(table, method, seed):
     table.loc[table.index[0], "part"] = "test"
-    parts = split_or_none(lambda: split_parts(table, method=method, validation=0.2, test=0.2, seed=seed))
+    parts = split_or_none(lambda: split_parts(table, SplitConfig(method=method, validation=0.2, test=0.2), seed))
     assume(parts is not None)
     kept = method != "holdout"
     check_sound(table, parts, removes=kept, everywhere=PARTS[:2] if kept else PARTS)
@@ -104,20 +107,20 @@ def test_a_split_with_delivered_validation_and_test_sets_is_sound_or_refused(tab
 @few
 @given(tables(), st.integers(2, 6), SHARES, SEEDS)
 def test_folds_test_each_row_once_or_are_refused(table, folds, validation, seed):
-    runs = split_or_none(lambda: fold_parts(table, folds=folds, validation=validation, seed=seed))
+    runs = split_or_none(lambda: fold_parts(table, SplitConfig(folds=folds, validation=validation), seed))
     assume(runs is not None)
     assert len(runs) == folds
     assert (sum((parts == "test").astype(int) for parts in runs) == 1).all()
     for parts in runs:
         check_sound(table, parts, removes=False, everywhere=PARTS[:2])
-    again = fold_parts(table, folds=folds, validation=validation, seed=seed)
+    again = fold_parts(table, SplitConfig(folds=folds, validation=validation), seed)
     assert all(first.equals(second) for first, second in zip(runs, again, strict=True))
 
 
 @few
 @given(tables(), SHARES, SEEDS)
 def test_leaving_values_out_is_sound_or_refused(table, validation, seed):
-    runs = split_or_none(lambda: left_out_parts(table, column="site", validation=validation, seed=seed))
+    runs = split_or_none(lambda: left_out_parts(table, SplitConfig(column="site", validation=validation), seed))
     assume(runs is not None)
     assert list(runs) == sorted(table.site.dropna().unique())
     for value, parts in runs.items():
@@ -128,7 +131,7 @@ def test_leaving_values_out_is_sound_or_refused(table, validation, seed):
 @few
 @given(tables(), st.integers(0, 2**16), st.sampled_from([1, 2]))
 def test_a_row_moved_away_from_its_group_is_refused(table, chosen, shift):
-    parts = split_or_none(lambda: split_parts(table, method="auto", validation=0.2, test=0.2, seed=0))
+    parts = split_or_none(lambda: split_parts(table, SplitConfig(method="auto", validation=0.2, test=0.2), seed=0))
     sizes = table.groupby("group").path.transform("size")
     assume(parts is not None and (sizes > 1).any())
     moved = table.index[sizes > 1][chosen % int((sizes > 1).sum())]
@@ -145,4 +148,4 @@ def test_a_class_of_one_or_two_images_is_named(size, method):
         {"path": map(str, range(len(labels))), "label": labels, "part": "", "group": range(len(labels))}
     )
     with pytest.raises(DataError, match=f"Class 'rare' has too few images.*'rare': {size}"):
-        split_parts(table, method=method, validation=0.2, test=0.2, seed=0)
+        split_parts(table, SplitConfig(method=method, validation=0.2, test=0.2), seed=0)

@@ -6,15 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melanoma.data.groups import grouped
-from melanoma.data.progress import SilentProgress
+from melanoma.data.groups import connected_groups
 from melanoma.data.sources import Source
 from melanoma.data.tables import metadata_table, with_metadata
 from melanoma.errors import DataError
 
 
 @pytest.fixture
-def read(tmp_path, common, write_image):
+def read(tmp_path, write_image):
     """`read(images, {file: csv text}, **arguments)` writes the files and opens them as a source."""
 
     def opened(images: list[str], tables: dict[str, str], **arguments) -> Source:
@@ -23,7 +22,7 @@ def read(tmp_path, common, write_image):
         for name, text in tables.items():
             (tmp_path / "set" / name).write_text(text, encoding="utf-8")
         arguments = {"table": next(iter(tables), "meta.csv"), "image_column": "image"} | arguments
-        return metadata_table(tmp_path / "set", **common, **arguments)
+        return metadata_table(tmp_path / "set", **arguments)
 
     return opened
 
@@ -233,7 +232,7 @@ def test_images_without_a_row_are_of_no_common_lesion_and_have_no_label(told):
     assert list(source.table.metadata_label) == [("a",), (), (), ()]
     assert list(source.table.lesion[:2]) == ["L1", "L1"]
     assert source.table.lesion[2:].isna().all()
-    assert list(grouped(source.table, ["lesion"])) == [0, 0, 1, 2]
+    assert list(connected_groups(source.table, ["lesion"])) == [0, 0, 1, 2]
     assert source.notes[1:] == ["t.csv names 2 of 4 images; 1 of its rows have no image here"]
 
 
@@ -296,13 +295,12 @@ def test_files_of_one_name_in_several_folders_are_told_by_their_path(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "t.csv").write_text("file,dx\na/0.jpg,x\nb/0.jpg,y\nb/1,y\nsomewhere/else/a/1.jpg,x\n")
-    common = {"cache": tmp_path, "progress": SilentProgress()}
-    source = metadata_table(tmp_path, table="t.csv", image_column="file", label_column="dx", **common)
+    source = metadata_table(tmp_path, table="t.csv", image_column="file", label_column="dx")
     labels = dict(zip(source.table.path, source.table.label, strict=True))
     assert labels == {"a/0.jpg": "x", "a/1.jpg": "x", "b/0.jpg": "y", "b/1.jpg": "y"}
     (tmp_path / "t.csv").write_text("file,dx\n0,x\n1,y\n")
     with pytest.raises(DataError, match="Two files share one image id"):
-        metadata_table(tmp_path, table="t.csv", image_column="file", label_column="dx", **common)
+        metadata_table(tmp_path, table="t.csv", image_column="file", label_column="dx")
     (tmp_path / "t.csv").write_text("file,dx\nc/0.jpg,x\nd/0.jpg,y\n")
     with pytest.raises(DataError, match="2 of 2 rows have no image file"):
-        metadata_table(tmp_path, table="t.csv", image_column="file", label_column="dx", **common)
+        metadata_table(tmp_path, table="t.csv", image_column="file", label_column="dx")

@@ -8,7 +8,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
 
 from melanoma.evaluation.calibrated_model import with_calibration
-from melanoma.evaluation.calibration import Isotonic, Temperature, fitted_calibration
+from melanoma.evaluation.calibration import Isotonic, Temperature, fit_calibration
 from melanoma.models.build import build_network, copy_weights, head, with_probabilities
 
 
@@ -24,20 +24,20 @@ def honest(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
 def test_the_temperature_that_was_put_on_is_found(classes, put_on):
     targets, probabilities = honest(20_000, classes)
     sharpened = Temperature(1 / put_on).applied(probabilities)
-    found = fitted_calibration("temperature", targets, sharpened)
+    found = fit_calibration("temperature", targets, sharpened)
     assert found.temperature == pytest.approx(put_on, rel=0.06)
 
 
 def test_a_fitted_temperature_never_raises_the_loss_it_is_fitted_on():
     rng = np.random.default_rng(1)
     targets, probabilities = rng.integers(0, 3, 60), rng.dirichlet(np.ones(3) / 3, 60)
-    found = fitted_calibration("temperature", targets, probabilities)
+    found = fit_calibration("temperature", targets, probabilities)
     assert log_loss(targets, found.applied(probabilities)) <= log_loss(targets, probabilities) + 1e-6
 
 
 @pytest.mark.parametrize("kind", ["temperature", "isotonic"])
 def test_probabilities_of_zero_and_one_stay_probabilities(kind):
-    found = fitted_calibration(kind, np.array([0, 1, 1]), np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
+    found = fit_calibration(kind, np.array([0, 1, 1]), np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
     calibrated = found.applied(np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
     assert (calibrated > 0).all()
     np.testing.assert_allclose(calibrated.sum(axis=1), 1)
@@ -51,7 +51,7 @@ def test_isotonic_mends_what_no_temperature_can(classes):
     bent /= bent.sum(axis=1, keepdims=True)
     seen, fresh = slice(0, 10_000), slice(10_000, None)
     losses = {
-        kind: log_loss(targets[fresh], fitted_calibration(kind, targets[seen], bent[seen]).applied(bent[fresh]))
+        kind: log_loss(targets[fresh], fit_calibration(kind, targets[seen], bent[seen]).applied(bent[fresh]))
         for kind in ("temperature", "isotonic")
     }
     assert losses["isotonic"] < losses["temperature"] - 0.01
@@ -60,7 +60,7 @@ def test_isotonic_mends_what_no_temperature_can(classes):
 
 def test_the_curve_of_two_classes_is_scikit_learns_at_its_steps():
     targets, probabilities = honest(500, 2)
-    found = fitted_calibration("isotonic", targets, probabilities)
+    found = fit_calibration("isotonic", targets, probabilities)
     reference = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(probabilities[:, 1], targets)
     steps = np.linspace(0, 1, 101)
     at_steps = found.applied(np.stack([1 - steps, steps], axis=1))[:, 1]
@@ -77,7 +77,7 @@ def test_a_calibrated_model_survives_saving(kind, outputs, tmp_path):
     images = np.random.default_rng(0).normal(size=(60, 6, 6, 3)).astype("float32")
     probabilities = plain.predict(images, verbose=0)
     targets = np.random.default_rng(1).integers(0, probabilities.shape[1], 60)
-    calibration = fitted_calibration(kind, targets, probabilities)
+    calibration = fit_calibration(kind, targets, probabilities)
     expected = calibration.applied(probabilities)
     assert np.abs(expected - probabilities).max() > 0.01
     calibrated = with_calibration(plain, calibration)

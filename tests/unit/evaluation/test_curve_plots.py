@@ -15,9 +15,10 @@ from melanoma.evaluation.curve_plots import (
     roc_figure,
     score_figure,
 )
-from melanoma.evaluation.evaluate import Evaluation, evaluate
+from melanoma.evaluation.evaluate import NO_INTERVALS, Evaluation, evaluate, predictions_of
 from melanoma.evaluation.mistakes import mistakes_figure
-from melanoma.evaluation.uncertain import fitted_abstention
+from melanoma.evaluation.predictions import Bootstrap
+from melanoma.evaluation.uncertain import fit_abstention
 
 NAMES = ["nevus", "melanoma $x_1", "basal cell carcinoma", "other"]
 
@@ -30,8 +31,8 @@ def evaluation(classes: int, absent: int | None = None, constant: bool = False) 
         probabilities = rng.dirichlet(np.ones(classes) / 2, len(targets))
     names = NAMES[:classes]
     rows = pd.DataFrame({"target": targets, "label": [names[t] for t in targets], "row": range(len(targets))})
-    views = {"malignant": names[1:3], "melanoma": names[1:2]} if classes > 2 else {}
-    return evaluate("test", rows, probabilities, names, views=views, resamples=20, confidence=0.9, seed=0)
+    binary_tasks = {"malignant": names[1:3], "melanoma": names[1:2]} if classes > 2 else {}
+    return evaluate("test", rows, predictions_of(rows, probabilities, names, binary_tasks), Bootstrap(20, 0.9))
 
 
 def texts(figure: Figure) -> str:
@@ -45,8 +46,8 @@ def texts(figure: Figure) -> str:
 def test_every_figure_is_drawn(case):
     measured = evaluation(*case)
     for figure in (
-        roc_figure(measured, 0),
-        precision_recall_figure(measured, 0),
+        roc_figure(measured),
+        precision_recall_figure(measured),
         reliability_figure(measured),
         score_figure(measured),
     ):
@@ -56,8 +57,8 @@ def test_every_figure_is_drawn(case):
 
 def test_with_a_single_class_there_are_no_curves():
     measured = evaluation(2, absent=1)
-    assert roc_figure(measured, 0) is None
-    assert precision_recall_figure(measured, 0) is None
+    assert roc_figure(measured) is None
+    assert precision_recall_figure(measured) is None
     texts(reliability_figure(measured))
     texts(score_figure(measured))
 
@@ -69,14 +70,14 @@ def test_where_no_image_is_wrong_that_distribution_is_empty():
 
 def test_the_roc_figure_names_its_areas():
     measured = evaluation(4)
-    found = texts(roc_figure(measured, 0))
+    found = texts(roc_figure(measured))
     assert f"AUC {measured.text_of('malignant/auc')}" in found
     assert f"nevus, {measured.metrics['auc/nevus']:.2f}" in found
     assert "Test: melanoma (n=15)" in found
 
 
 @pytest.mark.parametrize("explained", [False, True])
-def test_the_surest_mistakes_come_first(explained):
+def test_the_most_confident_mistakes_come_first(explained):
     measured = evaluation(4)
     asked, explanations = [], []
 
@@ -94,7 +95,7 @@ def test_the_surest_mistakes_come_first(explained):
     wrong = predicted != measured.rows.target
     assert list(confidence[asked[0].index]) == sorted(confidence[wrong], reverse=True)[:12]
     found = texts(figure)
-    assert f"the surest of {wrong.sum()} mistakes" in found
+    assert f"the most confident of {wrong.sum()} mistakes" in found
     assert ("Grad-CAM" in found) is explained
     if explained:
         np.testing.assert_array_equal(explanations[0], predicted[asked[0].index])
@@ -103,15 +104,15 @@ def test_the_surest_mistakes_come_first(explained):
 def test_without_mistakes_there_is_no_figure():
     measured = evaluation(2)
     right = np.eye(2)[measured.rows.target] * 0.8 + 0.1
-    perfect = evaluate("test", measured.rows, right, NAMES[:2], views={}, resamples=0, confidence=0.9, seed=0)
+    perfect = evaluate("test", measured.rows, predictions_of(measured.rows, right, NAMES[:2], {}), NO_INTERVALS)
     assert mistakes_figure(perfect, lambda rows: np.zeros((len(rows), 8, 8, 3), np.uint8)) is None
 
 
 @pytest.mark.parametrize("constant", [False, True])
 def test_abstention_shows_the_share_that_was_chosen(constant):
     measured = evaluation(4, constant=constant)
-    chosen = fitted_abstention(measured.probabilities, 0.2)
+    chosen = fit_abstention(measured.probabilities, 0.2)
     found = texts(abstention_figure(measured, chosen))
     assert "Test: abstention" in found
     here = chosen.measured(measured.rows.target.to_numpy(), measured.probabilities)
-    assert f"{here['share']:.0%} here, {here['accuracy']:.3f} right" in found
+    assert f"abstains on {here['share']:.0%}, accuracy {here['accuracy']:.3f}" in found

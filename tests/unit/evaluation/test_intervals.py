@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from melanoma.evaluation.evaluate import evaluate, groups_of, predictions_table
-from melanoma.evaluation.intervals import bootstrap_intervals, draws, resampled
-from melanoma.evaluation.metrics import metrics_of
+from melanoma.evaluation.evaluate import NO_INTERVALS, evaluate, groups_of, predictions_of, predictions_table
+from melanoma.evaluation.intervals import bootstrap_intervals, bootstrap_weights
+from melanoma.evaluation.metrics import measure, resampled_metrics
 from melanoma.evaluation.predict import probabilities_from_logits
+from melanoma.evaluation.predictions import Bootstrap, Predictions
 
 
 def predictions(n: int = 200, classes: int = 3, seed: int = 0, digits: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -21,9 +22,9 @@ def predictions(n: int = 200, classes: int = 3, seed: int = 0, digits: int = 2) 
 @pytest.mark.parametrize("classes", [2, 3, 9])
 def test_intervals_are_about_the_estimates(classes):
     targets, probabilities = predictions(400, classes)
-    names = [f"class {c}" for c in range(classes)]
-    estimates = metrics_of(targets, probabilities, names)
-    found = bootstrap_intervals(targets, probabilities, names, resamples=500)
+    given = Predictions(targets, probabilities, [f"class {c}" for c in range(classes)])
+    estimates = measure(given)
+    found = bootstrap_intervals(given, Bootstrap(500))
     assert set(found) == {name for name in estimates if not name.startswith("support/")}
     for name, (low, high) in found.items():
         assert low <= high
@@ -32,12 +33,12 @@ def test_intervals_are_about_the_estimates(classes):
 
 
 @pytest.mark.parametrize("classes", [2, 3, 9])
-def test_a_resample_thatdraws_each_image_once_gives_the_estimates(classes):
+def test_a_resample_that_draws_each_image_once_gives_the_estimates(classes):
     targets, probabilities = predictions(300, classes)
     names = [f"class {c}" for c in range(classes)]
-    views = {"some": names[:2]} if classes > 2 else None
-    found = resampled(targets, probabilities, names, views, np.ones((1, 300), np.float32))
-    estimates = metrics_of(targets, probabilities, names, views)
+    given = Predictions(targets, probabilities, names, {"some": names[:2]} if classes > 2 else {})
+    found = resampled_metrics(given, np.ones((1, 300), np.float32))
+    estimates = measure(given)
     for name, value in estimates.items():
         if not name.startswith("support/"):
             assert found[name][0] == pytest.approx(value, rel=1e-5), name
@@ -48,8 +49,8 @@ def test_a_resample_is_measured_as_its_images_would_be(classes):
     targets, probabilities = predictions(120, classes)
     drawn = np.random.default_rng(3).integers(0, 4, 120)
     names, again = [str(c) for c in range(classes)], np.repeat(np.arange(120), drawn)
-    found = resampled(targets, probabilities, names, None, drawn[None].astype(np.float32))
-    estimates = metrics_of(targets[again], probabilities[again], names)
+    found = resampled_metrics(Predictions(targets, probabilities, names), drawn[None].astype(np.float32))
+    estimates = measure(Predictions(targets[again], probabilities[again], names))
     for name, value in estimates.items():
         if not name.startswith("support/"):
             assert found[name][0] == pytest.approx(value, rel=1e-5), name
@@ -57,7 +58,9 @@ def test_a_resample_is_measured_as_its_images_would_be(classes):
 
 def test_intervals_widen_with_confidence_and_narrow_with_images():
     def width(n: int, confidence: float) -> float:
-        low, high = bootstrap_intervals(*predictions(n), list("abc"), confidence=confidence)["accuracy"]
+        low, high = bootstrap_intervals(Predictions(*predictions(n), "abc"), Bootstrap(confidence=confidence))[
+            "accuracy"
+        ]
         return high - low
 
     assert width(200, 0.5) < width(200, 0.95) < width(200, 0.999)
@@ -69,44 +72,45 @@ def test_the_interval_of_a_share_is_that_of_the_binomial_distribution():
     probabilities = np.where(np.arange(400) % 200 < 150, 0.9, 0.1)
     probabilities = np.stack([probabilities, 1 - probabilities], axis=1)
     probabilities[200:] = probabilities[200:, ::-1]
-    found = bootstrap_intervals(targets, probabilities, ["a", "b"], resamples=4000)
+    found = bootstrap_intervals(Predictions(targets, probabilities, "ab"), Bootstrap(4000))
     spread = 1.96 * np.sqrt(0.75 * 0.25 / 200)
     assert found["sensitivity/a"] == pytest.approx((0.75 - spread, 0.75 + spread), abs=0.01)
     assert found["accuracy"] == pytest.approx((0.75 - spread / 2**0.5, 0.75 + spread / 2**0.5), abs=0.01)
 
 
 def test_the_seed_decides():
-    first, second, other = (bootstrap_intervals(*predictions(), list("abc"), seed=seed) for seed in (1, 1, 2))
+    given = Predictions(*predictions(), "abc")
+    first, second, other = (bootstrap_intervals(given, Bootstrap(seed=seed)) for seed in (1, 1, 2))
     assert first == second
     assert first != other
 
 
 def test_no_resamples_no_intervals():
-    assert bootstrap_intervals(*predictions(), list("abc"), resamples=0) == {}
+    assert bootstrap_intervals(Predictions(*predictions(), "abc"), Bootstrap(0)) == {}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_probabilities_that_are_no_numbers_have_no_intervals(value):
     targets, probabilities = predictions()
     probabilities[3, 1] = value
-    assert bootstrap_intervals(targets, probabilities, list("abc")) == {}
+    assert bootstrap_intervals(Predictions(targets, probabilities, "abc"), Bootstrap()) == {}
 
 
 def test_absent_classes_have_none():
     targets, probabilities = predictions(classes=4)
     kept = targets != 1
-    found = bootstrap_intervals(targets[kept], probabilities[kept], list("abcd"))
+    found = bootstrap_intervals(Predictions(targets[kept], probabilities[kept], "abcd"), Bootstrap())
     assert {n for n in found if n.startswith(("sensitivity", "auc"))} == {
         "auc",
         *(f"{m}/{c}" for c in "acd" for m in ("auc", "sensitivity")),
     }
-    alone = bootstrap_intervals(targets[targets == 3], probabilities[targets == 3], list("abcd"))
+    alone = bootstrap_intervals(Predictions(targets, probabilities, "abcd").where(targets == 3), Bootstrap())
     assert {n for n in alone if n.startswith(("sensitivity", "auc", "mcc"))} == {"sensitivity/d"}
 
 
 def test_each_draw_keeps_the_size_of_each_class():
     targets, _ = predictions(100, 4)
-    weights = draws(targets, None, 50, np.random.default_rng(0))
+    weights = bootstrap_weights(targets, None, 50, np.random.default_rng(0))
     assert weights.shape == (50, 100)
     assert np.array_equal(weights, weights.round())
     for c in range(4):
@@ -119,7 +123,7 @@ def test_groups_are_drawn_whole():
     rng = np.random.default_rng(1)
     groups = rng.integers(0, 30, 100)
     targets = groups % 3
-    weights = draws(targets, groups, 50, np.random.default_rng(0))
+    weights = bootstrap_weights(targets, groups, 50, np.random.default_rng(0))
     drawn = np.stack([weights[:, groups == g][:, 0] for g in np.unique(groups)], axis=1)
     for position, g in enumerate(np.unique(groups)):
         assert (weights[:, groups == g] == drawn[:, [position]]).all()
@@ -132,7 +136,7 @@ def test_groups_are_drawn_whole():
 def test_a_group_of_several_classes_stands_with_its_first_image():
     targets = np.array([0, 1, 0, 1, 1, 1])
     groups = np.array(["x", "x", "y", "z", "z", "w"])
-    weights = draws(targets, groups, 200, np.random.default_rng(0))
+    weights = bootstrap_weights(targets, groups, 200, np.random.default_rng(0))
     assert (weights[:, 0] == weights[:, 1]).all()
     assert (weights[:, 0] + weights[:, 2] == 2).all()
     assert (weights[:, 3] + weights[:, 5] == 2).all()
@@ -141,8 +145,8 @@ def test_a_group_of_several_classes_stands_with_its_first_image():
 def test_groups_widen_the_interval_of_images_that_are_alike():
     targets, probabilities = predictions(60, 2)
     targets, probabilities, groups = (np.repeat(x, 8, axis=0) for x in (targets, probabilities, np.arange(60)))
-    images = bootstrap_intervals(targets, probabilities, ["a", "b"])["accuracy"]
-    whole = bootstrap_intervals(targets, probabilities, ["a", "b"], groups=groups)["accuracy"]
+    images = bootstrap_intervals(Predictions(targets, probabilities, "ab"), Bootstrap())["accuracy"]
+    whole = bootstrap_intervals(Predictions(targets, probabilities, "ab", groups=groups), Bootstrap())["accuracy"]
     assert whole[1] - whole[0] > 2 * (images[1] - images[0])
 
 
@@ -172,10 +176,10 @@ def test_every_metric_of_a_resample_equals_scikit_learns(classes, absent, groupe
     kept = targets != absent
     targets, probabilities = targets[kept], probabilities[kept]
     groups = np.arange(len(targets)) // 2 * 10 + targets if grouped else None
-    names = [str(c) for c in range(classes)]
+    given = Predictions(targets, probabilities, [str(c) for c in range(classes)], groups=groups)
     # One resample: both ends of its interval are the value.
-    found = bootstrap_intervals(targets, probabilities, names, resamples=1, seed=7, groups=groups)
-    [weights] = draws(targets, groups, 1, np.random.default_rng(7))
+    found = bootstrap_intervals(given, Bootstrap(1, seed=7))
+    [weights] = bootstrap_weights(targets, groups, 1, np.random.default_rng(7))
     expected = of_a_resample(targets, probabilities, weights)
     for name, value in expected.items():
         low, high = found[name]
@@ -196,6 +200,6 @@ def test_predictions_name_the_group_of_each_image():
     rows = pd.DataFrame({"path": list("abcd"), "lesion": list("xxyy"), "label": list("mmnn"), "part": "test"})
     rows = rows.assign(target=[0, 0, 1, 1])
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
-    settings = {"views": {}, "resamples": 0, "confidence": 0.95, "seed": 0}
-    table = predictions_table([evaluate("test", rows, probabilities, ["m", "n"], **settings)])
+    given = predictions_of(rows, probabilities, ["m", "n"], {})
+    table = predictions_table([evaluate("test", rows, given, NO_INTERVALS)])
     assert pd.factorize(table["group"])[0].tolist() == [0, 0, 1, 1]

@@ -5,9 +5,24 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from melanoma.evaluation.evaluate import confusion_json, evaluate, normalized, predictions_table
-from melanoma.evaluation.metrics import area_under_roc, epoch_metrics, metrics_of
+from melanoma.evaluation.curves import CURVE_MEASURES
+from melanoma.evaluation.evaluate import confusion_json, evaluate, normalized, predictions_of, predictions_table
+from melanoma.evaluation.metrics import (
+    HEADLINES,
+    OVERALL,
+    PAIRED,
+    REPORTED,
+    Metric,
+    WeightedPredictions,
+    area_under_roc,
+    epoch_metrics,
+    is_error,
+    measure,
+    metric_of,
+    needs_both,
+)
 from melanoma.evaluation.predict import probabilities_from_logits
+from melanoma.evaluation.predictions import Bootstrap, Predictions
 
 AT = [("sensitivity", "specificity"), ("specificity", "sensitivity")]
 
@@ -30,7 +45,7 @@ def random_predictions(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray,
 def test_a_binary_table_by_hand():
     # 50 benign of which 40 are found, 20 malignant of which 15 are found.
     targets, probabilities = predicting([[40, 10], [5, 15]])
-    found = metrics_of(targets, probabilities, ["benign", "malignant"])
+    found = measure(Predictions(targets, probabilities, ["benign", "malignant"]))
     expected = {
         "accuracy": 55 / 70,
         "balanced_accuracy": (0.8 + 0.75) / 2,
@@ -65,7 +80,7 @@ def test_a_binary_table_by_hand():
 
 def test_a_table_of_three_classes_by_hand():
     targets, probabilities = predicting([[6, 2, 2], [0, 5, 0], [1, 1, 3]])
-    found = metrics_of(targets, probabilities, ["a", "b", "c"])
+    found = measure(Predictions(targets, probabilities, ["a", "b", "c"]))
     sensitivities = [0.6, 1.0, 0.6]
     f1 = [2 * 6 / (10 + 7), 2 * 5 / (5 + 8), 2 * 3 / (5 + 5)]
     assert found["accuracy"] == pytest.approx(14 / 20)
@@ -78,7 +93,8 @@ def test_a_table_of_three_classes_by_hand():
 def test_metrics_equal_those_of_scikit_learn(classes):
     targets, probabilities = random_predictions(300, classes)
     predicted, names = probabilities.argmax(axis=1), [f"class {c}" for c in range(classes)]
-    found = metrics_of(targets, probabilities, names)
+    given = Predictions(targets, probabilities, names)
+    found = measure(given)
     scores = probabilities[:, 1] if classes == 2 else probabilities
     one_hot = np.eye(classes)[targets]
     expected = {
@@ -105,7 +121,7 @@ def test_metrics_equal_those_of_scikit_learn(classes):
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     others = {"ece", "partial_auc", *(f"{a}_at_{b}_{n}" for a, b in AT for n in (90, 95))}
     assert set(found) - set(expected) == (others if classes == 2 else {"ece"})
-    assert epoch_metrics(targets, probabilities, classes) == pytest.approx(
+    assert epoch_metrics(given) == pytest.approx(
         {"loss": found["log_loss"], **{name: found[name] for name in ("accuracy", "balanced_accuracy", "auc")}}
     )
 
@@ -113,7 +129,8 @@ def test_metrics_equal_those_of_scikit_learn(classes):
 @pytest.mark.parametrize(("scores", "auc"), [([0.1, 0.4, 0.35, 0.8], 0.75), ([0.5] * 4, 0.5), ([1, 1, 0, 0], 0.0)])
 def test_binary_auc_by_hand(scores, auc):
     scores = np.array(scores, float)
-    assert area_under_roc(np.array([0, 0, 1, 1]), np.stack([1 - scores, scores], axis=1)) == auc
+    given = Predictions(np.array([0, 0, 1, 1]), np.stack([1 - scores, scores], axis=1), ["a", "b"])
+    assert area_under_roc(given) == auc
 
 
 def test_a_class_that_does_not_occur_is_in_no_mean():
@@ -122,7 +139,7 @@ def test_a_class_that_does_not_occur_is_in_no_mean():
     targets, probabilities = targets[kept], probabilities[kept]
     predicted = probabilities.argmax(axis=1)
     assert 2 in predicted
-    found = metrics_of(targets, probabilities, list("abcd"))
+    found = measure(Predictions(targets, probabilities, list("abcd")))
     recalls = [(predicted[targets == c] == c).mean() for c in (0, 1, 3)]
     assert "sensitivity/c" not in found
     assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
@@ -135,22 +152,24 @@ def test_a_class_that_does_not_occur_is_in_no_mean():
 def test_with_a_single_class_there_is_no_auc(classes):
     probabilities = np.full((4, classes), 1 / classes)
     probabilities[:3, 1] += 0.1
-    found = metrics_of(np.ones(4, int), probabilities, list("abc")[:classes])
+    given = Predictions(np.ones(4, int), probabilities, list("abc")[:classes])
+    found = measure(given)
     undefined = ("auc", "average_precision", "_at_", "mcc")
     assert not [name for name in found if any(word in name for word in undefined)]
     assert {name for name in found if name.startswith("sensitivity")} == {"sensitivity/b"}
     assert found["accuracy"] == found["sensitivity/b"] == 0.75
-    assert np.isnan(area_under_roc(np.ones(4, int), probabilities))
+    assert np.isnan(area_under_roc(given))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_probabilities_that_are_no_numbers_have_no_auc_and_no_loss(value):
     targets, probabilities = random_predictions(30, 3)
     probabilities[4] = value
-    found = metrics_of(targets, probabilities, list("abc"))
+    given = Predictions(targets, probabilities, list("abc"))
+    found = measure(given)
     assert not {"auc", "log_loss"} & set(found)
     assert 0 < found["accuracy"] < 1
-    epoch = epoch_metrics(targets, probabilities, 3)
+    epoch = epoch_metrics(given)
     assert np.isnan([epoch["loss"], epoch["auc"]]).all()
     assert epoch["accuracy"] == found["accuracy"]
 
@@ -172,7 +191,7 @@ def evaluation(table: list[list[int]], part: str = "test"):
         {"path": [f"{i}.jpg" for i in range(len(targets))], "part": part, "target": targets,
          "label": [classes[t] for t in targets], "row": range(len(targets))}
     )  # fmt: skip
-    return evaluate(part, rows, probabilities, classes, views={}, resamples=20, confidence=0.9, seed=0)
+    return evaluate(part, rows, predictions_of(rows, probabilities, classes, {}), Bootstrap(20, 0.9))
 
 
 def test_an_evaluation_holds_its_confusion_matrix_and_names_its_metrics():
@@ -205,9 +224,10 @@ def test_the_table_of_predictions_has_a_row_an_image():
     assert (table["probability/b"] > 0.5).tolist() == (table.predicted == "b").tolist()
 
 
-def test_a_question_of_several_classes_has_metrics_of_its_own():
+def test_a_binary_task_of_several_classes_has_metrics_of_its_own():
     targets, probabilities = random_predictions(200, 4)
-    found = metrics_of(targets, probabilities, list("abcd"), {"malignant": ["a", "d"], "melanoma": ["d"]})
+    binary_tasks = {"malignant": ["a", "d"], "melanoma": ["d"]}
+    found = measure(Predictions(targets, probabilities, list("abcd"), binary_tasks))
     positive, score = np.isin(targets, [0, 3]), probabilities[:, [0, 3]].sum(axis=1)
     assert found["malignant/auc"] == pytest.approx(sk.roc_auc_score(positive, score))
     assert found["malignant/average_precision"] == pytest.approx(sk.average_precision_score(positive, score))
@@ -216,10 +236,10 @@ def test_a_question_of_several_classes_has_metrics_of_its_own():
     assert "melanoma/specificity_at_sensitivity_95" in found
 
 
-def test_a_question_without_positives_has_no_metrics():
+def test_a_binary_task_without_positives_has_no_metrics():
     targets, probabilities = random_predictions(60, 3)
     kept = targets != 2
-    found = metrics_of(targets[kept], probabilities[kept], list("abc"), {"melanoma": ["c"]})
+    found = measure(Predictions(targets, probabilities, list("abc"), {"melanoma": ["c"]}).where(kept))
     assert not [name for name in found if name.startswith("melanoma/")]
 
 
@@ -228,20 +248,132 @@ def test_calibration_error_by_hand():
     confidence = np.repeat([0.75, 0.95], 10)
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
     targets = np.r_[np.zeros(5), np.ones(5), np.zeros(9), np.ones(1)].astype(int)
-    assert metrics_of(targets, probabilities, ["a", "b"])["ece"] == pytest.approx((0.25 + 0.05) / 2)
+    assert measure(Predictions(targets, probabilities, ["a", "b"]))["ece"] == pytest.approx((0.25 + 0.05) / 2)
 
 
 def test_a_class_that_is_never_predicted_has_no_precision():
     targets, probabilities = predicting([[5, 0, 1], [2, 0, 3], [0, 0, 4]])
-    found = metrics_of(targets, probabilities, list("abc"))
+    found = measure(Predictions(targets, probabilities, list("abc")))
     assert "precision/b" not in found
     assert found["sensitivity/b"] == found["f1/b"] == 0
 
 
 def test_constant_scores_tell_nothing():
     targets = np.array([0, 0, 0, 1, 1])
-    found = metrics_of(targets, np.full((5, 2), 0.5), ["a", "b"])
+    found = measure(Predictions(targets, np.full((5, 2), 0.5), ["a", "b"]))
     assert found["auc"] == 0.5
     assert found["average_precision"] == pytest.approx(0.4)
     assert found["sensitivity_at_specificity_90"] == 0
     assert found["mcc"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("auc", "auc"),
+        ("test/malignant/auc", "auc"),
+        ("validation/auc/melanoma", "auc"),
+        ("val/balanced_accuracy", "balanced_accuracy"),
+        ("test/abstention/accuracy", "accuracy"),
+        ("test/brier", "brier"),
+        ("external/isic/log_loss", "log_loss"),
+        ("val/loss", None),
+        ("malignant/partial_auc", None),
+        ("sensitivity_at_specificity_90", None),
+        ("test/sensitivity/melanoma", None),
+        ("test/operating_point/malignant/missed_per_1000", None),
+        ("test/auc_ci_low", None),
+        ("", None),
+    ],
+)
+def test_the_metric_behind_a_name(name, expected):
+    found = metric_of(name)
+    assert (found and found.name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("loss", True),
+        ("val/loss", True),
+        ("train/loss", True),
+        ("log_loss", True),
+        ("validation/log_loss", True),
+        ("test/brier", True),
+        ("test/calibrated/ece", True),
+        ("test/operating_point/malignant/missed_per_1000", True),
+        ("validation/operating_point/malignant/referrals_per_found", True),
+        ("test/operating_point/malignant/sensitivity", False),
+        ("val/accuracy", False),
+        ("val/auc", False),
+        ("test/malignant/auc", False),
+        ("validation/auc/melanoma", False),
+        ("malignant/partial_auc", False),
+        ("sensitivity_at_specificity_90", False),
+        ("test/mcc", False),
+    ],
+)
+def test_of_an_error_less_is_better(name, expected):
+    assert is_error(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("auc", True),
+        ("test/malignant/auc", True),
+        ("validation/auc/melanoma", True),
+        ("average_precision/melanoma", True),
+        ("malignant/partial_auc", True),
+        ("sensitivity_at_specificity_90", True),
+        ("test/malignant/specificity_at_sensitivity_95", True),
+        ("accuracy", False),
+        ("val/loss", False),
+        ("test/brier", False),
+        ("test/sensitivity/melanoma", False),
+        ("test/operating_point/malignant/missed_per_1000", False),
+        ("test/operating_point/malignant/sensitivity", False),
+    ],
+)
+def test_curves_need_positives_and_negatives(name, expected):
+    assert needs_both(name) is expected
+
+
+def test_what_needs_positives_and_negatives_is_missing_where_there_is_one_class_and_else_there():
+    targets, probabilities = random_predictions(80, 3)
+    given = Predictions(targets, probabilities, list("abc"), {"malignant": ["b", "c"]})
+    everything, one_class = measure(given), measure(given.where(targets == 1))
+    assert {f"malignant/{name}" for name in CURVE_MEASURES} <= set(everything)
+    assert not [name for name in one_class if needs_both(name) and not name.endswith("average_precision")]
+    # Of positives alone the precision is 1 at every threshold.
+    assert {name for name in one_class if needs_both(name)} <= {"malignant/average_precision"}
+
+
+def test_lists_of_metrics_are_those_of_the_one_list():
+    assert HEADLINES == ("accuracy", "balanced_accuracy", "macro_f1", "auc")
+    assert REPORTED == (
+        "accuracy", "balanced_accuracy", "macro_f1", "mcc", "auc", "average_precision", "log_loss", "brier", "ece",
+    )  # fmt: skip
+    assert PAIRED == ("accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss")
+    assert len({one.name for one in OVERALL}) == len(OVERALL)
+    for one in OVERALL:
+        assert metric_of(f"test/{one.name}") is one
+        assert is_error(f"test/{one.name}") is not one.higher_is_better
+        assert needs_both(f"test/{one.name}") is one.needs_both
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+@pytest.mark.parametrize(("classes", "absent"), [(2, None), (4, None), (4, 2), (3, 0), (2, 1)])
+@pytest.mark.parametrize("metric", OVERALL, ids=lambda metric: metric.name)
+def test_a_metric_agrees_with_itself_in_a_resample_of_each_image_once(metric: Metric, classes, absent, kind):
+    targets, probabilities = random_predictions(240, classes)
+    given = Predictions(targets, probabilities.astype(kind), list("abcd")[:classes]).where(targets != absent)
+    value = metric.value(given)
+    if len(given.present) > 1 or metric.name not in ("auc", "average_precision", "mcc"):
+        assert np.isfinite(value)
+    if metric.resampled is None:
+        assert metric.name in ("auc", "average_precision")
+        return
+    found = metric.resampled(WeightedPredictions(given, np.ones((3, len(given)), np.float32)))
+    assert found.shape == (3,)
+    assert found == pytest.approx([value] * 3, rel=1e-5, nan_ok=True)

@@ -1,19 +1,27 @@
 """Thresholds chosen by each rule, and what they cost, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from melanoma.config.schema import OperatingPointConfig
-from melanoma.evaluation.operating_point import OperatingPoint, applied, applied_intervals, chosen_points
+from melanoma.evaluation.operating_point import (
+    OperatingPoint,
+    choose_operating_points,
+    measure_at,
+    measure_intervals_at,
+)
+from melanoma.evaluation.predictions import Bootstrap, Predictions
 
 # Ten negatives at 0.05, 0.15, ... 0.95 and five positives.
 SCORES = np.r_[np.arange(10) / 10 + 0.05, 0.99, 0.88, 0.62, 0.41, 0.12]
 TARGETS = np.r_[np.zeros(10), np.ones(5)].astype(int)
-BINARY = np.stack([1 - SCORES, SCORES], axis=1)
+BINARY = Predictions(TARGETS, np.stack([1 - SCORES, SCORES], axis=1), ["benign", "malignant"])
 
 
 def chosen(**settings) -> OperatingPoint:
-    [point] = chosen_points(TARGETS, BINARY, ["benign", "malignant"], {}, OperatingPointConfig(**settings))
+    [point] = choose_operating_points(BINARY, OperatingPointConfig(**settings))
     return point
 
 
@@ -22,14 +30,14 @@ def chosen(**settings) -> OperatingPoint:
 )
 def test_the_highest_threshold_that_finds_enough(sensitivity, threshold):
     point = chosen(sensitivity=sensitivity)
-    assert (point.question, point.threshold) == ("malignant", threshold)
-    assert applied(point, TARGETS, BINARY, ["benign", "malignant"], {})["sensitivity"] >= sensitivity
+    assert (point.binary_task, point.threshold) == ("malignant", threshold)
+    assert measure_at(point, BINARY)["sensitivity"] >= sensitivity
 
 
 def test_youden_maximises_the_sum():
     point = chosen(rule="youden")
     sums = [(SCORES[10:] >= t).mean() + (SCORES[:10] < t).mean() for t in SCORES]
-    found = applied(point, TARGETS, BINARY, ["benign", "malignant"], {})
+    found = measure_at(point, BINARY)
     assert found["sensitivity"] + found["specificity"] == pytest.approx(max(sums))
 
 
@@ -47,7 +55,7 @@ def test_a_fixed_threshold_stays():
 
 def test_what_a_threshold_finds_and_costs():
     point = OperatingPoint("malignant", 0.5, "")
-    found = applied(point, TARGETS, BINARY, ["benign", "malignant"], {})
+    found = measure_at(point, BINARY)
     # Three of five found, five of ten negatives referred.
     assert found == pytest.approx(
         {"sensitivity": 0.6, "specificity": 0.5, "precision": 3 / 8, "referred": 8 / 15, "referrals_per_found": 8 / 3,
@@ -56,36 +64,35 @@ def test_what_a_threshold_finds_and_costs():
 
 
 def test_what_is_not_defined_is_left_out():
-    found = applied(OperatingPoint("malignant", 2.0, ""), TARGETS, BINARY, ["benign", "malignant"], {})
+    found = measure_at(OperatingPoint("malignant", 2.0, ""), BINARY)
     assert "precision" not in found
     assert "referrals_per_found" not in found
     assert found["sensitivity"] == 0
 
 
-def test_each_question_has_a_threshold_of_its_own():
+def test_each_binary_task_has_a_threshold_of_its_own():
     rng = np.random.default_rng(0)
     targets, probabilities = rng.integers(0, 3, 90), rng.dirichlet(np.ones(3), 90)
-    views = {"malignant": ["b", "c"], "melanoma": ["c"]}
-    points = chosen_points(targets, probabilities, list("abc"), views, OperatingPointConfig())
-    assert [point.question for point in points] == ["malignant", "melanoma"]
+    given = Predictions(targets, probabilities, list("abc"), {"malignant": ["b", "c"], "melanoma": ["c"]})
+    points = choose_operating_points(given, OperatingPointConfig())
+    assert [point.binary_task for point in points] == ["malignant", "melanoma"]
     for point in points:
-        assert applied(point, targets, probabilities, list("abc"), views)["sensitivity"] >= 0.95
-    assert applied(points[0], targets, probabilities, list("abc"), {}) == {}
+        assert measure_at(point, given)["sensitivity"] >= 0.95
+    assert measure_at(points[0], replace(given, binary_tasks={})) == {}
 
 
 def test_without_positives_there_is_no_threshold():
-    assert chosen_points(np.zeros(15, int), BINARY, ["benign", "malignant"], {}, OperatingPointConfig()) == []
+    assert choose_operating_points(replace(BINARY, targets=np.zeros(15, int)), OperatingPointConfig()) == []
 
 
 def test_intervals_at_a_threshold_are_never_without_width():
-    settings = {"groups": None, "resamples": 500, "confidence": 0.95, "seed": 0}
     point = OperatingPoint("malignant", 0.1, "")  # finds all five
-    found = applied_intervals(point, TARGETS, BINARY, ["benign", "malignant"], {}, **settings)
+    found = measure_intervals_at(point, BINARY, Bootstrap(500))
     # Wilson's interval for 5 of 5: 1 / (1 + z^2 / 5).
     assert found["sensitivity"] == pytest.approx((1 / (1 + 1.959964**2 / 5), 1.0), abs=1e-6)
     low, high = found["specificity"]
     assert low < 0.1 < high
-    assert applied_intervals(point, TARGETS, BINARY, list("ab"), {}, **{**settings, "resamples": 0}) == {}
+    assert measure_intervals_at(point, replace(BINARY, classes=list("ab")), Bootstrap(0)) == {}
 
 
 def test_images_of_one_lesion_widen_the_interval():
@@ -93,10 +100,8 @@ def test_images_of_one_lesion_widen_the_interval():
     scores = np.r_[np.zeros(200), np.repeat([0.9, 0.1], 100)]
     probabilities = np.stack([1 - scores, scores], axis=1)
     point = OperatingPoint("malignant", 0.5, "")
-    settings = {"resamples": 500, "confidence": 0.95, "seed": 0}
-    alone = applied_intervals(point, targets, probabilities, list("ab"), {}, groups=None, **settings)["sensitivity"]
-    lesions = np.repeat(np.arange(8), 50)
-    grouped = applied_intervals(point, targets, probabilities, list("ab"), {}, groups=lesions, **settings)[
-        "sensitivity"
-    ]
+    images = Predictions(targets, probabilities, list("ab"))
+    alone = measure_intervals_at(point, images, Bootstrap(500))["sensitivity"]
+    lesions = replace(images, groups=np.repeat(np.arange(8), 50))
+    grouped = measure_intervals_at(point, lesions, Bootstrap(500))["sensitivity"]
     assert grouped[0] < alone[0] < 0.5 < alone[1] < grouped[1]

@@ -6,9 +6,10 @@ import pytest
 from scipy.stats import binomtest
 
 from melanoma.evaluation.delong import auc_difference
-from melanoma.evaluation.metrics import metrics_of
+from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.paired import compare_predictions, compare_tables
 from melanoma.evaluation.predict import probabilities_from_logits
+from melanoma.evaluation.predictions import Bootstrap, Predictions
 
 
 def predictions(n: int, classes: int, skill: float, seed: int, targets: np.ndarray | None = None) -> tuple:
@@ -18,9 +19,12 @@ def predictions(n: int, classes: int, skill: float, seed: int, targets: np.ndarr
     return targets, probabilities_from_logits(rng.normal(size=(n, classes)) + skill * np.eye(classes)[targets])
 
 
-def compared(targets: np.ndarray, one: np.ndarray, other: np.ndarray, **named) -> dict:
+def compared(
+    targets: np.ndarray, one: np.ndarray, other: np.ndarray, *, resamples: int = 200, seed: int = 0, **named
+) -> dict:
     names = [str(c) for c in range(one.shape[1])]
-    found = compare_predictions(targets, one, other, names, **{"views": {}, "resamples": 200, **named})
+    model, reference = (Predictions(targets, probabilities, names, **named) for probabilities in (one, other))
+    found = compare_predictions(model, reference, Bootstrap(resamples, seed=seed))
     return {comparison.metric: comparison for comparison in found}
 
 
@@ -37,11 +41,11 @@ def test_a_model_does_not_differ_from_itself(classes):
 def test_differences_are_those_of_the_metrics(classes):
     targets, one = predictions(150, classes, 1.5, 0)
     _, other = predictions(150, classes, 0.3, 1, targets)
-    views = {"first": ["0"]} if classes > 2 else {}
+    tasks = {"first": ["0"]} if classes > 2 else {}
     names = [str(c) for c in range(classes)]
-    first, second = (metrics_of(targets, p, names, views) for p in (one, other))
-    found = compared(targets, one, other, views=views)
-    assert set(found) >= {"accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", *(f"{v}/auc" for v in views)}
+    first, second = (measure(Predictions(targets, p, names, tasks)) for p in (one, other))
+    found = compared(targets, one, other, binary_tasks=tasks)
+    assert set(found) >= {"accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", *(f"{v}/auc" for v in tasks)}
     for name, comparison in found.items():
         assert comparison.difference == pytest.approx(first[name] - second[name])
         assert comparison.low < comparison.difference < comparison.high

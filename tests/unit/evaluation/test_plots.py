@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from melanoma.evaluation.evaluate import Evaluation, evaluate
+from melanoma.evaluation.evaluate import NO_INTERVALS, Evaluation, evaluate, predictions_of
 from melanoma.evaluation.plots import class_distribution, confusion_figure, image_grid, training_curves
 
 CLASSES = {
@@ -37,16 +37,8 @@ def evaluation(classes: int, empty: int | None = None) -> Evaluation:
     rng = np.random.default_rng(0)
     targets = np.array([c for c in range(classes) for _ in range(12 + c) if c != empty])
     probabilities = rng.dirichlet(np.ones(classes), len(targets))
-    return evaluate(
-        "test",
-        pd.DataFrame({"target": targets}),
-        probabilities,
-        CLASSES[classes],
-        views={},
-        resamples=0,
-        confidence=0.9,
-        seed=0,
-    )
+    rows = pd.DataFrame({"target": targets})
+    return evaluate("test", rows, predictions_of(rows, probabilities, CLASSES[classes], {}), NO_INTERVALS)
 
 
 @pytest.mark.parametrize("shares", [False, True])

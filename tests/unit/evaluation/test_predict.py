@@ -6,8 +6,9 @@ import pytest
 from scipy.special import softmax
 
 from melanoma.errors import ConfigError, ModelError
-from melanoma.evaluation.metrics import metrics_of
+from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.predict import predict_probabilities, probabilities_from_logits, size_and_latency
+from melanoma.evaluation.predictions import Predictions
 from melanoma.models.build import build_network, head, with_probabilities
 
 
@@ -34,7 +35,8 @@ def test_two_classes_as_one_logit_or_as_two_give_the_same():
     np.testing.assert_allclose(one, two)
     np.testing.assert_allclose(two, softmax(np.concatenate([0 * logits, logits], axis=1), axis=1))
     targets = np.arange(20) % 2
-    assert metrics_of(targets, one, ["a", "b"]) == pytest.approx(metrics_of(targets, two, ["a", "b"]))
+    first, second = (measure(Predictions(targets, probabilities, ["a", "b"])) for probabilities in (one, two))
+    assert first == pytest.approx(second)
 
 
 def test_a_network_of_two_logits_for_two_classes_is_refused():

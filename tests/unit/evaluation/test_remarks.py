@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melanoma.evaluation.evaluate import evaluate
+from melanoma.evaluation.evaluate import evaluate, predictions_of
+from melanoma.evaluation.predictions import Bootstrap
 from melanoma.evaluation.remarks import remark_on_groups
 
 NAMES = ["nevus", "melanoma", "keratosis"]
-VIEWS = {"melanoma": ["melanoma"]}
+BINARY_TASKS = {"melanoma": ["melanoma"]}
 
 
 def evaluation(targets: list[int], probabilities: np.ndarray | None = None, names: list[str] = NAMES):
@@ -16,8 +17,8 @@ def evaluation(targets: list[int], probabilities: np.ndarray | None = None, name
     if probabilities is None:
         probabilities = rng.dirichlet(np.ones(len(names)), len(targets))
     rows = pd.DataFrame({"target": targets, "path": [f"{i}.jpg" for i in range(len(targets))]})
-    views = VIEWS if len(names) > 2 else {}
-    return evaluate("test", rows, probabilities, names, views=views, resamples=30, confidence=0.95, seed=0)
+    binary_tasks = BINARY_TASKS if len(names) > 2 else {}
+    return evaluate("test", rows, predictions_of(rows, probabilities, names, binary_tasks), Bootstrap(30))
 
 
 def test_of_good_images_nothing_is_said():
@@ -44,17 +45,23 @@ def test_a_class_with_one_image():
 def test_constant_scores(names):
     targets = [0, 1, len(names) - 1] * 4
     found = evaluation(targets, np.full((12, len(names)), 1 / len(names)), names)
-    assert found.remarks == ["All test images have the same scores: the model tells nothing apart."]
+    assert found.remarks == ["All test images have the same scores: the model does not discriminate."]
     assert found.metrics["auc"] == pytest.approx(0.5)
     low, high = found.intervals["auc"]
     assert low == high == pytest.approx(0.5)
 
 
-def test_a_question_with_one_answer():
+def test_a_binary_task_of_which_all_images_are_negative():
     found = evaluation([0, 0, 2, 2])
-    assert found.remarks[-1] == "All test images have one answer to melanoma: it is not measured."
+    assert found.remarks[-1] == "All test images are negative for melanoma: it is not measured."
     assert "melanoma/auc" not in found.metrics
     assert not any(np.isnan(value) for value in found.named_metrics().values())
+
+
+def test_a_binary_task_of_which_all_images_are_positive():
+    found = evaluation([1, 1, 1])
+    assert found.remarks[-1] == "All test images are positive for melanoma: it is not measured."
+    assert "melanoma/auc" not in found.metrics
 
 
 def test_a_single_class():
@@ -77,5 +84,5 @@ def test_a_single_class():
 def test_images_of_which_neither_lesion_nor_patient_is_known(columns: dict, unknown: int):
     table = pd.DataFrame({"path": [*"wxyz"], "parent": "", **columns})
     delivered = (table.parent == "").sum()
-    expected = f"Neither lesion nor patient is known of {unknown} of {delivered} images" if unknown else ""
-    assert remark_on_groups(table).partition(", of which")[0] == expected
+    expected = f"Neither lesion nor patient is known for {unknown} of {delivered} images" if unknown else ""
+    assert remark_on_groups(table).partition(", so that")[0] == expected

@@ -3,8 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from melanoma.evaluation.metrics import metrics_of
-from melanoma.evaluation.subgroups import measured_subgroups, worst_subgroup
+from melanoma.config.schema import EvaluationConfig
+from melanoma.evaluation.evaluate import predictions_of
+from melanoma.evaluation.metrics import measure
+from melanoma.evaluation.predictions import Bootstrap
+from melanoma.evaluation.subgroups import measure_subgroups, worst_subgroup
 
 NAMES = ["benign", "malignant"]
 
@@ -24,9 +27,8 @@ def rows(n: int = 200) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def measured(table: pd.DataFrame, probabilities: np.ndarray, columns: list[str], minimum: int = 20):
-    return measured_subgroups(
-        table, probabilities, NAMES, views={}, columns=columns, minimum=minimum, resamples=50, confidence=0.9, seed=0
-    )
+    settings = EvaluationConfig(subgroups=columns, subgroup_minimum=minimum)
+    return measure_subgroups(table, predictions_of(table, probabilities, NAMES, {}), settings, Bootstrap(50, 0.9))
 
 
 def test_each_value_is_measured_on_its_own_images():
@@ -35,7 +37,7 @@ def test_each_value_is_measured_on_its_own_images():
     assert set(found) == {"female", "male", "unknown"}
     own = (table.sex == "male").to_numpy()
     assert found["male"].images == own.sum()
-    assert found["male"].metrics == metrics_of(table.target.to_numpy()[own], probabilities[own], NAMES)
+    assert found["male"].metrics == measure(predictions_of(table[own], probabilities[own], NAMES, {}))
     low, high = found["male"].intervals["auc"]
     assert low <= found["male"].metrics["auc"] <= high
 

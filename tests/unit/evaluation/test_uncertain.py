@@ -7,8 +7,8 @@ from melanoma.evaluation.uncertain import (
     Abstention,
     PredictionSets,
     abstention_curve,
-    fitted_abstention,
-    fitted_sets,
+    fit_abstention,
+    fit_prediction_sets,
 )
 
 NAMES = ["nevus", "melanoma", "keratosis", "other"]
@@ -46,7 +46,7 @@ def test_coverage_on_new_images_is_what_was_asked_for(classes, coverage):
     found = []
     for seed in range(40):
         seen, fresh = drawn(200, classes, seed), drawn(1000, classes, 1000 + seed)
-        measured = fitted_sets(*seen, coverage).measured(*fresh, NAMES[:classes])
+        measured = fit_prediction_sets(*seen, coverage).measured(*fresh, NAMES[:classes])
         found.append(measured["coverage"])
     # The promise is a lower bound of the mean; an upper one is 1 / 201 above it, but for ties at the most probable.
     assert np.mean(found) > coverage - 0.006
@@ -59,12 +59,12 @@ def test_the_threshold_is_the_rank_of_split_conformal_prediction():
     needed = []
     for target, row in zip(targets, probabilities, strict=True):
         needed.append(sum(q for q in row if q > row[target]))
-    assert fitted_sets(targets, probabilities, 0.9).threshold == pytest.approx(sorted(needed)[17])  # 18th of 20
+    assert fit_prediction_sets(targets, probabilities, 0.9).threshold == pytest.approx(sorted(needed)[17])  # 18th of 20
 
 
 def test_with_too_few_images_every_set_holds_all_classes():
     targets, probabilities = drawn(8, 4, 0)
-    sets = fitted_sets(targets, probabilities, 0.9)
+    sets = fit_prediction_sets(targets, probabilities, 0.9)
     assert sets.threshold == 1
     assert sets.members(drawn(50, 4, 1)[1]).all()
 
@@ -88,7 +88,7 @@ def test_measures_by_hand():
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
 def test_the_least_sure_share_falls_below_the_threshold(share):
     _, probabilities = drawn(1000, 4, 0)
-    assert fitted_abstention(probabilities, share).abstained(probabilities).mean() == pytest.approx(share, abs=2e-3)
+    assert fit_abstention(probabilities, share).abstained(probabilities).mean() == pytest.approx(share, abs=2e-3)
 
 
 def test_the_curve_begins_with_all_images_and_is_the_accuracy_of_those_kept():

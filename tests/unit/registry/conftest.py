@@ -1,41 +1,35 @@
-"""A small classifier, as a package would hold it."""
+"""Records of runs, without a store."""
 
-import keras
-import numpy as np
-import pytest
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LifecycleStage,
+    Metric,
+    Run,
+    RunData,
+    RunInfo,
+    RunInputs,
+    RunTag,
+)
 
-from melanoma.registry.classifier import LesionClassifier
-
-SIZE = 16
-
-
-def facts(**changes) -> dict:
-    known = {
-        "run_id": "abc", "task": "test", "protocol": "clean", "fingerprint": "f", "calibration": "none",
-        "classes": ["benign", "malignant"], "image_size": SIZE, "resize": "stretch", "max_megapixels": 1.0,
-        "operating_points": {"malignant": 0.3}, "views": {},
-        "prediction_sets": {"coverage": 0.9, "threshold": 0.5}, "abstention": {"share": 0.1, "threshold": 0.6},
-    }  # fmt: skip
-    return {**known, **changes}
+from melanoma.tracking.records import RunRecord
 
 
-def network(classes: int = 2, seed: int = 0) -> keras.Model:
-    keras.utils.set_random_seed(seed)
-    inputs = keras.Input((SIZE, SIZE, 3))
-    features = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
-    return keras.Model(inputs, keras.layers.Dense(classes, "softmax")(features))
-
-
-@pytest.fixture(scope="module")
-def model() -> keras.Model:
-    return network()
-
-
-@pytest.fixture(scope="module")
-def classifier(model: keras.Model) -> LesionClassifier:
-    return LesionClassifier(model, facts(), "melanoma-test/7")
-
-
-@pytest.fixture
-def pixels() -> np.ndarray:
-    return np.random.default_rng(1).integers(0, 256, (40, 30, 3)).astype(np.uint8)
+def recorded(
+    name: str = "run",
+    metrics: dict[str, float] | None = None,
+    tags: dict[str, str] | None = None,
+    inputs: dict[str, str] | None = None,
+) -> RunRecord:
+    """A run as MLflow gives it back; `inputs` are digests by part."""
+    info = RunInfo(f"id of {name}", "0", "user", "FINISHED", 0, 0, LifecycleStage.ACTIVE, run_name=name)
+    data = RunData(
+        [Metric(key, value, 0, 0) for key, value in (metrics or {}).items()],
+        tags=[RunTag(key, value) for key, value in (tags or {}).items()],
+    )
+    used = [
+        DatasetInput(Dataset(part, digest, "local", "/"), [InputTag("mlflow.data.context", part)])
+        for part, digest in (inputs or {}).items()
+    ]
+    return RunRecord(Run(info, data, RunInputs(used)))

@@ -8,18 +8,24 @@ import pytest
 
 from melanoma.config.command_schema import RegistryConfig
 from melanoma.errors import ModelError
-from melanoma.registry.candidates import OTHER_IMAGES, Candidate, find_candidates, ranked
+from melanoma.registry.candidates import Candidate, Exclusion, find_candidates, ranked
+from tests.unit.registry.conftest import recorded
 
 
-def candidate(name: str, value: float = 0.5, test: str = "t", validation: str = "v", **changes) -> Candidate:
-    known = {
-        "run_id": f"id of {name}", "name": name, "task": "isic9", "test_set": test, "validation_set": validation,
-        "value": value, "text": str(value), "excluded": None, "tags": {}, "metrics": {}, "params": {},
-    }  # fmt: skip
-    return Candidate(**{**known, **changes})
+def candidate(
+    name: str,
+    value: float = 0.5,
+    test: str = "t",
+    validation: str = "v",
+    task: str = "isic9",
+    excluded: Exclusion | None = None,
+) -> Candidate:
+    inputs = {"test": test, "validation": validation}
+    record = recorded(name, {"validation/auc": value}, {"melanoma.task": task}, inputs)
+    return Candidate(record, "validation/auc", excluded)
 
 
-def order(*candidates: Candidate, test_set: str | None = None, **settings) -> list[tuple[str, str | None]]:
+def order(*candidates: Candidate, test_set: str | None = None, **settings) -> list[tuple[str, Exclusion | None]]:
     found = ranked(list(candidates), RegistryConfig(**settings), "isic9", test_set)
     return [(one.name, one.excluded) for one in found]
 
@@ -27,16 +33,16 @@ def order(*candidates: Candidate, test_set: str | None = None, **settings) -> li
 @pytest.mark.parametrize(("direction", "expected"), [("maximize", "cab"), ("minimize", "bac")])
 def test_the_best_comes_first_and_those_that_are_none_last(direction: str, expected: str):
     found = order(
-        candidate("no model", 0.99, excluded="no model"), candidate("another task", 0.98, task="other"),
+        candidate("no model", 0.99, excluded=Exclusion.NO_MODEL), candidate("another task", 0.98, task="other"),
         candidate("a", 0.7), candidate("b", 0.6), candidate("c", 0.8),
         direction=direction,
     )  # fmt: skip
-    assert found == [*((name, None) for name in expected), ("no model", "no model")]
+    assert found == [*((name, None) for name in expected), ("no model", Exclusion.NO_MODEL)]
 
 
 def test_without_a_champion_most_decide_which_images_count():
     found = order(candidate("a", 0.9, test="other"), candidate("b", 0.7), candidate("c", 0.8))
-    assert found == [("c", None), ("b", None), ("a", OTHER_IMAGES)]
+    assert found == [("c", None), ("b", None), ("a", Exclusion.OTHER_IMAGES)]
 
 
 @pytest.mark.parametrize("test_set", [None, "t", "of none"])
@@ -47,19 +53,19 @@ def test_as_many_on_one_set_as_on_another_is_not_decided(test_set: str | None):
 
 
 def test_runs_that_are_none_have_no_vote():
-    found = order(candidate("a"), candidate("b", test="other", excluded="ended FAILED"))
-    assert found == [("a", None), ("b", "ended FAILED")]
+    found = order(candidate("a"), candidate("b", test="other", excluded=Exclusion.NOT_FINISHED))
+    assert found == [("a", None), ("b", Exclusion.NOT_FINISHED)]
 
 
 def test_the_images_of_the_champion_win_over_those_of_most():
     runs = [candidate("a", 0.9, test="of most"), candidate("b", 0.8, test="of most"), candidate("c", 0.6)]
-    assert order(*runs, test_set="t") == [("c", None), ("a", OTHER_IMAGES), ("b", OTHER_IMAGES)]
-    assert order(*runs, test_set="of none") == [("a", None), ("b", None), ("c", OTHER_IMAGES)]
+    assert order(*runs, test_set="t") == [("c", None), ("a", Exclusion.OTHER_IMAGES), ("b", Exclusion.OTHER_IMAGES)]
+    assert order(*runs, test_set="of none") == [("a", None), ("b", None), ("c", Exclusion.OTHER_IMAGES)]
 
 
 def test_a_metric_of_other_validation_images_ranks_nothing():
     runs = [candidate("a", 0.9, validation="w"), candidate("b", 0.7), candidate("c", 0.8)]
-    assert order(*runs, test_set="t") == [("c", None), ("b", None), ("a", OTHER_IMAGES)]
+    assert order(*runs, test_set="t") == [("c", None), ("b", None), ("a", Exclusion.OTHER_IMAGES)]
 
 
 METRICS = {"test/accuracy": 0.9, "validation/auc": 0.8}
@@ -91,16 +97,16 @@ def test_why_a_run_is_no_candidate(tmp_path: Path, monkeypatch):
     logged("untold", tested=False)
     logged("unmeasured", metrics={"test/accuracy": 0.9})
     logged("no test", metrics={"validation/auc": 0.9})
-    found = {one.name: one.excluded for one in find_candidates("some", "validation/auc")}
+    found = {one.name: (one.excluded, one.reason) for one in find_candidates("some", "validation/auc")}
     assert found == {
-        "good": None,
-        "failed": "ended FAILED",
-        "of another run": "evaluates the model of another run",
-        "parent": "gathers other runs and has no model",
-        "shortcut": "protocol published",
-        "leaky": "known leaks: 18 content",
-        "untold": "its test images are not known",
-        "unmeasured": "validation/auc was not measured",
+        "good": (None, ""),
+        "failed": (Exclusion.NOT_FINISHED, "it ended as FAILED"),
+        "of another run": (Exclusion.EVALUATION_ONLY, "evaluates the model of another run"),
+        "parent": (Exclusion.NO_MODEL, "gathers other runs and has no model"),
+        "shortcut": (Exclusion.NOT_CLEAN, "protocol published"),
+        "leaky": (Exclusion.KNOWN_LEAKS, "known leaks: 18 content"),
+        "untold": (Exclusion.NO_TEST_SET, "its test images are not known"),
+        "unmeasured": (Exclusion.NOT_MEASURED, "validation/auc was not measured"),
     }
     with pytest.raises(ModelError, match=r"known: validation/auc\. Received: registry\.metric=validation/auv"):
         find_candidates("some", "validation/auv")

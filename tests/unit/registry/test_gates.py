@@ -6,13 +6,15 @@ import pytest
 from melanoma.config.command_schema import ChampionGateConfig, SubgroupGateConfig
 from melanoma.evaluation.paired import Comparison
 from melanoma.registry.gates import (
+    binary_task_gate,
     champion_gate,
     interval_gate,
     limit_gates,
     protocol_gate,
-    question_gate,
     subgroup_gate,
 )
+from melanoma.tracking.names import Tag
+from tests.unit.registry.conftest import recorded
 
 LOOKED_AT = ["sex", "age"]
 METRICS = {
@@ -89,7 +91,8 @@ def test_a_run_cannot_choose_how_narrow_its_intervals_are(changes: dict, passed:
     ],
 )
 def test_only_a_clean_protocol_passes(tags: dict, passed: bool):
-    assert protocol_gate(tags).passed is passed
+    record = recorded(tags=tags)
+    assert protocol_gate(record.protocol, record.tags.get(Tag.KNOWN_LEAKS)).passed is passed
 
 
 def compared(low: float) -> list[Comparison]:
@@ -168,7 +171,7 @@ def test_a_run_cannot_choose_where_nobody_looks():
 
 
 @pytest.mark.parametrize(
-    ("asked", "passed"),
+    ("defined", "passed"),
     [
         ({"malignant": ["bcc", "melanoma"], "other": ["nevus"]}, True),
         ({"malignant": ["melanoma"]}, False),
@@ -176,9 +179,9 @@ def test_a_run_cannot_choose_where_nobody_looks():
         ({}, False),
     ],
 )
-def test_a_run_cannot_choose_what_its_questions_mean(asked: dict, passed: bool):
-    gate = question_gate(asked, {"malignant": ["melanoma", "bcc"]})
+def test_a_run_cannot_choose_what_its_binary_tasks_mean(defined: dict, passed: bool):
+    gate = binary_task_gate(defined, {"malignant": ["melanoma", "bcc"]})
     assert gate is not None
     assert gate.passed is passed
-    assert question_gate(asked, None) is None
+    assert binary_task_gate(defined, None) is None
     assert ("wanted malignant: melanoma, bcc" in gate.text) is not passed

@@ -13,24 +13,13 @@ import mlflow
 import pytest
 from mlflow.entities.model_registry import ModelVersion
 
+from melanoma.config.command_schema import RollbackConfig
 from melanoma.errors import ModelError
 from melanoma.registry.history import rollback
 from melanoma.registry.trail import decisions, new_decision, write_down
-from melanoma.registry.versions import (
-    CHAMPION,
-    PREVIOUS,
-    STATE,
-    alias_of,
-    alone,
-    carry_out,
-    model_name,
-    only_model,
-    register,
-    registered_models,
-    repair,
-    rolled_back,
-    withdraw,
-)
+from melanoma.registry.versions import alias_of, carry_out, register, registry_lock, repair, rolled_back, withdraw
+from melanoma.tracking.names import Alias, Tag
+from melanoma.tracking.registered import model_name, only_model, registered_models
 
 NAME = "melanoma-test"
 # What changes the store, in the order in which a promotion calls it and beyond.
@@ -64,13 +53,13 @@ def run_of(uri: str, name: str) -> str:
 
 def promoted(uri: str, run_id: str) -> ModelVersion:
     """What `melanoma promote` does to the registry, without gates and files."""
-    with alone(uri, NAME):
+    with registry_lock(uri, NAME):
         repair(NAME)
-        champion = alias_of(NAME, CHAMPION)
+        champion = alias_of(NAME, Alias.CHAMPION)
         if champion is not None and champion.run_id == run_id:
             return champion
         version = register(NAME, "test", f"runs:/{run_id}/package", None, run_id, {})
-        decision = new_decision("promote", version, alias_of(NAME, CHAMPION), run_id, [])
+        decision = new_decision("promote", version, alias_of(NAME, Alias.CHAMPION), run_id, [])
         write_down(NAME, decision)
         carry_out(NAME, decision)
         return version
@@ -113,15 +102,15 @@ def killed_at(call: int, task: Callable[[], object]) -> Callable[[], object]:
 
 def state(name: str = NAME) -> tuple[str | None, str | None, dict[str, str]]:
     """Runs of champion and previous, and the state of each version by its run."""
-    champion, before = alias_of(name, CHAMPION), alias_of(name, PREVIOUS)
+    champion, before = alias_of(name, Alias.CHAMPION), alias_of(name, Alias.PREVIOUS)
     versions = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
-    states = {version.run_id: version.tags[STATE] for version in versions}
+    states = {version.run_id: version.tags[Tag.PROMOTION] for version in versions}
     return champion and champion.run_id, before and before.run_id, states
 
 
 def states_of_runs(uri: str) -> dict[str, str]:
     runs = mlflow.MlflowClient(uri).search_runs(["0"])
-    return {run.info.run_id: run.data.tags.get(STATE, "") for run in runs}
+    return {run.info.run_id: run.data.tags.get(Tag.PROMOTION, "") for run in runs}
 
 
 def test_a_name_for_every_task():
@@ -139,15 +128,15 @@ def test_promotions_and_rollbacks(uri: str, monkeypatch, capsys: pytest.CaptureF
     promoted(uri, first)
     assert state() == (first, None, {first: "promoted"})
     with pytest.raises(ModelError, match="no champion to go back to"):
-        rollback("test", uri)
+        rollback(RollbackConfig("test"), uri)
     promoted(uri, second)
     promoted(uri, third)
     assert state() == (third, second, dict.fromkeys((first, second, third), "promoted"))
     monkeypatch.setattr("melanoma.registry.history.checked_model", lambda address: None)  # these versions have no files
-    rollback(None, uri)
+    rollback(RollbackConfig(), uri)
     assert state()[:2] == (second, third)
     assert states_of_runs(uri) == {first: "promoted", second: "promoted", third: "rolled back"}
-    rollback("test", uri)
+    rollback(RollbackConfig("test"), uri)
     assert state()[:2] == (third, second)
     assert states_of_runs(uri)[third] == "promoted"
     trail = decisions(NAME)
@@ -180,7 +169,7 @@ def test_a_process_killed_at_any_point_leaves_one_champion(action: str, empty: P
 
         def task(uri: str = child_uri, new: str = new) -> object:
             mlflow.set_tracking_uri(uri)
-            return promoted(uri, new) if action == "promote" else rollback("test", uri)
+            return promoted(uri, new) if action == "promote" else rollback(RollbackConfig("test"), uri)
 
         _, status = os.waitpid(in_a_process(killed_at(call, task)), 0)
         finished = os.WIFEXITED(status)
@@ -238,7 +227,7 @@ def test_without_a_lock_the_numbers_of_the_versions_are_the_order(uri: str, tmp_
         def run() -> None:
             mlflow.set_tracking_uri(address)
             version = register(NAME, "test", f"runs:/{run_id}/package", None, run_id, {})
-            decision = new_decision("promote", version, alias_of(NAME, CHAMPION), run_id, [])
+            decision = new_decision("promote", version, alias_of(NAME, Alias.CHAMPION), run_id, [])
             write_down(NAME, decision)
             carry_out(NAME, decision)
 
@@ -249,8 +238,8 @@ def test_without_a_lock_the_numbers_of_the_versions_are_the_order(uri: str, tmp_
     trail = decisions(NAME)
     assert sorted(one.version for one in trail) == [1, 2, 3, 4]
     assert {one.version: one.replaces for one in trail} == {1: None, 2: 1, 3: 2, 4: 3}
-    assert int(alias_of(NAME, CHAMPION).version) == 4
-    assert int(alias_of(NAME, PREVIOUS).version) == 3
+    assert int(alias_of(NAME, Alias.CHAMPION).version) == 4
+    assert int(alias_of(NAME, Alias.PREVIOUS).version) == 3
 
 
 def test_one_that_died_on_another_machine_after_its_alias_is_finished_by_a_rollback(uri: str, monkeypatch):
@@ -261,9 +250,9 @@ def test_one_that_died_on_another_machine_after_its_alias_is_finished_by_a_rollb
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr("melanoma.registry.trail._machine", lambda: "elsewhere")
         version = register(NAME, "test", f"runs:/{third}/package", None, third, {})
-        write_down(NAME, new_decision("promote", version, alias_of(NAME, CHAMPION), third, []))
-        mlflow.MlflowClient().set_registered_model_alias(NAME, CHAMPION, str(version.version))
-    rollback("test", uri)
+        write_down(NAME, new_decision("promote", version, alias_of(NAME, Alias.CHAMPION), third, []))
+        mlflow.MlflowClient().set_registered_model_alias(NAME, Alias.CHAMPION, str(version.version))
+    rollback(RollbackConfig("test"), uri)
     assert state()[:2] == (second, third)
     assert len(state()[2]) == 3
 
@@ -275,7 +264,7 @@ def test_one_that_is_under_way_on_another_machine_is_left_alone(uri: str, monkey
     assert repair(NAME) == []
     assert list(state()[2].values()) == ["pending"]
     monkeypatch.setattr("melanoma.registry.trail._ABANDONED", 0)
-    assert repair(NAME) == ["Took away version 1: its promotion was interrupted before it was decided."]
+    assert repair(NAME) == ["Deleted version 1: its promotion was interrupted before it was decided."]
     assert state()[2] == {}
 
 
@@ -286,7 +275,7 @@ def test_a_run_that_was_deleted_holds_nothing_up(uri: str, monkeypatch):
     promoted(uri, second)
     for run_id in (first, second):
         mlflow.MlflowClient().delete_run(run_id)
-    rollback("test", uri)
+    rollback(RollbackConfig("test"), uri)
     assert state()[:2] == (first, second)
     assert {one.state for one in decisions(NAME)} == {"done"}
     assert repair(NAME) == []
@@ -298,9 +287,9 @@ def test_a_run_that_was_rolled_back_is_remembered_until_it_comes_back(uri: str, 
     promoted(uri, first)
     promoted(uri, second)
     assert rolled_back(NAME) == set()
-    rollback("test", uri)
+    rollback(RollbackConfig("test"), uri)
     assert rolled_back(NAME) == {second}
-    mlflow.MlflowClient().set_tag(second, STATE, "refused")  # whatever was decided since
+    mlflow.MlflowClient().set_tag(second, Tag.PROMOTION, "refused")  # whatever was decided since
     promoted(uri, third)
     assert rolled_back(NAME) == {second}
     promoted(uri, second)
@@ -312,10 +301,10 @@ def test_a_version_that_was_replaced_and_deleted_by_hand_holds_nothing_up(uri: s
     promoted(uri, first)
     promoted(uri, second)
     version = register(NAME, "test", f"runs:/{third}/package", None, third, {})
-    champion = alias_of(NAME, CHAMPION)
+    champion = alias_of(NAME, Alias.CHAMPION)
     write_down(NAME, new_decision("promote", version, champion, third, []))
-    mlflow.MlflowClient().set_registered_model_alias(NAME, CHAMPION, str(version.version))
-    monkeypatch.setattr("melanoma.registry.versions.lives", lambda *_: False)  # killed here
+    mlflow.MlflowClient().set_registered_model_alias(NAME, Alias.CHAMPION, str(version.version))
+    monkeypatch.setattr("melanoma.registry.versions.process_alive", lambda *_: False)  # killed here
     mlflow.MlflowClient().delete_model_version(NAME, champion.version)
     assert repair(NAME) == ["Finished the promote of version 3, which was interrupted."]
     assert state()[0] == third
@@ -329,7 +318,7 @@ def test_a_run_does_not_go_on_saying_that_it_was_promoted(uri: str, monkeypatch)
     write_down(NAME, decision)
     told = {"when": decision.when, "decision": "promoted"}
     mlflow.MlflowClient().log_dict(run_id, told, "promotion.json")
-    monkeypatch.setattr("melanoma.registry.versions.lives", lambda *_: False)  # killed here
+    monkeypatch.setattr("melanoma.registry.versions.process_alive", lambda *_: False)  # killed here
     assert len(repair(NAME)) == 2
     assert mlflow.artifacts.load_dict(f"runs:/{run_id}/promotion.json") == {**told, "decision": "interrupted"}
     assert states_of_runs(uri) == {run_id: "interrupted"}
@@ -347,7 +336,7 @@ def test_a_store_has_one_lock_however_its_address_is_written(uri: str, tmp_path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
     for address in (uri, "sqlite:///mlflow.db", f"sqlite:///{tmp_path / 'sub' / '..' / 'mlflow.db'}"):
-        with alone(address, NAME):
+        with registry_lock(address, NAME):
             pass
     assert len(list(tmp_path.rglob("*.registry.lock"))) == 1
 

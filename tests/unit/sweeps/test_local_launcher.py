@@ -10,7 +10,7 @@ import pytest
 
 from melanoma.config.command_schema import LauncherConfig
 from melanoma.sweeps import launchers
-from melanoma.sweeps.launchers import Job, Outcome, launched
+from melanoma.sweeps.launchers import Job, Outcome, open_launcher
 
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None); print(1, flush=True); time.sleep(60)"
 
@@ -32,7 +32,7 @@ def test_a_trial_that_is_being_started_when_the_sweep_ends_is_ended_too(tmp_path
     monkeypatch.setattr(launchers.subprocess, "Popen", slowly)
     monkeypatch.setattr(launchers, "_GRACE", 0.5)  # it may take no notice
     outcomes: list[Outcome] = []
-    with launched(LauncherConfig(), tmp_path) as run:
+    with open_launcher(LauncherConfig(), tmp_path) as run:
         thread = threading.Thread(target=lambda: outcomes.append(run(job(tmp_path, DEAF))))
         thread.start()
         assert began.wait(10)
@@ -46,5 +46,5 @@ def test_a_trial_that_is_being_started_when_the_sweep_ends_is_ended_too(tmp_path
 
 @pytest.mark.parametrize(("code", "ended"), [("1", 0), ("raise SystemExit(3)", 3)])
 def test_a_trial_is_known_by_its_exit_code(tmp_path: Path, code: str, ended: int):
-    with launched(LauncherConfig(), tmp_path) as run:
+    with open_launcher(LauncherConfig(), tmp_path) as run:
         assert run(job(tmp_path, code)).code == ended

@@ -3,7 +3,8 @@
 import pytest
 
 from melanoma.errors import ConfigError
-from melanoma.evaluation.metrics import metrics_of
+from melanoma.evaluation.metrics import measure
+from melanoma.evaluation.predictions import Predictions
 from melanoma.paths import conf_dir
 from melanoma.sweeps.objectives import check_metrics, logged_metrics
 from melanoma.sweeps.plan import is_sweep, read_plan
@@ -84,17 +85,20 @@ def test_the_folds_alone_are_trials():
         ("modle=m1,m2", "no key 'modle'"),
         ("seed=0,1 sweep.n_trials=0", "at least 1"),
         ("seed=0,1 sweep.sampler=tpe", "n_trials must be given"),
-        ("seed=0,1 sweep.name=a sweep.resume=b", "Either sweep.name"),
+        (
+            "seed=0,1 sweep.name=a sweep.resume=b",
+            "Give sweep.name for a new sweep or sweep.resume",
+        ),
         ("seed=0,1 sweep.metric=[a,a]", "a list of two"),
         ("seed=0,1 sweep.metric=[a,b]", "one for each metric"),
         ("seed=0,1 sweep=optuna sweep.metric=[a,b] sweep.direction=[maximize,minimize]", "nsga2"),
         ("seed=0,1 sweep.direction=up", "maximize or minimize"),
         ("seed=0,1 sweep.metric=5", "name of a metric"),
-        ("split=kfold sweep.n_trials=2", "all are trained"),
+        ("split=kfold sweep.n_trials=2", "trains all of them"),
         ("split=kfold split.fold=2 launcher.workers=2", "Nothing is varied"),
         ("seed=0,1 foo", "cannot be read"),
-        ("split=kfold sweep=optuna", "all are trained"),
-        ("split=kfold sweep.pruner=median", "all are trained"),
+        ("split=kfold sweep=optuna", "trains all of them"),
+        ("split=kfold sweep.pruner=median", "trains all of them"),
         ("seed=0,1 sweep=nothing", "no sweep named"),
         ("seed=0,1 launcher.workers=0", "at least 1"),
         ("seed=0,1 training.epochs=0", "at least 1"),
@@ -122,6 +126,6 @@ def test_known_metrics_are_those_of_the_evaluation():
 
     targets = np.array([0, 1, 2] * 9)
     probabilities = np.random.default_rng(3).dirichlet(np.ones(3), 27)
-    measured = metrics_of(targets, probabilities, ["a", "b", "c"], {"q": ["b", "c"]})
+    measured = measure(Predictions(targets, probabilities, ["a", "b", "c"], {"q": ["b", "c"]}))
     known = logged_metrics(["a", "b", "c"], {"q": ["b", "c"]}, folds=False)
     assert {f"validation/{name}" for name in measured} <= known

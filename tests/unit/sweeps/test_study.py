@@ -46,7 +46,7 @@ def test_the_same_seed_draws_the_same(tmp_path: Path):
 def test_a_sweep_under_way_is_not_resumed(address: str):
     with open_study(settings(), "s", address, {"data": 1}):
         with (
-            pytest.raises(ConfigError, match="under way in another process"),
+            pytest.raises(ConfigError, match="running in another process"),
             open_study(settings(resume="s"), "s", address, {"data": 1}),
         ):
             pass
@@ -58,7 +58,7 @@ def test_a_sweep_under_way_is_not_resumed(address: str):
 
 def test_names_are_looked_at_first(address: str):
     check_name(settings(), "s", address)
-    with pytest.raises(ConfigError, match="no such study"):
+    with pytest.raises(ConfigError, match="no such sweep"):
         check_name(settings(resume="s"), "s", address)
     drawn(address, 1)
     check_name(settings(resume="s"), "s", address)

@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import pytest
 
+from melanoma.data.batches import prediction_batches
 from melanoma.data.images import ImageStore
 from melanoma.training.augmentation import RandomAffine, RandomColor
-from melanoma.training.batches import augmenter, encode, prediction_batches, training_batches
+from melanoma.training.batches import TrainingImages, augmenter, encode, training_batches
 
 N, SIZE = 23, 8
 
@@ -29,7 +30,8 @@ LABELS, WEIGHTS = encode(ROWS % 3, 3), ROWS.astype("float32") / N
 
 
 def batches(store: ImageStore, count: int, seed: int = 0, augment=None, batch_size: int = 5) -> list[tuple]:
-    pipeline = training_batches(store, ROWS, LABELS, WEIGHTS, batch_size=batch_size, seed=seed, augment=augment)
+    images = TrainingImages(store, ROWS, LABELS, WEIGHTS)
+    pipeline = training_batches(images, batch_size=batch_size, seed=seed, augment=augment)
     return [tuple(part.numpy() for part in batch) for batch in pipeline.take(count)]
 
 

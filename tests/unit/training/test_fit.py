@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -13,13 +14,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from melanoma.config.schema import EarlyStoppingConfig, TrainingConfig
 from melanoma.errors import TrainingError
 from melanoma.evaluation.metrics import epoch_metrics
 from melanoma.evaluation.predict import probabilities_from_logits
+from melanoma.evaluation.predictions import Predictions
 from melanoma.models.build import build_network, head
 from melanoma.models.losses import training_loss
 from melanoma.training.batches import encode
-from melanoma.training.fit import FitSettings, fit, mode_of
+from melanoma.training.fit import Feed, Recipe, fit, mode_of
 from melanoma.training.hardware import prepare
 from melanoma.training.schedules import constant, cosine, plateau
 
@@ -39,9 +42,15 @@ def network(image_size: int = SIZE, classes: int = 2) -> keras.Model:
     return keras.Model(inputs, head(keras.layers.GlobalAveragePooling2D()(x), classes))
 
 
-def training_data(classes: int) -> tf.data.Dataset:
-    weights = np.ones(N, "float32")
-    return tf.data.Dataset.from_tensor_slices((IMAGES, encode(TARGETS, classes), weights)).batch(BATCH).repeat()
+def training_data(labels: np.ndarray) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices((IMAGES, labels, np.ones(N, "float32"))).batch(BATCH).repeat()
+
+
+def feed(batches: tf.data.Dataset, validation: tf.data.Dataset, targets: np.ndarray, classes: int = 2) -> Feed:
+    return Feed(
+        batches=batches, steps_per_epoch=N // BATCH, rows=N, images=N, validation=validation,
+        validation_targets=targets, classes=list("abc")[:classes],
+    )  # fmt: skip
 
 
 class Trained:
@@ -49,30 +58,34 @@ class Trained:
 
     def __init__(
         self, net=None, validation=TARGETS, classes=2, rate=0.05, schedule=constant, optimizer=keras.optimizers.Adam,
-        callback=lambda epoch: None, **settings,
+        callback=lambda epoch: None, warmup_epochs=0, finetune_factor=1.0, patience=None, min_delta=0.0, **settings,
     ):  # fmt: skip
         keras.utils.set_random_seed(1)
         self.network, self.validation, self.classes = net or network(classes=classes), validation, classes
         self.history: list[dict[str, float]] = []
-        defaults = {"epochs": 5, "steps_per_epoch": N // BATCH, "monitor": "val/loss", "restore_best": True}
+        defaults = {"epochs": 5, "monitor": "val/loss", "restore_best": True}
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
             assert epoch == len(self.history)
             self.history.append(metrics)
             callback(epoch)
 
+        images = tf.data.Dataset.from_tensor_slices(IMAGES).batch(10)
         self.kept = fit(
-            self.network, training_data(classes), tf.data.Dataset.from_tensor_slices(IMAGES).batch(10), validation,
-            classes=classes, images=N, loss=training_loss(classes), optimizer=optimizer, learning_rate=rate,
-            schedule=schedule, settings=FitSettings(**defaults | settings), on_epoch=on_epoch,
-        )  # fmt: skip
+            self.network,
+            feed(training_data(encode(TARGETS, classes)), images, validation, classes),
+            Recipe(training_loss(classes), optimizer, rate, schedule, warmup_epochs, finetune_factor),
+            TrainingConfig(early_stopping=EarlyStoppingConfig(patience, min_delta), **defaults | settings),
+            on_epoch,
+        )
 
     def reported(self, name: str) -> list[float]:
         return [epoch[name] for epoch in self.history]
 
     def now(self) -> dict[str, float]:
         logits = self.network.predict(IMAGES, verbose=0)
-        return epoch_metrics(self.validation, probabilities_from_logits(logits), self.classes)
+        classes = list("abc")[: self.classes]
+        return epoch_metrics(Predictions(self.validation, probabilities_from_logits(logits), classes))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -197,17 +210,16 @@ def test_plateau_cuts_the_rate_where_nothing_improves():
 
 
 def test_accuracy_of_mixed_labels_counts_the_class_they_have_more_of():
-    soft = tf.data.Dataset.from_tensor_slices(
-        (IMAGES, 0.2 + 0.6 * encode(TARGETS, 2), np.ones(N, "float32"))
-    ).batch(BATCH).repeat()  # fmt: skip
+    soft = training_data(0.2 + 0.6 * encode(TARGETS, 2))
     history = []
     keras.utils.set_random_seed(1)
     fit(
-        network(), soft, tf.data.Dataset.from_tensors(IMAGES), TARGETS, classes=2, images=N, loss=training_loss(2),
-        optimizer=keras.optimizers.Adam, learning_rate=0.05, schedule=constant,
-        settings=FitSettings(12, N // BATCH, "val/loss", restore_best=True),
-        on_epoch=lambda epoch, metrics: history.append(metrics),
-    )  # fmt: skip
+        network(),
+        feed(soft, tf.data.Dataset.from_tensors(IMAGES), TARGETS),
+        Recipe(training_loss(2), keras.optimizers.Adam, 0.05, constant),
+        TrainingConfig(epochs=12, monitor="val/loss", restore_best=True),
+        lambda epoch, metrics: history.append(metrics),
+    )
     assert history[-1]["train/accuracy"] > 0.9
 
 
@@ -229,9 +241,10 @@ print(*(digest_of_a_training(int(seed)) for seed in sys.argv[2:]))
 
 def digest_of_a_training(seed: int) -> str:
     """Of the weights of a training with everything random in it."""
+    from melanoma.data.batches import prediction_batches
     from melanoma.data.images import ImageStore
     from melanoma.training.augmentation import RandomAffine, RandomBlur, RandomColor, RandomCutout
-    from melanoma.training.batches import augmenter, prediction_batches, training_batches
+    from melanoma.training.batches import TrainingImages, augmenter, training_batches
 
     prepare(seed, deterministic=True)
     net = build_network(network, image_size=SIZE, classes=2, policy="float32")
@@ -239,15 +252,15 @@ def digest_of_a_training(seed: int) -> str:
     file = os.memfd_create("images")
     os.write(file, IMAGES.astype(np.uint8).tobytes())
     store, rows = ImageStore(SIZE, (file,), (0, N)), np.arange(N)
-    batches = training_batches(
-        store, rows, encode(TARGETS, 2), np.ones(N, "float32"), batch_size=7, seed=seed,
-        augment=augmenter(layers, mixup=0.2),
-    )  # fmt: skip
+    images = TrainingImages(store, rows, encode(TARGETS, 2), np.ones(N, "float32"))
+    batches = training_batches(images, batch_size=7, seed=seed, augment=augmenter(layers, mixup=0.2))
     fit(
-        net, batches, prediction_batches(store, rows, 10), TARGETS, classes=2, images=N, loss=training_loss(2),
-        optimizer=keras.optimizers.Adam, learning_rate=0.01, schedule=cosine,
-        settings=FitSettings(2, 4, "val/loss", restore_best=False), on_epoch=lambda epoch, metrics: None,
-    )  # fmt: skip
+        net,
+        replace(feed(batches, prediction_batches(store, rows, 10), TARGETS), steps_per_epoch=4),
+        Recipe(training_loss(2), keras.optimizers.Adam, 0.01, cosine),
+        TrainingConfig(epochs=2, monitor="val/loss", restore_best=False),
+        lambda epoch, metrics: None,
+    )
     return hashlib.sha256(b"".join(weight.tobytes() for weight in net.get_weights())).hexdigest()
 
 

@@ -7,11 +7,12 @@ from keras import layers
 
 from melanoma.models.backbone import backbone
 from melanoma.models.resnet_small import resnet_small
+from melanoma.training.compat import all_layers
 from melanoma.training.normalization import FusedBatchNormalization, with_fused_normalization
 
 
 def fused_layers(network: keras.Model) -> list[str]:
-    return [one.name for one in network._flatten_layers() if isinstance(one, FusedBatchNormalization)]
+    return [one.name for one in all_layers(network) if isinstance(one, FusedBatchNormalization)]
 
 
 def trained(network: keras.Model) -> list[np.ndarray]:

@@ -12,9 +12,10 @@ import numpy as np, keras, tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+from melanoma.config.schema import TrainingConfig
 from melanoma.models.build import build_network, head
 from melanoma.training.batches import encode
-from melanoma.training.fit import FitSettings, fit
+from melanoma.training.fit import Feed, Recipe, fit
 from melanoma.training.hardware import prepare, strategy_of
 from melanoma.training.optimizers import Adam
 from melanoma.training.schedules import constant
@@ -32,6 +33,7 @@ def builder(image_size, classes):
 
 batches = tf.data.Dataset.from_tensor_slices((images, labels, weights)).batch(16).repeat()
 validation = tf.data.Dataset.from_tensor_slices(images).batch(16)
+feed = Feed(batches, 4, 64, 64, validation, targets, ["dark", "bright"])
 trained = []
 for name in ("single", "mirrored"):
     prepare(0, True)
@@ -39,13 +41,9 @@ for name in ("single", "mirrored"):
     strategy = strategy_of(name)
     with strategy.scope():
         network = build_network(builder, image_size=8, classes=2, policy="float32")
-        fit(
-            network, batches, validation, targets, classes=2, images=64,
-            loss=keras.losses.BinaryCrossentropy(from_logits=True), optimizer=Adam, learning_rate=1e-2,
-            schedule=constant,
-            settings=FitSettings(epochs=4, steps_per_epoch=4, monitor="val/loss", restore_best=False),
-            on_epoch=lambda epoch, metrics: history.append(metrics),
-        )
+        recipe = Recipe(keras.losses.BinaryCrossentropy(from_logits=True), Adam, 1e-2, constant)
+        settings = TrainingConfig(epochs=4, monitor="val/loss", restore_best=False)
+        fit(network, feed, recipe, settings, lambda epoch, metrics: history.append(metrics))
     losses = [[one["train/loss"], one["val/loss"], one["train/accuracy"]] for one in history]
     trained.append((strategy.num_replicas_in_sync, losses))
 print(json.dumps(trained))

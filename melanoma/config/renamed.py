@@ -1,0 +1,67 @@
+"""Configuration keys that have another name now: the old one works, with a warning, until the next version."""
+
+import logging
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+__all__ = ["move_renamed", "with_new_names"]
+
+log = logging.getLogger("melanoma")
+
+# Of a section of the configuration, the old key and the new one.
+_RENAMED = {"data": {"views": "binary_tasks"}, "registry": {"views": "binary_tasks"}}
+
+
+def with_new_names(arguments: Iterable[str]) -> list[str]:
+    """Command-line arguments with the old names of keys replaced."""
+    return [_with_new_name(word) for word in arguments]
+
+
+def move_renamed(config: MutableMapping[Any, Any], overrides: Iterable[str] = ()) -> None:
+    """Move values from old keys to new ones in place, in a composed configuration or in one that a run has stored.
+
+    Args:
+        config: changed in place.
+        overrides: of the command line, under new names; they win over what files say under old names.
+    """
+    for section, names in _RENAMED.items():
+        node = config.get(section)
+        for old, new in names.items():
+            if not isinstance(node, MutableMapping | DictConfig) or old not in node:
+                continue
+            if not isinstance(node, DictConfig):
+                node[new] = node.pop(old)
+                continue
+            _warn(f"{section}.{old}", f"{section}.{new}")
+            with open_dict(node):
+                given = node.pop(old)
+                node[new] = None if given is None else {**(node.get(new) or {}), **given}
+            _apply(config, f"{section}.{new}", overrides)
+
+
+def _apply(config: Any, key: str, overrides: Iterable[str]) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        name = override.key_or_group
+        if not override.is_sweep_override() and (name == key or name.startswith(f"{key}.")):
+            OmegaConf.update(config, name, override.value(), force_add=True)
+
+
+def _with_new_name(word: str) -> str:
+    key, separator, value = word.partition("=")
+    sign, bare = key[: len(key) - len(key.lstrip("+~"))], key.lstrip("+~")
+    for section, names in _RENAMED.items():
+        for old, new in names.items():
+            if bare == f"{section}.{old}" or bare.startswith(f"{section}.{old}."):
+                _warn(f"{section}.{old}", f"{section}.{new}")
+                bare = bare.replace(f"{section}.{old}", f"{section}.{new}", 1)
+            # The user names what is below: it need not be there yet.
+            sign = "++" if separator and sign != "~" and bare.startswith(f"{section}.{new}.") else sign
+    return f"{sign}{bare}{separator}{value}"
+
+
+def _warn(old: str, new: str) -> None:
+    log.warning("The key %s is called %s now; the old name works in this version only", old, new)

@@ -1,0 +1,1 @@
+"""What a run has seen and which shortcuts it took: the protocol, and images known from earlier training."""

@@ -1,0 +1,196 @@
+"""The reference experiments: what was published, and what the tracking store knows of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from melanoma.config.diagnose import compose_config
+from melanoma.data.groups import connected_groups
+from melanoma.data.progress import track
+from melanoma.errors import ModelError
+from melanoma.evaluation.intervals import bootstrap_weights
+from melanoma.lineage.protocol import Shortcut
+from melanoma.tracking.records import RunRecord, find_runs
+from melanoma.tracking.run import flattened
+
+__all__ = ["Interval", "Measured", "Reference", "gain", "read_references", "runs_of"]
+
+# What a command in the header of an experiment may set: anything else makes it another experiment.
+_FREE = {"data.path", "data.metadata.path", "protocol", "seed"}
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A difference or a share, with the bounds of its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
+
+    @property
+    def points(self) -> str:
+        """As a difference of percentages."""
+        value, low, high = (100 * number for number in (self.value, self.low, self.high))
+        return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One protocol of a reference experiment.
+
+    Attributes:
+        runs: the latest of each seed.
+        test: accuracy on the delivered test images.
+    """
+
+    runs: list[RunRecord]
+    test: Interval
+
+    def mean(self, metric: str) -> float:
+        """Of a metric over the seeds."""
+        return float(np.mean([run.metrics[metric] for run in self.runs]))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference experiment: one that re-creates a published project.
+
+    Attributes:
+        name: of the experiment.
+        published: accuracy.
+        note: to what was published.
+        reproduced: under `protocol=published`; None where it was not run.
+        honest: under the clean protocol.
+        inflation: by how much the reproduced accuracy on validation images exceeds the honest one on test images, with
+            the classes in the shares of these; None where one is missing, or a class.
+    """
+
+    name: str
+    published: float
+    note: str
+    reproduced: Measured | None
+    honest: Measured | None
+    inflation: Interval | None
+
+
+def read_references() -> list[Reference]:
+    """What the tracking store knows of each reference experiment, in the order of `published.yaml`."""
+    text = resources.files("melanoma.report").joinpath("published.yaml").read_text(encoding="utf-8")
+    references = []
+    for name, known in track(yaml.safe_load(text).items(), "Reading the experiments"):
+        runs = runs_of(name)
+        reproduced, honest = (_measured(runs, protocol) for protocol in ("published", "clean"))
+        inflation = _inflation(reproduced.runs, honest.runs) if reproduced and honest else None
+        references.append(
+            Reference(name, float(known["accuracy"]), known.get("note", ""), reproduced, honest, inflation)
+        )
+    return references
+
+
+def runs_of(name: str, *further: str) -> list[RunRecord]:
+    """All runs with the settings that an experiment's file has today, oldest first.
+
+    Args:
+        name: of the experiment.
+        further: keys that the command line may have set, beside those of any experiment.
+    """
+    try:
+        found = find_runs(name)
+    except ModelError:
+        return []  # no such experiment
+    filed = _settings(OmegaConf.to_container(compose_config("train", [f"experiment={name}"]), resolve=True))
+    free = _FREE | {*further}
+    return [record for record in found if _changed(_settings(record.config), filed) <= free]
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """All but where it is tracked, and by which code of ours: the commit is in the table."""
+    leaves = flattened(config)
+    return {key: value for key, value in leaves.items() if not key.startswith("tracking.") and "_target_" not in key}
+
+
+def _changed(settings: dict[str, Any], filed: dict[str, Any]) -> set[str]:
+    """Keys of another value; one that only one of them has came with another version."""
+    return {key for key in settings.keys() & filed.keys() if settings[key] != filed[key]}
+
+
+def _measured(found: Sequence[RunRecord], protocol: str) -> Measured | None:
+    """The latest run of each seed."""
+    clean = protocol == "clean"
+    own = [run for run in found if (run.protocol.is_clean if clean else Shortcut.PUBLISHED in run.protocol)]
+    by_seed = {run.config["seed"]: run for run in own}
+    if not by_seed:
+        return None
+    runs = [by_seed[seed] for seed in sorted(by_seed)]
+    answers = _answers(runs)
+    return Measured(runs, _interval(_accuracy(answers, _weights(answers, np.random.default_rng(0)))))
+
+
+def _answers(runs: Sequence[RunRecord], part: str = "test") -> pd.DataFrame:
+    """All predictions of some runs, a row for each image and run: `run` (its position), `label`, `hit` and `group`.
+
+    The groups of two runs that have an image in common are one, so that its rows are drawn together.
+    """
+    tables = []
+    for number, run in enumerate(runs):
+        table = run.predictions(part)
+        own = table["group"] if "group" in table else pd.Series(range(len(table)))
+        table = table[["label", "sha256"]].assign(run=number, hit=table.predicted == table.label)
+        tables.append(table.assign(own=f"{number}-" + own.astype(str)))
+    answers = pd.concat(tables, ignore_index=True)
+    return answers.assign(group=connected_groups(answers, ["sha256", "own"]))
+
+
+def _weights(answers: pd.DataFrame, rng: np.random.Generator) -> NDArray[np.float32]:
+    """How often each row is drawn: once in the first line, in the others as in the resamples of a bootstrap."""
+    targets = answers.label.astype("category").cat.codes.to_numpy()
+    drawn = bootstrap_weights(targets, answers.group.to_numpy(), _RESAMPLES, rng)
+    return np.concatenate([np.ones((1, len(answers)), np.float32), drawn])
+
+
+def _accuracy(
+    answers: pd.DataFrame, weights: NDArray[np.float32], shares: pd.Series | None = None
+) -> NDArray[np.float64]:
+    """Accuracy in each line of weights; with shares, that of classes in these shares."""
+    hit = answers.hit.to_numpy(np.float64)
+    if shares is None:
+        return weights @ hit / weights.sum(axis=1)
+    of_class = {label: (answers.label == label).to_numpy(np.float64) for label in shares.index}
+    recalls = [weights @ (hit * rows) / (weights @ rows) for rows in of_class.values()]
+    return shares.to_numpy() @ np.array(recalls)
+
+
+def _interval(values: NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(values[1:], [0.025, 0.975])
+    return Interval(float(values[0]), float(low), float(high))
+
+
+def _inflation(theirs: Sequence[RunRecord], ours: Sequence[RunRecord]) -> Interval | None:
+    told, honest = _answers(theirs, "validation"), _answers(ours)
+    shares = honest.label.value_counts(normalize=True)
+    if not set(shares.index) <= set(told.label):
+        return None
+    rng = np.random.default_rng(0)
+    first, second = (_accuracy(answers, _weights(answers, rng), shares) for answers in (told, honest))
+    return _interval(first - second)
+
+
+def gain(before: Measured, after: Measured) -> Interval:
+    """Accuracy on the same test images, of two experiments with the seeds that both have."""
+    seeds = {run.config["seed"] for run in before.runs} & {run.config["seed"] for run in after.runs}
+    pairs = [[run for run in measured.runs if run.config["seed"] in seeds] for measured in (after, before)]
+    answers = _answers([*pairs[0], *pairs[1]])
+    weights, later = _weights(answers, np.random.default_rng(0)), (answers.run < len(pairs[0])).to_numpy()
+    first, second = (_accuracy(answers[rows], weights[:, rows]) for rows in (later, ~later))
+    return _interval(first - second)

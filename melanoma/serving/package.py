@@ -1,0 +1,184 @@
+"""Packaging a run's model for the registry: an MLflow pyfunc that takes images and needs nothing of this project."""
+
+import base64
+import io
+import json
+import logging
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.entities import LoggedModelStatus
+from mlflow.models import Model, ModelSignature
+from mlflow.types import DataType, Schema
+from mlflow.types.schema import AnyType, Array, ColSpec
+from PIL import Image
+
+import melanoma
+from melanoma.data.cache import content_key
+from melanoma.errors import ModelError
+from melanoma.models.model_files import CHECKSUMS, UnsafeModel, sha256_of
+from melanoma.serving.classifier import LesionClassifier
+from melanoma.tracking.model_store import PACKAGE, LoggedFiles, checked_model, log_model_files
+from melanoma.tracking.models import SavedModel, load_saved_model
+from melanoma.tracking.names import Artifact, Tag
+from melanoma.tracking.records import NotRecorded, RunRecord
+
+__all__ = ["load_classifier", "load_package", "save_package", "write_package"]
+
+log = logging.getLogger("melanoma")
+
+_CODE = ("serving/classifier.py", "data/decode.py", "evaluation/uncertain.py", "models/model_files.py")
+_NEEDS = ("tensorflow", "keras", "mlflow", "numpy", "pandas", "pillow", "h5py", "pyyaml")
+
+
+def save_package(run_id: str) -> LoggedFiles:
+    """Package the model of a finished run, as a model named `package` of that run; one that is there is taken.
+
+    Raises:
+        ModelError: the run has no model, or it was changed since.
+        MlflowException: the store refuses it.
+    """
+    client, experiment = mlflow.MlflowClient(), mlflow.get_run(run_id).info.experiment_id
+    saved = load_saved_model(run_id)
+    of_run = f"source_run_id = '{run_id}' AND name = '{PACKAGE}'"
+    for one in client.search_logged_models([experiment], filter_string=of_run):
+        files = json.loads(one.tags.get(Tag.FILES, "{}"))
+        if one.status == LoggedModelStatus.READY and files:
+            try:
+                checked_model(one.model_uri)
+            except UnsafeModel as error:
+                log.warning("A package of this run was changed and is not used: %s", error)
+            else:
+                return LoggedFiles(one.model_uri, one.model_id, files)
+    mlflow.set_experiment(experiment_id=experiment)
+    with tempfile.TemporaryDirectory(prefix="melanoma-package-") as folder:
+        return log_model_files(PACKAGE, mlflow.pyfunc.save_model, run_id, **_parts(Path(folder), saved))
+
+
+def load_package(folder: Path) -> LesionClassifier:
+    """The classifier of a package that `checked_model` gave, without running the code inside the package."""
+    return LesionClassifier.from_folder(folder / "data" / PACKAGE)
+
+
+def load_classifier(model: str) -> LesionClassifier:
+    """The classifier of a registered version, or of a run's model as if it were packaged.
+
+    Args:
+        model: see `load_saved_model`.
+
+    Raises:
+        ModelError: there is no such model, or it was changed since.
+    """
+    saved = load_saved_model(model)
+    if saved.file.parent.name == PACKAGE:
+        return load_package(saved.file.parents[2])
+    return LesionClassifier(saved.keras_model, _facts(saved), f"run {saved.run_id}")
+
+
+def write_package(model: str, target: Path) -> None:
+    """Write the package of a saved model to a folder that is not there yet; the store is left alone.
+
+    Args:
+        model: see `load_saved_model`.
+        target: the folder.
+
+    Raises:
+        ModelError: there is no such model, it was changed since, or its run is not in the store.
+    """
+    with tempfile.TemporaryDirectory(prefix="melanoma-package-") as folder:
+        mlflow.pyfunc.save_model(str(target), **_parts(Path(folder), load_saved_model(model)))
+
+
+def _parts(folder: Path, saved: SavedModel) -> dict[str, Any]:
+    """Write the package's parts into a folder; returns the arguments of `mlflow.pyfunc.save_model`."""
+    data = folder / PACKAGE
+    data.mkdir()
+    shutil.copyfile(saved.file, data / "model.keras")
+    facts = _facts(saved)
+    (data / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    try:
+        card = RunRecord.read(saved.run_id).text(Artifact.MODEL_CARD)
+    except NotRecorded:
+        card = "This model has no card: what its run recorded was not complete."
+    (data / "model_card.md").write_text(card, encoding="utf-8")
+    code = _copy_code(folder)
+    checksums = {f"data/{PACKAGE}/{name}": digest for name, digest in sha256_of(data).items()}
+    checksums |= {f"code/{code.name}/{name}": digest for name, digest in sha256_of(code).items()}
+    (data / CHECKSUMS).write_text(json.dumps(checksums, indent=1), encoding="utf-8")
+    example = _example(saved)
+    answer = LesionClassifier(saved.keras_model, facts, "").predict(example)
+    return {
+        "loader_module": f"{code.name}.serving.classifier",
+        "data_path": str(data),
+        "code_paths": [str(code)],
+        "signature": ModelSignature(Schema([ColSpec(AnyType(), "image")]), _outputs(answer)),
+        "input_example": example,
+        "pip_requirements": [f"{package}=={version(package)}" for package in _NEEDS],
+        "metadata": {**facts, "packaged": True},
+    }
+
+
+def _facts(saved: SavedModel) -> dict[str, Any]:
+    try:
+        record = RunRecord.read(saved.run_id)
+        binary_tasks, config = record.binary_tasks, record.config
+    except NotRecorded as error:
+        raise ModelError(
+            "The run that trained the model is not in this store, so that its binary tasks are not known. "
+            f"Received: run {saved.run_id}"
+        ) from error
+    return {
+        "run_id": saved.run_id,
+        "task": record.task,
+        "protocol": str(record.protocol),
+        "fingerprint": record.tags.get(Tag.FINGERPRINT, ""),
+        "classes": saved.classes,
+        "image_size": saved.image_size,
+        "resize": saved.resize,
+        "max_megapixels": saved.max_megapixels,
+        "binary_tasks": binary_tasks,
+        "calibration": config["evaluation"].get("calibration", "none"),
+        **saved.decisions.metadata(),
+    }
+
+
+def _copy_code(folder: Path) -> Path:
+    """The code that a package runs, under a name of its own, so that packages of several versions can be loaded."""
+    here, code = Path(melanoma.__file__).parent, folder / "code"
+    for name in _CODE:
+        target = code / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(here / name, target)
+        (target.parent / "__init__.py").touch()
+    (code / "__init__.py").touch()
+    return code.rename(folder / f"lesion_classifier_{content_key(sha256_of(code))[:8]}")
+
+
+def _example(saved: SavedModel) -> pd.DataFrame:
+    """An image of the model's own input example, as base64 of a PNG, which keeps each pixel."""
+    folder = str(saved.file.parents[1])
+    pixels = np.asarray(Model.load(folder).load_input_example(folder))[0]
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
+    return pd.DataFrame({"image": [base64.b64encode(file.getvalue()).decode()]})
+
+
+def _outputs(answer: pd.DataFrame) -> Schema:
+    kinds = {"b": DataType.boolean, "f": DataType.double}
+    return Schema(
+        [
+            ColSpec(
+                Array(DataType.string)
+                if name == "prediction_set"
+                else kinds.get(answer[name].dtype.kind, DataType.string),
+                name,
+            )
+            for name in answer
+        ]
+    )

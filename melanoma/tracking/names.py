@@ -1,0 +1,91 @@
+"""Names in the tracking store: of tags, artifacts and aliases, and of metrics that MLflow does not take as named."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+
+__all__ = ["Alias", "Artifact", "Tag", "metrics_named", "stored_name"]
+
+_MAX_NAME = 200
+
+
+class Tag:
+    """Tags of runs, logged models, registered models and their versions."""
+
+    TASK = "melanoma.task"
+    PROTOCOL = "melanoma.protocol"
+    FINGERPRINT = "melanoma.data.fingerprint"
+    SPLIT_HASH = "melanoma.split.hash"
+    KNOWN_LEAKS = "melanoma.known_leaks"
+    REMARKS = "melanoma.remarks"
+    WORST_SUBGROUP = "melanoma.worst_subgroup"
+    HOST = "melanoma.host"
+    ERROR = "melanoma.error"
+    PRUNED = "melanoma.pruned"
+    WEIGHTS = "melanoma.weights"
+    WEIGHTS_RUN = "melanoma.weights_run"
+    WEIGHTS_VERSION = "melanoma.weights_version"
+    DESCENDANT = "melanoma.descendant."  # with the id of the run that started from this one
+    EVALUATED_MODEL = "melanoma.evaluated_model"
+    EVALUATED_RUN = "melanoma.evaluated_run"
+    SWEEP = "melanoma.sweep"
+    TRIAL = "melanoma.trial"
+    OVERRIDES = "melanoma.overrides"
+    BEST = "melanoma.best"
+    BEST_RUN = "melanoma.best_run"
+    SHA256 = "melanoma.sha256."  # with the path of an artifact that other claims rest on
+    FILES = "melanoma.files"  # of a logged model, and of a registered version: SHA-256 of each of its files
+    PROMOTION = "melanoma.promotion"  # of a version: pending, promoted, rolled back, refused
+    PROMOTION_OWNER = "melanoma.promotion.owner"
+    GATE = "melanoma.gate."  # with the name of a gate
+    DECISION = "melanoma.decision."  # of a registered model, with the key of a decision
+    # MLflow's own.
+    NOTE = "mlflow.note.content"
+    PARENT = "mlflow.parentRunId"
+    COMMIT = "mlflow.source.git.commit"
+    SOURCE = "mlflow.source.name"
+
+
+class Artifact:
+    """Paths of a run's artifacts."""
+
+    CONFIG = "config/resolved.yaml"
+    OVERRIDES = "config/overrides.yaml"
+    SPLIT = "data/split.csv"
+    AUDIT = "data/audit.json"
+    REMOVED = "data/removed.csv"
+    QUARANTINED = "data/quarantined.csv"
+    FOLDS = "data/folds.csv"
+    PREDICTIONS = "evaluation/predictions.csv"
+    SUBGROUPS = "evaluation/subgroups.csv"
+    OPERATING_POINTS = "evaluation/operating_points.json"
+    CONFUSION = "evaluation/confusion_matrix.json"
+    FOLD_METRICS = "evaluation/folds.csv"
+    REQUIREMENTS = "environment/requirements.txt"
+    DIFF = "source/diff.patch"
+    MODEL_CARD = "model_card.md"
+    MODEL_CARD_PAGE = "model_card.html"
+    PROMOTION = "promotion.json"
+    LEADERBOARD = "sweep/leaderboard.csv"
+    ERROR = "error.txt"
+
+
+class Alias:
+    """Aliases of a registered model."""
+
+    CHAMPION = "champion"
+    PREVIOUS = "previous"
+
+
+def stored_name(key: str) -> str:
+    """A name that MLflow takes. One that had to be changed ends in a hash, so that two never become one."""
+    parts = [re.sub(r"[^\w.\- :]", "_", part) for part in key.split("/")]
+    name = "/".join("_" if part in ("", ".", "..") else part for part in parts)[:_MAX_NAME]
+    return name if name == key else f"{name}_{hashlib.sha256(key.encode()).hexdigest()[:6]}"
+
+
+def metrics_named(metrics: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
+    """Metrics of the store under the names they were logged by, with their intervals; those that are there."""
+    ends = ("", "_ci_low", "_ci_high")
+    wanted = [f"{name}{end}" for name in names for end in ends]
+    return {name: metrics[stored_name(name)] for name in wanted if stored_name(name) in metrics}

@@ -1,0 +1,266 @@
+"""Reading what runs have recorded: the only place that does."""
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from io import StringIO
+from typing import Any
+
+import mlflow
+import pandas as pd
+import yaml
+from mlflow.exceptions import MlflowException
+
+from melanoma.config.renamed import move_renamed
+from melanoma.errors import ModelError
+from melanoma.lineage.protocol import Protocol
+from melanoma.tracking.names import Artifact, Tag, metrics_named
+from melanoma.tracking.store import downloaded
+
+__all__ = ["Ancestry", "NotRecorded", "RunRecord", "ancestry", "class_names_in", "find_runs"]
+
+
+class NotRecorded(ModelError):
+    """A run, or something that it should have logged, is not in the store."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """A run and what it has recorded.
+
+    What other claims rest on (configuration, split, predictions, subgroups, model card) is compared with the SHA-256
+    that the run has logged to the database; runs of old versions have logged none.
+
+    Attributes:
+        run: as MLflow gives it.
+    """
+
+    run: mlflow.entities.Run
+
+    @classmethod
+    def read(cls, run_id: str | None) -> "RunRecord":
+        """The record of a run.
+
+        Raises:
+            NotRecorded: there is no such run.
+        """
+        try:
+            return cls(mlflow.get_run(str(run_id)))
+        except MlflowException as error:
+            raise NotRecorded(f"There is no such run ({str(error).splitlines()[0]}). Received: {run_id}") from error
+
+    @property
+    def id(self) -> str:
+        """Of MLflow."""
+        return str(self.run.info.run_id)
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return str(self.run.info.run_name)
+
+    @property
+    def label(self) -> str:
+        """The name, made unique by the start of the id."""
+        return f"{self.name} ({self.id[:6]})"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """By the names of `Tag`."""
+        return dict(self.run.data.tags)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last value of each, by the names of the tracking store."""
+        return dict(self.run.data.metrics)
+
+    @property
+    def params(self) -> dict[str, str]:
+        """The configuration as text, cut to MLflow's limit."""
+        return dict(self.run.data.params)
+
+    @property
+    def task(self) -> str:
+        """As in the tag `melanoma.task`; empty without."""
+        return self.tags.get(Tag.TASK, "")
+
+    @property
+    def protocol(self) -> Protocol:
+        """The shortcuts that the run took; `unknown` where it does not say."""
+        return Protocol.parse(self.tags.get(Tag.PROTOCOL, "unknown"))
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration, under the names that keys have today.
+
+        Raises:
+            NotRecorded: it has none.
+            ModelError: it was changed since.
+        """
+        config = dict(yaml.safe_load(self.text(Artifact.CONFIG)))
+        move_renamed(config)
+        return config
+
+    @property
+    def binary_tasks(self) -> dict[str, list[str]]:
+        """By name, the classes that count as positive; see `Predictions`."""
+        found = (self.config.get("data") or {}).get("binary_tasks") or {}
+        return {str(name): [str(label) for label in labels] for name, labels in found.items()}
+
+    @cached_property
+    def split(self) -> pd.DataFrame:
+        """The images of the run: `path`, `label`, `part`, `sha256` and more, all as text.
+
+        Raises:
+            NotRecorded: it has none.
+            ModelError: it was changed since.
+        """
+        try:
+            return self._table(Artifact.SPLIT)
+        except NotRecorded as error:
+            raise NotRecorded(
+                "The run that trained the model has no data/split.csv, so that it is not known which images it has "
+                f"seen; `melanoma evaluate include_seen=true` evaluates all the same. Received: {self.id}"
+            ) from error
+
+    @cached_property
+    def subgroups(self) -> pd.DataFrame:
+        """Metrics of subgroups, all as text; empty where the run has none.
+
+        Raises:
+            ModelError: they were changed since.
+        """
+        return self._table(Artifact.SUBGROUPS) if self.optional_text(Artifact.SUBGROUPS) else pd.DataFrame()
+
+    def predictions(self, part: str = "test") -> pd.DataFrame:
+        """Predictions of `test` or `validation`: `path`, `label`, `sha256`, `group` and `probability/<class>`.
+
+        Raises:
+            ModelError: there are no such predictions, or they were changed since.
+        """
+        table = self._predictions
+        predictions = table[table.part == part].reset_index(drop=True)
+        if not len(predictions) or "sha256" not in predictions:
+            raise NotRecorded(f"The run has no predictions of {part} images that can be matched. Received: {self.id}")
+        return predictions
+
+    def metrics_named(self, *names: str) -> dict[str, float]:
+        """Metrics under the names they were logged by, with their intervals; those that are there."""
+        return metrics_named(self.run.data.metrics, names)
+
+    def digest(self, part: str) -> str | None:
+        """Of the images of a part, as an MLflow input; None where the run has not exactly one such input."""
+        inputs = self.run.inputs.dataset_inputs if self.run.inputs else []
+        found = [
+            one.dataset.digest
+            for one in inputs
+            if any(tag.key == "mlflow.data.context" and tag.value == part for tag in one.tags)
+        ]
+        return str(found[0]) if len(found) == 1 else None
+
+    def is_hashed(self, path: str) -> bool:
+        """Whether the run has logged the SHA-256 of an artifact."""
+        return f"{Tag.SHA256}{path}" in self.run.data.tags
+
+    def text(self, path: str) -> str:
+        """A text that the run has logged, compared with its SHA-256 where the run has logged one.
+
+        Raises:
+            NotRecorded: the run has none.
+            ModelError: it was changed since.
+        """
+        try:
+            content = downloaded(f"runs:/{self.id}/{path}").read_bytes()
+        except (MlflowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise NotRecorded(f"The run has no {path} ({reason}). Received: {self.id}") from error
+        found, known = hashlib.sha256(content).hexdigest(), self.run.data.tags.get(f"{Tag.SHA256}{path}")
+        if known not in (None, found):
+            raise ModelError(
+                f"{path} of the run was changed after it was logged: it has SHA-256 {found}, not {known}. "
+                f"Received: run {self.id}"
+            )
+        return content.decode()
+
+    def optional_text(self, path: str) -> str:
+        """A text that the run has logged; empty where it has not."""
+        try:
+            return self.text(path)
+        except NotRecorded:
+            return ""
+
+    def json(self, path: str) -> dict[str, Any]:
+        """A dictionary that the run has logged; empty where it has not."""
+        text = self.optional_text(path)
+        return dict(json.loads(text)) if text else {}
+
+    def figure(self, name: str) -> str:
+        """A figure as a data address; empty where the run has none."""
+        try:
+            path = downloaded(f"runs:/{self.id}/figures/{name}.png")
+        except (MlflowException, OSError):
+            return ""
+        return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+    @cached_property
+    def _predictions(self) -> pd.DataFrame:
+        # A class may be called 0, NA or None.
+        texts = dict.fromkeys(("path", "part", "label", "sha256", "group", "predicted"), str)
+        return pd.read_csv(StringIO(self.text(Artifact.PREDICTIONS)), keep_default_na=False, dtype=texts)
+
+    def _table(self, path: str) -> pd.DataFrame:
+        return pd.read_csv(StringIO(self.text(path)), keep_default_na=False, dtype=str)
+
+
+@dataclass(frozen=True)
+class Ancestry:
+    """A run, then those whose weights it began from, one after the other; `complete` if no one is missing."""
+
+    records: list[RunRecord]
+    complete: bool
+
+
+def ancestry(run_id: str) -> Ancestry:
+    """The line of runs that a run's weights come from.
+
+    Raises:
+        ModelError: the run itself is not there, or does not say which images it used.
+    """
+    record = RunRecord.read(run_id)
+    _ = record.split  # of the run itself it must be known
+    line = [record]
+    while (before := line[-1].tags.get(Tag.WEIGHTS_RUN)) is not None and before not in {one.id for one in line}:
+        try:
+            record = RunRecord.read(before)
+            _ = record.split
+        except ModelError:
+            return Ancestry(line, False)
+        line.append(record)
+    return Ancestry(line, True)
+
+
+def class_names_in(predictions: pd.DataFrame) -> list[str]:
+    """Class names of a table of predictions, in the order of the model's outputs."""
+    return [column.removeprefix("probability/") for column in predictions if column.startswith("probability/")]
+
+
+def find_runs(experiment: str, tag: str | None = None) -> list[RunRecord]:
+    """The finished runs of an experiment that measured a test set, oldest first.
+
+    Raises:
+        ModelError: there is no such experiment, or the tag is not KEY=VALUE.
+    """
+    found = mlflow.get_experiment_by_name(experiment)
+    if found is None:
+        raise ModelError(f"There is no such experiment in the tracking store. Received: --experiment {experiment}")
+    condition = "attributes.status = 'FINISHED'"
+    if tag is not None:
+        key, separator, value = tag.partition("=")
+        if not separator or "'" in value or not re.fullmatch(r"[\w.\- /]+", key):
+            raise ModelError(f"A tag is given as KEY=VALUE. Received: --tag {tag}")
+        condition += f" and tags.`{key}` = '{value}'"
+    runs: Any = mlflow.search_runs([found.experiment_id], condition, order_by=["start_time ASC"], output_format="list")
+    return [RunRecord(run) for run in runs if "test/accuracy" in run.data.metrics]

@@ -1,0 +1,1 @@
+"""The commands, each from a checked configuration to its result."""

@@ -1,0 +1,33 @@
+"""Writing the model card of a run that is under way."""
+
+import logging
+
+from melanoma.card.card import model_card, model_card_page
+from melanoma.card.gather import facts_of
+from melanoma.tracking.names import Artifact
+from melanoma.tracking.records import NotRecorded, RunRecord
+from melanoma.tracking.run import Run
+
+__all__ = ["log_card"]
+
+log = logging.getLogger("melanoma")
+
+
+def log_card(run: Run, *, trained_by: str | None = None) -> None:
+    """Write `model_card.md` and `model_card.html` from what a run has logged so far.
+
+    Args:
+        run: with its evaluation logged.
+        trained_by: id of the run that trained the model, where `run` evaluates it on other images.
+    """
+    evaluated = RunRecord.read(run.id)
+    try:
+        trained = evaluated if trained_by is None else RunRecord.read(trained_by)
+        facts = facts_of(trained, evaluated)
+    except NotRecorded as error:
+        log.warning("No model card: %s", error)
+        return
+    answers = (trained.config.get("card") or {}).get("answers") or {}
+    card = model_card(facts, answers)
+    run.log_evidence(card, Artifact.MODEL_CARD)
+    run.log_text(model_card_page(card, f"Model card: {facts.model} on {facts.task}"), Artifact.MODEL_CARD_PAGE)

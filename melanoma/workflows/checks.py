@@ -1,0 +1,223 @@
+"""Faults in the configuration of a command that show only when several keys are read together."""
+
+from collections.abc import Callable, Sized
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from melanoma.audit.names import FINDINGS, named_findings
+from melanoma.config.fields import is_number
+
+__all__ = [
+    "audit_faults",
+    "evaluate_faults",
+    "promote_faults",
+    "sweep_faults",
+    "train_faults",
+]
+
+
+def train_faults(config: DictConfig) -> list[str]:
+    """Contradictions in a `melanoma train` configuration."""
+    get = _getter(config)
+    faults = _split_faults(get)
+    wanted, given = get("model.classes"), class_count(get("data.classes"))
+    left_out = get("data.leave_out")
+    if given is not None and isinstance(left_out, ListConfig):
+        given -= len(left_out)
+    if isinstance(wanted, int) and given is not None and wanted != given:
+        faults.append(
+            f"Model '{get('model.name')}' is for {wanted} classes and data '{get('data.name')}' has {given}: choose "
+            f"another model, or other data. Received: model.classes={wanted}, data.classes of length {given}"
+        )
+    epochs, warmup = get("training.epochs"), get("model.warmup_epochs")
+    if (
+        is_number(epochs, warmup)
+        and epochs >= 1
+        and warmup
+        and warmup >= epochs
+        and get("model.weights") not in (None, "none")
+    ):
+        faults.append(
+            "model.warmup_epochs must leave epochs for the unfrozen network: fewer than training.epochs. "
+            f"Received: model.warmup_epochs={warmup} training.epochs={epochs}"
+        )
+    if get("augmentation.mix.mixup") and get("augmentation.mix.cutmix"):
+        faults.append(
+            "Only one of mixup and cutmix can be on; set the other to 0. Received: augmentation.mix.mixup="
+            f"{get('augmentation.mix.mixup')} augmentation.mix.cutmix={get('augmentation.mix.cutmix')}"
+        )
+    classes = get("data.classes")
+    if isinstance(classes, ListConfig) and len(set(classes)) != len(classes):
+        faults.append(f"data.classes must name each class once. Received: data.classes={list(classes)}")
+    if get("training.strategy") == "multi_worker":
+        faults.append(
+            "Keras 3 does not train one model over several machines (keras issue 20585); spread trials or folds over "
+            "them by launcher=ray or launcher=slurm, or use the GPUs of one machine by training.strategy=mirrored. "
+            "Received: training.strategy=multi_worker"
+        )
+    answers = get("card.answers")
+    if isinstance(answers, DictConfig):
+        from melanoma.card.card import checklist_items
+
+        unknown = [str(name) for name in answers if name not in checklist_items()]
+        if unknown:
+            faults.append(
+                "card.answers names items of the model card's checklists: clear_derm_1 to clear_derm_25 and "
+                f"tripod_ai_1 to tripod_ai_27. Received: {', '.join(unknown)}"
+            )
+    if given is not None and given < 2:
+        faults.append(f"data.classes must be at least 2, or null for what the data holds. Received: {classes}")
+    return faults
+
+
+def audit_faults(config: DictConfig) -> list[str]:
+    """Contradictions in a `melanoma audit` configuration."""
+    faults = []
+    unknown = [name for name in named_findings(config.audit.fail_on) if name not in FINDINGS]
+    if unknown:
+        faults.append(f"audit.fail_on names findings: any, {', '.join(FINDINGS)}. Received: {', '.join(unknown)}")
+    return faults
+
+
+def evaluate_faults(config: DictConfig) -> list[str]:
+    """Contradictions in a `melanoma evaluate` configuration."""
+    faults = []
+    if (config.run is None) == (config.saved_model is None):
+        faults.append(
+            "One of run=RUN_ID and model=ADDRESS must be given, not both. "
+            f"Received: run={config.run} model={config.saved_model}"
+        )
+    elif config.saved_model is not None and config.get("data") is None:
+        faults.append("With model=ADDRESS the images must be named too, as in data=folder data.path=FOLDER")
+    for key in ("test_time_augmentation", "calibration"):
+        if config.evaluation[key] != "none":
+            faults.append(
+                f"evaluation.{key} is a part of the saved model, chosen when it is trained. "
+                f"Received: evaluation.{key}={config.evaluation[key]}"
+            )
+    return faults
+
+
+def promote_faults(config: DictConfig) -> list[str]:
+    """Contradictions in a `melanoma promote` configuration."""
+    faults: list[str] = []
+    registry = config.registry
+    from melanoma.evaluation.metrics import PAIRED, is_error
+
+    metric = str(registry.metric)
+    if not metric.startswith("validation/"):
+        name = metric.removeprefix("val/").removeprefix("test/")
+        faults.append(
+            "registry.metric must be of the validation images: selected on the test set, a model has an optimistic "
+            f"test result. Did you mean 'validation/{name}'? Received: registry.metric={metric}"
+        )
+    if metric.endswith(("_ci_low", "_ci_high")):
+        faults.append(f"registry.metric is the metric itself, not an end of its interval. Received: {metric}")
+    elif is_error(metric) != (registry.direction == "minimize"):
+        faults.append(
+            f"registry.direction must be {'minimize' if is_error(metric) else 'maximize'} for this metric. "
+            f"Received: registry.metric={metric} registry.direction={registry.direction}"
+        )
+    for key in ("champion", "subgroups"):
+        if is_error(str(registry[key].metric)):
+            faults.append(
+                f"registry.{key}.metric must be one of which more is better, such as auc. "
+                f"Received: registry.{key}.metric={registry[key].metric}"
+            )
+    compared = str(registry.champion.metric)
+    if compared.rsplit("/", 1)[-1] != "auc" and compared not in PAIRED and not is_error(compared):
+        listed = ", ".join(name for name in PAIRED if not is_error(name))
+        faults.append(
+            f"registry.champion.metric must be {listed} or BINARY_TASK/auc. "
+            f"Received: registry.champion.metric={compared}"
+        )
+    for kind in ("floors", "ceilings"):
+        bounds = registry[kind] if isinstance(registry[kind], DictConfig) else {}  # the schema says so then
+        for name, bound in bounds.items():
+            if bound is not None and not is_number(bound):
+                faults.append(f"registry.{kind} are numbers, or null. Received: registry.{kind}={{{name}: {bound}}}")
+    return faults
+
+
+def sweep_faults(config: DictConfig) -> list[str]:
+    """Contradictions in what `melanoma sweep` adds to the configuration."""
+    faults: list[str] = []
+    sweep = config.sweep
+    metrics, directions = as_list(sweep.metric), as_list(sweep.direction)
+    if not 0 < len(metrics) <= 2 or len(set(metrics)) < len(metrics) or not all(isinstance(m, str) for m in metrics):
+        faults.append(f"sweep.metric is the name of a metric, or a list of two. Received: sweep.metric={sweep.metric}")
+    if len(directions) != len(metrics) or not set(directions) <= {"maximize", "minimize"}:
+        faults.append(
+            "sweep.direction must be maximize or minimize, one for each metric. "
+            f"Received: sweep.direction={sweep.direction} sweep.metric={sweep.metric}"
+        )
+    if len(metrics) == 2 and sweep.sampler in ("tpe", "cmaes"):
+        faults.append(f"Two metrics need sweep.sampler=nsga2, random or grid. Received: {sweep.sampler}")
+    if len(metrics) == 2 and sweep.pruner != "none":
+        faults.append(f"With two metrics no trial can be pruned. Received: sweep.pruner={sweep.pruner}")
+    if sweep.sampler != "grid" and sweep.n_trials is None:
+        faults.append("sweep.n_trials must be given for a search: the number of trials. Received: null")
+    if sweep.name is not None and sweep.resume is not None:
+        faults.append(
+            "Give sweep.name for a new sweep or sweep.resume to continue one, not both. "
+            f"Received: sweep.name={sweep.name} sweep.resume={sweep.resume}"
+        )
+    return faults
+
+
+def as_list(value: Any) -> list[Any]:
+    """What is given as one or as a list."""
+    return list(value) if isinstance(value, list | tuple | ListConfig) else [value]
+
+
+def class_count(classes: Any) -> int | None:
+    """The number of classes that `data.classes` fixes: a number, a list's length, or None."""
+    if isinstance(classes, int) and not isinstance(classes, bool):
+        return classes
+    return len(classes) if isinstance(classes, Sized) and not isinstance(classes, str) else None
+
+
+def _split_faults(get: Callable[[str], Any]) -> list[str]:
+    faults = []
+    validation, test = get("split.validation"), get("split.test")
+    if is_number(validation, test) and 0 < validation < 1 and 0 < test < 1 and validation + test >= 1:
+        faults.append(
+            "split.validation and split.test leave no training images: they must add up to less than 1. "
+            f"Received: split.validation={validation} split.test={test}"
+        )
+    method, protocol, file = get("split.method"), get("protocol"), get("split.file")
+    if method in ("kfold", "leave_one_out_by"):
+        if protocol in ("published", "both"):
+            faults.append(
+                "The published protocol divides the images once: use split=auto, official or holdout with it. "
+                f"Received: protocol={protocol} split={method}"
+            )
+        if file is not None:
+            faults.append(f"A split.file is one split, not folds. Received: split.file={file} split={method}")
+    if file is not None and protocol in ("published", "both"):
+        faults.append(
+            "The published protocol divides the images after files were added, so that it takes no split.file. "
+            f"Received: protocol={protocol} split.file={file}"
+        )
+    if file is not None and get("audit.exclude"):
+        faults.append(
+            "A split.file says which images are used, so that none can be excluded. "
+            f"Received: split.file={file} audit.exclude={list(get('audit.exclude'))}"
+        )
+    if method == "leave_one_out_by" and get("split.column") is None:
+        faults.append(
+            "split=leave_one_out_by needs a metadata column, as in split.column=site. Received: split.column=null"
+        )
+    return faults
+
+
+def _getter(config: DictConfig) -> Callable[[str], Any]:
+    def get(key: str) -> Any:
+        try:
+            return OmegaConf.select(config, key)
+        except OmegaConfBaseException:
+            return None
+
+    return get

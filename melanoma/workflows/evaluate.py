@@ -1,0 +1,275 @@
+"""Evaluating a saved model on any data source, without the images it was trained or tuned on."""
+
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from melanoma.audit.audit import audit_source
+from melanoma.config.command_schema import EvaluateConfig
+from melanoma.config.launch import typed
+from melanoma.config.schema import AuditConfig, DataConfig
+from melanoma.data.dataset import Dataset, load_images, without_classes
+from melanoma.data.sources import Source
+from melanoma.errors import DataError
+from melanoma.lineage.contamination import Seen, with_copies
+from melanoma.lineage.protocol import CLEAN, Protocol, Shortcut
+from melanoma.terminal import log_to, quiet_native_imports
+from melanoma.tracking.names import Artifact, Tag, metrics_named
+from melanoma.tracking.store import open_store
+from melanoma.workflows.experiment import Result
+from melanoma.workflows.source_checks import check_binary_tasks, kept_classes
+from melanoma.workflows.stages import read_source, seen_by
+
+if TYPE_CHECKING:
+    from melanoma.tracking.models import SavedModel
+    from melanoma.tracking.records import RunRecord
+
+__all__ = ["binary_tasks_of", "evaluate_saved"]
+
+log = logging.getLogger("melanoma")
+_SOURCES = {
+    "melanoma.data.sources.class_folders",
+    "melanoma.data.sources.synthetic",
+    "melanoma.data.tables.metadata_table",
+}
+
+
+def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Result:
+    """Evaluate a saved model into a new run, linked to the run that trained it.
+
+    Without other data these are the test images of that run. Of other data, images in the training or validation part
+    of that run, or of one whose weights it began from, are left out, and copies of such. `include_seen` evaluates all,
+    and is written on the run as its protocol.
+
+    Args:
+        config: the composed configuration of `melanoma evaluate`.
+        overrides: as given on the command line.
+        folder: for the run's log file.
+
+    Raises:
+        ModelError: there is no such model.
+        DataError: the data has classes that the model does not know, or nothing but images it has seen.
+    """
+    log_file = log_to(folder, "evaluate")
+    settings: EvaluateConfig = typed(EvaluateConfig, config)
+    with quiet_native_imports():
+        from melanoma.evaluation.evaluate import bootstrap_of, evaluate, predictions_of
+        from melanoma.evaluation.predict import predict_probabilities
+        from melanoma.tracking import log as tracking_log
+        from melanoma.tracking.log_config import log_config
+        from melanoma.tracking.log_decisions import log_decisions
+        from melanoma.tracking.log_evaluation import log_evaluations
+        from melanoma.tracking.log_subgroups import log_subgroups
+        from melanoma.tracking.model_store import model_address
+        from melanoma.tracking.models import load_saved_model
+        from melanoma.tracking.run import tracked_run
+        from melanoma.workflows.card import log_card
+        from melanoma.workflows.summary import show_result
+
+    uri = open_store(settings.tracking.uri)
+    address = model_address(settings.saved_model or settings.run)
+    saved = load_saved_model(address)
+    trained = _record_of(saved)
+    data = _data_for(settings, saved, trained)
+    source = read_source(data)
+    kept_classes(data, source.classes, least=1)
+    check_binary_tasks(data.binary_tasks, saved.classes)
+    seen, protocol = _seen_and_protocol(settings, saved, trained, source, data)
+    bootstrap = bootstrap_of(settings.evaluation, settings.seed)
+    with tracked_run(uri, settings.tracking, tags=_tags(data, protocol, address, saved.run_id)) as run:
+        try:
+            log_config(run, _resolved(config, data), overrides)
+            dataset, left_out = _test_images(settings, saved, trained, source, data, seen)
+            run.log_metrics({"data/seen_left_out": left_out})
+            tracking_log.log_dataset(run, dataset, data.path or data.name)
+            rows, batch_size = dataset.table, settings.evaluation.batch_size
+            probabilities = predict_probabilities(
+                saved.keras_model, dataset.store, rows.row.to_numpy(), batch_size=batch_size
+            )
+            predictions = predictions_of(rows, probabilities, saved.classes, data.binary_tasks)
+            evaluation = evaluate("test", rows, predictions, bootstrap)
+            # Beside the result on other images: that on the test images of the training run.
+            internal = trained.metrics if settings.data is not None and trained is not None else {}
+            beside = metrics_named(internal, [f"test/{name}" for name in evaluation.metrics])
+            run.log_metrics({f"internal/{name.removeprefix('test/')}": value for name, value in beside.items()})
+            internal = {**internal, **beside}
+            log_evaluations(
+                run,
+                [evaluation],
+                dataset,
+                protocol=protocol,
+                model=saved.keras_model,
+                decisions=saved.decisions,
+                internal=internal,
+            )
+            log_decisions(run, [evaluation], saved.decisions, bootstrap)
+            log_subgroups(run, evaluation, dataset, settings.evaluation, bootstrap)
+            if saved.run_id is not None and settings.data is not None:
+                log_card(run, trained_by=saved.run_id)
+        finally:
+            run.log_file(str(log_file), "logs")
+    show_result([evaluation], run.id, uri, None, internal)
+    return Result(run.id, [evaluation], address, protocol)
+
+
+def _record_of(saved: "SavedModel") -> "RunRecord | None":
+    """The run that trained a model; None where it is not there any more."""
+    from melanoma.tracking.records import NotRecorded, RunRecord
+
+    try:
+        return None if saved.run_id is None else RunRecord.read(saved.run_id)
+    except NotRecorded:
+        return None
+
+
+def _data_for(settings: EvaluateConfig, saved: "SavedModel", trained: "RunRecord | None") -> DataConfig:
+    """The images that are evaluated, decoded as the model was trained, with its binary tasks."""
+    data = settings.data or _data_of(saved.run_id, trained)
+    tasks = binary_tasks_of(trained, data.binary_tasks)
+    return replace(data, image_size=saved.image_size, resize=saved.resize, binary_tasks=tasks)
+
+
+def _tags(data: DataConfig, protocol: Protocol, address: str, run_id: str | None) -> dict[str, str]:
+    tags = {Tag.TASK: data.name, Tag.PROTOCOL: str(protocol), Tag.EVALUATED_MODEL: address}
+    return tags if run_id is None else {**tags, Tag.EVALUATED_RUN: run_id, Tag.PARENT: run_id}
+
+
+def _resolved(config: DictConfig, data: DataConfig) -> dict[str, Any]:
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    if resolved.get("data") is None:
+        resolved["data"] = asdict(data)
+    resolved["data"]["binary_tasks"] = data.binary_tasks
+    return resolved
+
+
+def _seen_and_protocol(
+    settings: EvaluateConfig, saved: "SavedModel", trained: "RunRecord | None", source: Source, data: DataConfig
+) -> tuple[set[str], Protocol]:
+    """SHA-256 of the images that are left out, and the protocol of the evaluation."""
+    included = Protocol.of(Shortcut.SEEN_IMAGES) if settings.include_seen else CLEAN
+    seen = Seen() if settings.include_seen else seen_by(saved.run_id, selected=settings.data is not None)
+    if settings.data is None:  # the run's own test images have its shortcuts
+        own = Protocol.parse("unknown") if trained is None else trained.protocol
+        return set(seen.images), own | included
+    protocol = included if seen.complete else included | Protocol.of(Shortcut.SEEN_IMAGES_UNKNOWN)
+    if not seen.images:
+        return set(), protocol
+    defaults = AuditConfig()
+    table = audit_source(source, defaults, data.max_megapixels).table
+    images, not_compared = with_copies(seen, table, defaults.similarity)
+    if not_compared:
+        log.warning(
+            "%d images that the model was trained on have not been audited on this machine, so that copies were "
+            "not looked for; run `melanoma audit` of its data set here, and evaluate again", not_compared,
+        )  # fmt: skip
+        protocol |= Protocol.of(Shortcut.NEAR_DUPLICATES_IGNORED)
+    return images, protocol
+
+
+def _test_images(
+    settings: EvaluateConfig,
+    saved: "SavedModel",
+    trained: "RunRecord | None",
+    source: Source,
+    data: DataConfig,
+    seen: set[str],
+) -> tuple[Dataset, int]:
+    """The images that are evaluated, all as the test set, and how many were left out."""
+    decoded = without_classes(load_images(source, data, least=1), data.leave_out)
+    dataset = _as_test(decoded, saved.classes)
+    images = len(dataset.table)
+    if settings.data is None and not settings.include_seen and trained is not None:
+        dataset = _tested_by(dataset, trained.split)
+    dataset = _without(dataset, seen)
+    return dataset, images - len(dataset.table)
+
+
+def binary_tasks_of(trained: "RunRecord | None", of_data: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The binary tasks that a model was trained and tuned for, and those of the data that have other names."""
+    from melanoma.tracking.records import NotRecorded
+
+    try:
+        own = {} if trained is None else trained.binary_tasks
+    except NotRecorded:
+        return of_data
+    for name in own:
+        if name in of_data and set(own[name]) != set(of_data[name]):
+            log.warning(
+                "Binary task %s is that of the model: %s; the data defines it as %s",
+                name, ", ".join(own[name]), ", ".join(of_data[name]),
+            )  # fmt: skip
+    return {**of_data, **own}
+
+
+def _data_of(run_id: str | None, trained: "RunRecord | None") -> DataConfig:
+    """The data config of the run that trained a model. Only this project's own sources are built from it."""
+    from melanoma.tracking.records import NotRecorded
+    from melanoma.tracking.run import flattened
+
+    if run_id is None:
+        raise DataError(
+            "The model does not say which run trained it; name the images, as in data=folder data.path=FOLDER"
+        )
+    try:
+        stored = {} if trained is None else trained.config["data"]
+        text = "" if trained is None else trained.text(Artifact.CONFIG)
+    except NotRecorded:
+        stored = {}
+    if not stored:
+        raise DataError(f"The run has no config/resolved.yaml; name the images with data=... Received: {run_id}")
+    targets = [value for key, value in flattened(stored).items() if key.rsplit(".", 1)[-1] == "_target_"]
+    if targets != [stored["source"].get("_target_")] or targets[0] not in _SOURCES or "${" in text:
+        raise DataError(
+            "The run's data source is not one of this project's own, and what a stored run names is not executed; name "
+            f"the images yourself with data=... Received: {', '.join(map(str, targets))} in run {run_id}"
+        )
+    return typed(DataConfig, OmegaConf.create(stored))
+
+
+def _as_test(dataset: Dataset, classes: list[str]) -> Dataset:
+    """All images as the test set, their targets by the model's order of classes."""
+    unknown = sorted(set(dataset.classes) - set(classes))
+    if unknown:
+        raise DataError(
+            f"The model does not know {', '.join(repr(c) for c in unknown)}; its classes are {', '.join(classes)}. "
+            f"Rename those folders, or leave them out by data.leave_out. Received: {', '.join(dataset.classes)}"
+        )
+    targets = dataset.table.label.map({label: i for i, label in enumerate(classes)})
+    return replace(dataset, classes=classes, table=dataset.table.assign(part="test", target=targets.astype("int64")))
+
+
+def _tested_by(dataset: Dataset, split: pd.DataFrame) -> Dataset:
+    """The test images of a run, with what it knew of their groups."""
+    tested = split[split.part == "test"].set_index("path")
+    made = int((tested.parent != "").sum())
+    if made:
+        raise DataError(
+            "The run's test set holds files that were made by augmentation before the split, which are not kept; name "
+            f"other images with data=... Received: {made} such files of {len(tested)}"
+        )
+    rows = dataset.table[dataset.table.path.isin(tested.index)]
+    rows = rows[rows.sha256 == rows.path.map(tested.sha256)]
+    if len(rows) < len(tested):
+        raise DataError(
+            "The images are no longer those that the run was tested on; name other images with data=... "
+            f"Received: {len(rows)} of {len(tested)} test images in {dataset.root}"
+        )
+    if "group" in tested:
+        rows = rows.assign(group=rows.path.map(tested.group))
+    return replace(dataset, table=rows.reset_index(drop=True))
+
+
+def _without(dataset: Dataset, seen: set[str]) -> Dataset:
+    known = dataset.table.sha256.isin(seen)
+    if known.all():
+        raise DataError(
+            "The model was trained or tuned on every one of these images; give others, or include_seen=true. "
+            f"Received: {len(known)} images, all seen"
+        )
+    if known.any():
+        log.warning("%d of %d images were left out: the model was trained or tuned on them", known.sum(), len(known))
+    return replace(dataset, table=dataset.table[~known].reset_index(drop=True))

@@ -1,0 +1,245 @@
+"""One experiment in one run, stage by stage. Read this first."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from melanoma.audit.findings import Audit
+from melanoma.config.schema import TrainConfig
+from melanoma.data.dataset import Dataset
+from melanoma.data.sources import Source
+from melanoma.errors import ModelError
+from melanoma.lineage.contamination import Seen, contamination
+from melanoma.lineage.protocol import Protocol, protocol_of
+from melanoma.tracking.names import Tag
+from melanoma.training.pruning import pruning_check
+from melanoma.workflows.stages import build, seen_by
+
+if TYPE_CHECKING:
+    from melanoma.evaluation.decisions import Decisions
+    from melanoma.evaluation.evaluate import Evaluation
+    from melanoma.tracking.models import SavedModel
+    from melanoma.tracking.run import Run
+    from melanoma.training.network import Fitted
+
+__all__ = ["Experiment", "Result", "builder_of", "run_experiment"]
+
+log = logging.getLogger("melanoma")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is run: the configuration, as typed settings and as logged, and the images as delivered."""
+
+    settings: TrainConfig
+    resolved: dict[str, Any]
+    overrides: list[str]
+    source: Source
+    folder: Path
+    uri: str
+
+    @property
+    def log_file(self) -> Path:
+        """Where the log lines go, besides the terminal."""
+        return self.folder / "train.log"
+
+    @property
+    def protocol(self) -> Protocol:
+        """The shortcuts that the configuration takes."""
+        return protocol_of(self.settings, self.source.table.columns)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Of its run: the task, and the protocol."""
+        return {Tag.TASK: self.settings.data.name, Tag.PROTOCOL: str(self.protocol)}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave.
+
+    Attributes:
+        run_id: of the MLflow run.
+        evaluations: of validation and test.
+        model: address of the saved model; None for a run that only gathers others.
+        protocol: the shortcuts taken.
+    """
+
+    run_id: str
+    evaluations: list["Evaluation"]
+    model: str | None
+    protocol: Protocol
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """By the names of the tracking store."""
+        return {name: value for e in self.evaluations for name, value in e.named_metrics().items()}
+
+
+def run_experiment(
+    experiment: Experiment, prepare_data: Callable[[], tuple[Audit, Dataset]], *, name: str | None, nested: bool = False
+) -> Result:
+    """One run in MLflow: train on the training images, choose the epoch on validation, evaluate both held-out parts.
+
+    Args:
+        experiment: what is run.
+        prepare_data: gives the audit and the split data set.
+        name: of the run, or None.
+        nested: below the run that is open.
+    """
+    from melanoma.tracking import log as tracking_log
+    from melanoma.tracking.log_config import log_config
+    from melanoma.tracking.run import tracked_run
+    from melanoma.workflows.card import log_card
+
+    settings = experiment.settings
+    with tracked_run(experiment.uri, settings.tracking, name=name, tags=experiment.tags, nested=nested) as run:
+        try:
+            log.info("MLflow run %s%s, protocol %s", run.id, f" ({name})" if name else "", experiment.protocol)
+            log_config(run, experiment.resolved, experiment.overrides)
+            audit, dataset = prepare_data()
+            tracking_log.log_audit(run, audit, dataset, announce=not nested)
+            tracking_log.log_dataset(run, dataset, settings.data.path or settings.data.name, settings.balance.name)
+            ancestor, protocol = _ancestor(run, experiment, audit, dataset)
+            fitted = _fit(run, experiment, dataset, ancestor)
+            tracking_log.log_fit(run, fitted, experiment.folder / "profile")
+            tracking_log.log_samples(run, dataset, fitted.augment, settings.seed)
+            model, evaluations, decisions = _evaluate(run, fitted.model, dataset, settings, protocol)
+            log_card(run)
+            address = _save(model, dataset, settings, protocol, decisions)
+        finally:
+            run.log_file(str(experiment.log_file), "logs")
+    return Result(run.id, evaluations, address, protocol)
+
+
+def _ancestor(
+    run: "Run", experiment: Experiment, audit: Audit, dataset: Dataset
+) -> tuple["SavedModel | None", Protocol]:
+    """The saved model that training starts from, if any, and the protocol with what follows from what it has seen."""
+    from melanoma.tracking.log import log_ancestor
+    from melanoma.tracking.models import load_saved_model
+
+    settings, protocol = experiment.settings, experiment.protocol
+    address = settings.model.weights or ""
+    if ":/" not in address:
+        return None, protocol
+    ancestor = load_saved_model(address)
+    try:
+        seen = seen_by(ancestor.run_id)
+    except ModelError as error:
+        log.warning("%s", error)
+        seen = Seen(complete=False)
+    similarity = settings.audit.similarity if settings.audit.near_duplicates else None
+    found = contamination(seen, audit.table, dataset.part("test"), similarity)
+    log_ancestor(run, ancestor, address, found)
+    protocol |= found.protocol
+    run.set_tags({Tag.PROTOCOL: str(protocol)})
+    return ancestor, protocol
+
+
+def _fit(run: "Run", experiment: Experiment, dataset: Dataset, ancestor: "SavedModel | None") -> "Fitted":
+    from melanoma.models.weights import initial_weights
+    from melanoma.training.hardware import prepare
+    from melanoma.training.network import Parts, fit_network
+
+    settings, resolved = experiment.settings, experiment.resolved
+    # Before the layers are built: each draws the seed of its own generator when it is made.
+    prepare(settings.seed, settings.training.deterministic)
+    parts = Parts(
+        builder=builder_of(resolved["model"]),
+        layers=[build("augmentation.layers", layer) for layer in resolved["augmentation"]["layers"]],
+        optimizer=partial(build, "optimizer", resolved["optimizer"]),
+        schedule=partial(build, "schedule", resolved["schedule"]),
+        initialise=partial(
+            initial_weights,
+            weights=settings.model.weights,
+            family=resolved["model"].get("family"),
+            image_size=settings.data.image_size,
+            saved=None if ancestor is None else ancestor.keras_model,
+            with_head=ancestor is not None and ancestor.classes == dataset.classes,
+        ),
+    )
+    profile = experiment.folder / "profile" if settings.debug.profile else None
+    return fit_network(dataset, settings, parts, on_epoch=_epoch_logger(run), profile=profile)
+
+
+def _evaluate(
+    run: "Run", model: Any, dataset: Dataset, settings: TrainConfig, protocol: Protocol
+) -> tuple[Any, list["Evaluation"], "Decisions"]:
+    """The model as it is saved, with its calibration if any; its results on validation and test; and its decisions."""
+    from melanoma.evaluation.calibrated_model import with_calibration
+    from melanoma.evaluation.calibration import fit_calibration
+    from melanoma.evaluation.decisions import fit_decisions
+    from melanoma.evaluation.evaluate import bootstrap_of, evaluate, predict_parts, predictions_of
+    from melanoma.evaluation.predict import size_and_latency
+    from melanoma.tracking.log_decisions import log_calibration, log_decisions
+    from melanoma.tracking.log_evaluation import log_evaluations
+    from melanoma.tracking.log_subgroups import log_subgroups
+
+    started, chosen = time.perf_counter(), settings.evaluation
+    bootstrap = bootstrap_of(chosen, settings.seed)
+    run.log_metrics(size_and_latency(model, settings.data.image_size))
+    uncalibrated = probabilities = predict_parts(model, dataset, chosen.batch_size)
+    if chosen.calibration != "none":
+        targets = dataset.part("validation").target.to_numpy()
+        calibration = fit_calibration(chosen.calibration, targets, uncalibrated["validation"])
+        model = with_calibration(model, calibration)
+        # By the model that is saved: computed otherwise, ties between classes could be broken otherwise.
+        probabilities = predict_parts(model, dataset, chosen.batch_size)
+    evaluations = []
+    for part, predicted in probabilities.items():
+        rows = dataset.part(part)
+        predictions = predictions_of(rows, predicted, dataset.classes, settings.data.binary_tasks)
+        evaluations.append(evaluate(part, rows, predictions, bootstrap))
+    if chosen.calibration != "none":
+        log_calibration(run, calibration, [e.with_probabilities(uncalibrated[e.part]) for e in evaluations])
+    decisions = fit_decisions(evaluations[0].predictions, chosen)
+    log_evaluations(run, evaluations, dataset, protocol=protocol, model=model, decisions=decisions)
+    log_decisions(run, evaluations, decisions, bootstrap)
+    log_subgroups(run, evaluations[-1], dataset, chosen, bootstrap)
+    run.log_metrics({"evaluation/seconds": time.perf_counter() - started})
+    return model, evaluations, decisions
+
+
+def _save(model: Any, dataset: Dataset, settings: TrainConfig, protocol: Protocol, decisions: "Decisions") -> str:
+    from melanoma.tracking.models import save_model
+
+    return save_model(
+        model,
+        classes=dataset.classes,
+        image_size=settings.data.image_size,
+        resize=settings.data.resize,
+        example=dataset.pixels(dataset.part("train").head(2)),
+        metadata={
+            "task": settings.data.name,
+            "protocol": str(protocol),
+            "fingerprint": dataset.fingerprint,
+            "max_megapixels": settings.data.max_megapixels,
+            **decisions.metadata(),
+        },
+    )
+
+
+def _epoch_logger(run: "Run") -> Callable[[int, dict[str, float]], None]:
+    """Logs each epoch, and ends a trial of a sweep that has fallen behind."""
+    check = pruning_check()
+
+    def log_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        run.log_metrics(metrics, step=epoch)
+        if check is not None:
+            check(epoch, metrics)
+
+    return log_epoch
+
+
+def builder_of(model: dict[str, Any]) -> partial:
+    """The network's builder with its own arguments, without the keys that every model config has."""
+    common = {"name", "classes", "epochs", "weights", "warmup_epochs", "finetune_factor"}
+    node = {key: value for key, value in model.items() if key not in common}
+    if "family" in node:
+        node["pretrained"] = model["weights"] not in (None, "none")
+    return partial(build, "model", node)

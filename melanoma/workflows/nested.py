@@ -1,0 +1,176 @@
+"""Several runs under one parent run: the folds of a cross-validation, and the two protocols side by side."""
+
+import gc
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial, reduce
+from operator import or_
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from melanoma.audit.audit import audit_source
+from melanoma.audit.findings import Audit
+from melanoma.config.schema import TrainConfig
+from melanoma.data.dataset import Dataset, with_split
+from melanoma.errors import ModelError
+from melanoma.evaluation.evaluate import NO_INTERVALS, Evaluation, bootstrap_of, evaluate, predictions_of
+from melanoma.lineage.protocol import Protocol
+from melanoma.tracking import log as tracking_log
+from melanoma.tracking import log_evaluation
+from melanoma.tracking.log_config import log_config
+from melanoma.tracking.log_subgroups import log_subgroups
+from melanoma.tracking.names import Tag
+from melanoma.tracking.records import RunRecord
+from melanoma.tracking.run import Run, tracked_run
+from melanoma.workflows.experiment import Experiment, Result, run_experiment
+from melanoma.workflows.stages import balance, clean_images, folds_of, prepare_dataset
+from melanoma.workflows.summary import show_difference, show_result, show_spread
+
+__all__ = ["compare_protocols", "cross_validate", "log_cross_validation", "stored_evaluation"]
+
+log = logging.getLogger("melanoma")
+
+
+def cross_validate(experiment: Experiment) -> Result:
+    """A run for each fold, or for each value left out; the parent run has all test predictions together.
+
+    The parent's `test/<metric>` is of the pooled predictions; `test/<metric>_mean` and `_std` are over the runs.
+    """
+    settings = experiment.settings
+    with _parent(experiment, experiment.tags) as run:
+        audit, dataset = clean_images(settings, experiment.source)
+        folds = folds_of(settings, dataset.table)
+        tracking_log.log_audit(run, audit, dataset)
+        log.info("%d runs: %s", len(folds), ", ".join(folds))
+        results = {}
+        for name, parts in folds.items():
+            prepare_data = partial(_prepare_fold, settings, audit, dataset, parts)
+            results[name] = run_experiment(experiment, prepare_data, name=name, nested=True)
+            _free_memory()
+        # What a fold's weights have seen is known once it ran.
+        protocol = reduce(or_, (result.protocol for result in results.values()), experiment.protocol)
+        run.set_tags({Tag.PROTOCOL: str(protocol)})
+        evaluations = {name: result.evaluations for name, result in results.items()}
+        pooled = log_cross_validation(run, dataset, folds, evaluations, settings, protocol)
+    show_result([pooled], run.id, experiment.uri, None)
+    show_spread([result.evaluations[-1] for result in results.values()])
+    return Result(run.id, [pooled], None, protocol)
+
+
+def log_cross_validation(
+    run: Run,
+    dataset: Dataset,
+    folds: dict[str, pd.Series],
+    evaluations: dict[str, list[Evaluation]],
+    settings: TrainConfig,
+    protocol: Protocol,
+) -> Evaluation:
+    """Log the folds' spread and their test predictions as one evaluation, which is returned.
+
+    Args:
+        run: the parent of the folds' runs.
+        dataset: all images.
+        folds: part of each image in each fold.
+        evaluations: of each fold, validation and test.
+        settings: the whole configuration.
+        protocol: the shortcuts taken.
+    """
+    tests = [parts[-1] for parts in evaluations.values()]
+    rows = pd.concat([evaluation.rows for evaluation in tests], ignore_index=True)
+    probabilities = np.concatenate([evaluation.probabilities for evaluation in tests])
+    predictions = predictions_of(rows, probabilities, dataset.classes, settings.data.binary_tasks)
+    bootstrap = bootstrap_of(settings.evaluation, settings.seed)
+    pooled = evaluate("test", rows, predictions, bootstrap)
+    log_evaluation.log_folds(run, dataset, folds, evaluations, pooled)
+    log_evaluation.log_evaluations(run, [pooled], dataset, protocol=protocol)
+    log_subgroups(run, pooled, dataset, settings.evaluation, bootstrap)
+    return pooled
+
+
+def stored_evaluation(record: RunRecord, part: str, dataset: Dataset) -> Evaluation:
+    """What a run predicted for one part of a data set, measured again without intervals.
+
+    Raises:
+        ModelError: there are no such predictions, or they are of other images.
+    """
+    predictions = record.predictions(part)
+    known = dataset.table.set_index("path")
+    if not predictions.path.isin(known.index).all():
+        raise ModelError(f"The predictions are of other images than the data set's. Received: {record.id}")
+    rows = known.loc[predictions.path].reset_index().assign(part=part)
+    probabilities = predictions[[f"probability/{label}" for label in dataset.classes]].to_numpy()
+    found = predictions_of(rows, probabilities, dataset.classes, record.binary_tasks)
+    return evaluate(part, rows, found, NO_INTERVALS)
+
+
+def compare_protocols(experiment: Experiment) -> Result:
+    """The same experiment as is commonly done and as it should be; the parent run has the difference.
+
+    The parent has `published/<metric>`, `clean/<metric>` and `inflation/<metric>`, the first less the second, and the
+    shortcuts of the published one in its tag.
+    """
+    runs = {name: _with_protocol(experiment, name) for name in ("published", "clean")}
+    results = {}
+    with _parent(experiment, runs["published"].tags) as run:
+        audit = audit_source(experiment.source, experiment.settings.audit, experiment.settings.data.max_megapixels)
+        tracking_log.announce_audit(audit)
+        for name, one in runs.items():
+            prepare_data = partial(_prepare, one, audit)
+            results[name] = run_experiment(one, prepare_data, name=name, nested=True)
+            _free_memory()
+        # What weights from elsewhere have seen is known once they were used.
+        run.set_tags({Tag.PROTOCOL: str(results["published"].protocol)})
+        difference = _difference({name: result.metrics for name, result in results.items()})
+        run.log_metrics(difference)
+        log_evaluation.log_difference(run, results["published"].evaluations, results["clean"].evaluations)
+    show_difference(results["published"].evaluations, results["clean"].evaluations, run.id, experiment.uri)
+    return Result(run.id, results["clean"].evaluations, results["clean"].model, results["published"].protocol)
+
+
+@contextmanager
+def _parent(experiment: Experiment, tags: dict[str, str]) -> Iterator[Run]:
+    tracking = replace(experiment.settings.tracking, system_metrics=False)  # the runs below have them
+    with tracked_run(experiment.uri, tracking, tags=tags) as run:
+        try:
+            log.info("MLflow run %s, the parent", run.id)
+            log_config(run, experiment.resolved, experiment.overrides)
+            yield run
+        finally:
+            run.log_file(str(experiment.log_file), "logs")
+
+
+def _prepare_fold(settings: TrainConfig, audit: Audit, dataset: Dataset, parts: pd.Series) -> tuple[Audit, Dataset]:
+    return audit, balance(settings, with_split(dataset, parts))
+
+
+def _prepare(experiment: Experiment, audit: Audit) -> tuple[Audit, Dataset]:
+    return audit, prepare_dataset(experiment.settings, experiment.source, audit)
+
+
+def _with_protocol(experiment: Experiment, protocol: Any) -> Experiment:
+    return replace(
+        experiment,
+        settings=replace(experiment.settings, protocol=protocol),
+        resolved={**experiment.resolved, "protocol": protocol},
+    )
+
+
+def _difference(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
+    plain = {
+        protocol: {name: value for name, value in values.items() if not name.endswith(("_ci_low", "_ci_high"))}
+        for protocol, values in metrics.items()
+    }
+    named = {f"{protocol}/{name}": value for protocol, values in plain.items() for name, value in values.items()}
+    both = [name for name in plain["published"] if name in plain["clean"]]
+    return {**named, **{f"inflation/{name}": plain["published"][name] - plain["clean"][name] for name in both}}
+
+
+def _free_memory() -> None:
+    """Free the finished run's network, so that memory does not grow from run to run."""
+    keras.backend.clear_session()
+    gc.collect()

@@ -1,0 +1,135 @@
+"""Class probabilities for image files, from a saved model."""
+
+import glob
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
+
+from melanoma.config.command_schema import PredictConfig
+from melanoma.config.launch import typed
+from melanoma.data.cache import check_writable, write_atomically, write_errors
+from melanoma.data.decode import UnreadableImage
+from melanoma.data.progress import track
+from melanoma.data.sources import image_files
+from melanoma.errors import DataError
+from melanoma.paths import user_path
+from melanoma.terminal import console, out, quiet_native_imports
+from melanoma.tracking.store import open_store
+
+if TYPE_CHECKING:
+    from melanoma.serving.classifier import LesionClassifier
+
+__all__ = ["matching_files", "predict", "predict_files"]
+
+_SHOWN = 20
+
+
+def predict(config: DictConfig, overrides: list[str], folder: Path) -> pd.DataFrame:  # noqa: ARG001
+    """`melanoma predict`; see `predict_files`."""
+    return predict_files(typed(PredictConfig, config))
+
+
+def predict_files(settings: PredictConfig) -> pd.DataFrame:
+    """Predict images, print a table and write it as CSV.
+
+    Args:
+        settings: the model (see `load_saved_model`), `input`, an image, a folder or a glob pattern, and `output`, the
+            CSV to write: `path`, what `LesionClassifier.predict` gives, and for an unreadable image `error`.
+
+    Raises:
+        DataError: nothing matches, no image can be read, or the output cannot be written.
+        ModelError: the model cannot be loaded.
+    """
+    files, target = matching_files(settings.input), user_path(settings.output)
+    with write_errors(
+        "result", f"output={settings.output}"
+    ):  # tried first: a fault is told before thousands of images have been predicted
+        check_writable(target)
+    with quiet_native_imports():
+        from melanoma.serving.package import load_classifier
+    open_store(settings.tracking.uri)
+    classifier = load_classifier(settings.saved_model)
+    rows: list[dict[str, object]] = []
+    batches = [files[i : i + settings.batch_size] for i in range(0, len(files), settings.batch_size)]
+    for batch in track(batches, "Predicting"):
+        rows += _predict_batch(classifier, batch)
+    table = pd.DataFrame(rows)
+    if "predicted" not in table:
+        raise DataError(f"No image could be read. Received: {settings.input} ({table.error.iloc[0]})")
+    with write_errors("result", f"output={settings.output}"):
+        write_atomically(target, table.to_csv(index=False))
+    _show(table, target)
+    return table
+
+
+def matching_files(pattern: str) -> list[Path]:
+    """The images behind a path, a folder or a glob pattern, sorted.
+
+    Raises:
+        DataError: there are none.
+    """
+    where = user_path(pattern)
+    if where.is_dir():
+        found = image_files(where)
+    elif where.exists():
+        found = [where]
+    else:
+        found = sorted(Path(f) for f in glob.glob(str(where), recursive=True) if Path(f).is_file())  # noqa: PTH207
+    if not found:
+        raise DataError(f"No images found; expected an image, a folder or a glob pattern. Received: input={pattern}")
+    return found
+
+
+def _predict_batch(classifier: "LesionClassifier", files: list[Path]) -> list[dict[str, object]]:
+    pixels, rows = [], []
+    for file in files:
+        row: dict[str, object] = {"path": str(file)}
+        try:
+            pixels.append(classifier.pixels(file))
+        except (UnreadableImage, OSError) as error:
+            row["error"] = str(error)
+        rows.append(row)
+    if pixels:
+        decided = classifier.decided(classifier.probabilities(np.stack(pixels)))
+        if "prediction_set" in decided:
+            decided["prediction_set"] = decided.prediction_set.map("; ".join)
+        answers = iter(decided.to_dict("records"))
+        for row in rows:
+            if "error" not in row:
+                row.update(next(answers))
+    return rows
+
+
+def _show(table: pd.DataFrame, target: Path) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    tasks = [name.removeprefix("referred/") for name in table if name.startswith("referred/")]
+    shown = Table("image", "predicted", "probability", "referred for", "set")
+    for row in table.head(_SHOWN).to_dict("records"):
+        if isinstance(row["predicted"], str):
+            referred = ", ".join(task for task in tasks if row[f"referred/{task}"]) or "-"
+            note = " (abstained)" if row.get("abstain") is True else ""
+            shown.add_row(
+                escape(_short(row["path"])),
+                escape(row["predicted"]) + note,
+                f"{row['score']:.3f}",
+                escape(referred),
+                escape(str(row.get("prediction_set", "-"))),
+            )
+        else:
+            shown.add_row(escape(_short(row["path"])), "-", f"unreadable: {row['error']}")
+    out().print(shown)
+    if len(table) > _SHOWN:
+        out().print(f"... and {len(table) - _SHOWN} more")
+    failed = int(table.predicted.isna().sum())
+    if failed:
+        console().print(f"{failed} of {len(table)} images could not be read; see the column error.", style="yellow")
+    out().print(f"Written to {target}", soft_wrap=True, markup=False)
+
+
+def _short(path: str) -> str:
+    return str(Path(*Path(path).parts[-2:]))

@@ -1,0 +1,223 @@
+"""The stages of an experiment that come before the network: each from the configuration and what the last one gave."""
+
+import logging
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+import pandas as pd
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS, instantiate
+
+from melanoma.audit.audit import audit_source
+from melanoma.audit.findings import Audit
+from melanoma.audit.policy import apply_policy
+from melanoma.config.schema import FOLDED, DataConfig, TrainConfig
+from melanoma.data.dataset import (
+    CLASS_LEFT_OUT,
+    Dataset,
+    add_augmented,
+    load_images,
+    open_source,
+    with_groups,
+    with_split,
+    without_classes,
+    without_rows,
+)
+from melanoma.data.groups import group_columns
+from melanoma.data.sources import Source
+from melanoma.data.split import (
+    fold_parts,
+    left_out_parts,
+    split_parts,
+    values_left_out,
+)
+from melanoma.data.split_file import read_split
+from melanoma.data.tables import with_metadata
+from melanoma.errors import ConfigError, DataError, MelanomaError
+from melanoma.lineage.contamination import Seen, TrainedOn, images_seen
+
+__all__ = [
+    "balance",
+    "build",
+    "clean",
+    "clean_images",
+    "folds_of",
+    "number_of_folds",
+    "prepare_dataset",
+    "prepare_once",
+    "read_source",
+    "seen_by",
+    "split_images",
+]
+
+log = logging.getLogger("melanoma")
+
+
+def read_source(settings: DataConfig) -> Source:
+    """List the images of a data config, with what its metadata table says about them."""
+    source = open_source(partial(build, "data.source", settings.source), settings)
+    columns = asdict(settings.metadata)
+    path = columns.pop("path")
+    if path is not None:
+        source = with_metadata(source, path, **columns)
+    for note in source.notes:
+        log.warning("%s", note)
+    return source
+
+
+def prepare_once(settings: TrainConfig, source: Source) -> tuple[Audit, Dataset]:
+    """Audit, decode, clean, split and balance the images; see `prepare_dataset`."""
+    audit = audit_source(source, settings.audit, settings.data.max_megapixels)
+    return audit, prepare_dataset(settings, source, audit)
+
+
+def clean_images(settings: TrainConfig, source: Source) -> tuple[Audit, Dataset]:
+    """Audit, decode and clean the images, before they are split into folds."""
+    audit = audit_source(source, settings.audit, settings.data.max_megapixels)
+    return audit, clean(settings, load_images(source, settings.data), audit)
+
+
+def clean(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
+    """Group images, and remove copies, contradicting labels, and what is excluded or left out.
+
+    Classes are left out last: an image that stands under one of these as well contradicts itself all the same.
+    """
+    dataset = without_classes(_without_copies(settings, dataset, audit), settings.data.leave_out)
+    empty = [label for label in dataset.classes if not (dataset.table.label == label).any()]
+    if empty:
+        removed = dataset.removed[dataset.removed.label.isin(empty)]
+        raise DataError(
+            f"Nothing is left of class {', '.join(map(repr, empty))}; leave it out by data.leave_out, or keep more. "
+            f"Received: {removed.groupby('label').reason.value_counts().to_dict()}"
+        )
+    return dataset
+
+
+def _without_copies(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
+    seen = audit.table.set_index("path")
+    # A delivered test set stays whole: nothing is trained on it, and its results are compared with others'.
+    delivered = settings.split.method in ("auto", "official") and bool((dataset.table.part == "test").any())
+    excluded = dataset.table.path.isin(audit.excluded.path) & ~((dataset.table.part == "test") & delivered)
+    dataset = without_rows(dataset, excluded.map({True: "in an excluded set", False: ""}))
+    if settings.protocol == "published":
+        return with_groups(dataset, seen.cluster, [])
+    dataset = with_groups(dataset, seen.cluster, group_columns(dataset.table, settings.split.group))
+    if settings.split.file is not None:
+        return dataset  # the file says what is used
+    table = dataset.table.assign(pixels=dataset.table.path.map(seen.pixels))
+    return without_rows(dataset, apply_policy(table, settings.audit, keep_test=delivered))
+
+
+def folds_of(settings: TrainConfig, table: pd.DataFrame) -> dict[str, pd.Series]:
+    """The part of each row in each run of a cross-validation, by the run's name."""
+    chosen = settings.split
+    if chosen.method == "kfold":
+        parts = fold_parts(table, chosen, settings.seed)
+        return {f"fold {number}": fold for number, fold in enumerate(parts, 1)}
+    left_out = left_out_parts(table, chosen, settings.seed)
+    return {f"{chosen.column}={value}": parts for value, parts in left_out.items()}
+
+
+def number_of_folds(settings: TrainConfig, source: Source) -> int:
+    """How many runs a cross-validation has; 0 for another split, or for a single fold of one."""
+    chosen = settings.split
+    if chosen.method not in FOLDED or chosen.fold is not None:
+        return 0
+    return chosen.folds if chosen.method == "kfold" else len(values_left_out(source.table, str(chosen.column)))
+
+
+def split_images(settings: TrainConfig, dataset: Dataset) -> Dataset:
+    """Put each image into training, validation or test."""
+    chosen = settings.split
+    if chosen.file is not None:
+        left_out = dataset.removed.path[dataset.removed.reason == CLASS_LEFT_OUT]
+        dataset = with_split(dataset, read_split(chosen.file, dataset.table, left_out))
+        _refuse_conflicts(dataset.table, settings)
+        return dataset
+    if chosen.method in FOLDED:
+        folds = list(folds_of(settings, dataset.table).values())
+        if chosen.fold is None or chosen.fold > len(folds):
+            raise ConfigError([f"split.fold must be from 1 to {len(folds)}. Received: split.fold={chosen.fold}"])
+        return with_split(dataset, folds[chosen.fold - 1])
+    return with_split(dataset, split_parts(dataset.table, chosen, settings.seed))
+
+
+def _refuse_conflicts(table: pd.DataFrame, settings: TrainConfig) -> None:
+    """A split file may not bring back what the audit would have removed."""
+    if settings.protocol == "published" or settings.audit.conflicts == "keep":
+        return
+    several = table.groupby("cluster").label.transform("nunique") > 1
+    if several.any():
+        raise DataError(
+            "The split file uses copies of a picture under more than one label; leave them out of it, or keep them by "
+            f"audit.conflicts=keep, which is tagged. Received: {several.sum()} such images in {settings.split.file}"
+        )
+
+
+def balance(settings: TrainConfig, dataset: Dataset) -> Dataset:
+    """Add what `balance=augmentor` makes from the training images; other ways of balancing change no files."""
+    if settings.balance.name != "augmentor":
+        return dataset
+    return add_augmented(dataset, settings.balance, resize=settings.data.resize, seed=settings.seed)
+
+
+def prepare_dataset(settings: TrainConfig, source: Source, audit: Audit) -> Dataset:
+    """From images to a data set that is ready to train on."""
+    dataset = clean(settings, load_images(source, settings.data), audit)
+    if settings.protocol != "published":
+        return balance(settings, split_images(settings, dataset))
+    # The common practice: files are added first, and what stands beside its own copies is called validation.
+    delivered = dataset.table.part.where(dataset.table.part == "test", "train")
+    if settings.split.method == "holdout":
+        delivered[:] = "train"
+    added = balance(settings, with_split(dataset, delivered))
+    table = added.table.assign(
+        group=range(len(added.table)), part=added.table.part.where(added.table.part == "test", "")
+    )
+    dataset = split_images(settings, replace(added, table=table))
+    return _validated_on_test(dataset) if settings.split.published_validation == "test" else dataset
+
+
+def _validated_on_test(dataset: Dataset) -> Dataset:
+    """The test images are the validation images too; those that were drawn go back to training."""
+    table = dataset.table.assign(part=dataset.table.part.where(dataset.table.part == "test", "train"))
+    return replace(dataset, table=pd.concat([table, dataset.part("test").assign(part="validation")], ignore_index=True))
+
+
+def seen_by(run_id: str | None, *, selected: bool = True) -> Seen:
+    """The images that the model of a run, and its ancestors, were trained or tuned on.
+
+    Args:
+        run_id: of the run; None where the model does not say.
+        selected: count test images on whose results a run was selected.
+
+    Raises:
+        ModelError: it is not known what the run itself has seen.
+    """
+    from melanoma.tracking.records import ancestry
+
+    if run_id is None:
+        log.warning("The model does not say which run trained it, so that it is not known which images it has seen.")
+        return Seen(complete=False)
+    found = ancestry(run_id)
+    trained_on = [TrainedOn(record.split, record.protocol) for record in found.records]
+    return images_seen(trained_on, complete=found.complete, selected=selected)
+
+
+def build(key: str, node: dict[str, Any], **arguments: Any) -> Any:
+    """What `_target_` names, with the arguments of the node and further ones.
+
+    Raises:
+        ConfigError: it cannot be built from these arguments.
+    """
+    try:
+        # The configuration is the user's own program, so it may name anything that is installed.
+        return instantiate(node, **arguments, _convert_="all", _execution_whitelist_=UNSAFE_DISABLE_EXECUTION_CHECKS)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, MelanomaError) or not isinstance(
+            cause, TypeError | ValueError | ImportError | HydraException
+        ):
+            raise cause from error
+        raise ConfigError([f"{key}: {str(cause).splitlines()[0]}. Received: {node}"]) from error

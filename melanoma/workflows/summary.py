@@ -1,0 +1,84 @@
+"""The result of a run on the terminal."""
+
+from collections.abc import Mapping
+from statistics import mean, stdev
+
+from rich.markup import escape
+from rich.table import Table
+
+from melanoma.evaluation.evaluate import Evaluation, stored_text
+from melanoma.evaluation.metrics import HEADLINES
+from melanoma.terminal import out
+from melanoma.tracking.store import figures_folder, ui_command
+
+__all__ = ["show_difference", "show_result", "show_spread"]
+
+
+def show_result(
+    evaluations: list[Evaluation],
+    run_id: str,
+    uri: str,
+    model: str | None,
+    internal: Mapping[str, float] | None = None,
+) -> None:
+    """Print the metrics with their intervals, where the run is, and what to do next.
+
+    Args:
+        evaluations: a column each.
+        run_id: of the run.
+        uri: of the tracking store.
+        model: address of the saved model, if the run saved one.
+        internal: metrics of the run that trained the model, shown beside those of other images.
+    """
+    table = Table(title="Result (in brackets: confidence interval)", title_justify="left")
+    table.add_column("metric")
+    for evaluation in evaluations:
+        table.add_column(f"{evaluation.part} (n={len(evaluation.rows)})", justify="left")
+    if internal:
+        table.add_column(f"internal test (n={internal.get('data/images/test', 0):.0f})", justify="left")
+    for name in _shown(evaluations):
+        cells = [evaluation.text_of(name) for evaluation in evaluations]
+        table.add_row(escape(name), *cells, *([stored_text(internal, f"test/{name}")] if internal else []))
+    console = out()
+    console.print(table)
+    console.print(f"Run      {run_id}", soft_wrap=True, markup=False)
+    if model is not None:
+        console.print(f"Model    {model}   (melanoma predict model={run_id} input=IMAGE)", soft_wrap=True, markup=False)
+    console.print(f"Figures  {figures_folder(run_id)}", soft_wrap=True, markup=False)
+    console.print(f"Compare  {ui_command(uri)}", soft_wrap=True, markup=False)
+
+
+def show_spread(evaluations: list[Evaluation]) -> None:
+    """Print the mean and standard deviation of the headline metrics over several runs."""
+    table = Table(title=f"Over {len(evaluations)} runs", title_justify="left")
+    for title in ("metric", "mean", "standard deviation", "lowest", "highest"):
+        table.add_column(title)
+    for name in HEADLINES:
+        values = [evaluation.metrics[name] for evaluation in evaluations if name in evaluation.metrics]
+        if len(values) > 1:
+            numbers = (mean(values), stdev(values), min(values), max(values))
+            table.add_row(name, *(f"{number:.3f}" for number in numbers))
+    out().print(table)
+
+
+def show_difference(published: list[Evaluation], clean: list[Evaluation], run_id: str, uri: str) -> None:
+    """Print the metrics of both protocols and by how much the common practice inflates them."""
+    table = Table(title="The same model under two protocols", title_justify="left")
+    for title in ("part", "metric", "published", "clean", "inflation"):
+        table.add_column(title)
+    for one, other in zip(published, clean, strict=True):
+        for name in _shown([one, other]):
+            if name in one.metrics and name in other.metrics:
+                inflation = f"{one.metrics[name] - other.metrics[name]:+.3f}"
+                table.add_row(one.part, escape(name), one.text_of(name), other.text_of(name), inflation)
+    console = out()
+    console.print(table)
+    console.print(f"Run      {run_id}", soft_wrap=True, markup=False)
+    console.print(f"Compare  {ui_command(uri)}", soft_wrap=True, markup=False)
+
+
+def _shown(evaluations: list[Evaluation]) -> list[str]:
+    """The metrics of all classes together, of each binary task, and each class's sensitivity."""
+    names = dict.fromkeys(name for evaluation in evaluations for name in evaluation.metrics)
+    tasks = {task for evaluation in evaluations for task in evaluation.predictions.binary_tasks}
+    return [name for name in names if "/" not in name or name.split("/")[0] in {"sensitivity", *tasks}]

@@ -1,0 +1,53 @@
+"""`melanoma train`: from a configuration to one run, to the folds of a cross-validation, or to both protocols."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from melanoma.config.launch import typed
+from melanoma.config.schema import TrainConfig
+from melanoma.paths import user_path
+from melanoma.terminal import log_to, quiet_native_imports
+from melanoma.tracking.store import tracking_uri
+from melanoma.workflows.experiment import Experiment, Result, run_experiment
+from melanoma.workflows.source_checks import check_experiment
+from melanoma.workflows.stages import number_of_folds, prepare_once, read_source
+
+__all__ = ["train"]
+
+
+def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
+    """Run one experiment: data, audit, split, model, fit, evaluation, all of it logged to MLflow.
+
+    Args:
+        config: the composed configuration, checked by `melanoma.config`.
+        overrides: as given on the command line.
+        folder: for the run's log file.
+
+    Raises:
+        MelanomaError: with what is wrong and what to do.
+    """
+    log_to(folder, "train")
+    settings: TrainConfig = typed(TrainConfig, config)
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    for node in (resolved["data"], resolved["data"].get("metadata") or {}):
+        if node.get("path") is not None:
+            node["path"] = str(user_path(node["path"]).absolute())
+    source = read_source(settings.data)
+    check_experiment(settings, resolved["model"], source)
+    experiment = Experiment(settings, resolved, overrides, source, folder, tracking_uri(settings.tracking.uri))
+
+    # TensorFlow and MLflow take seconds to import: only now that configuration and data are known to be sound.
+    with quiet_native_imports():
+        from melanoma.workflows.nested import compare_protocols, cross_validate
+        from melanoma.workflows.summary import show_result
+
+    if settings.protocol == "both":
+        return compare_protocols(experiment)
+    if number_of_folds(settings, source):
+        return cross_validate(experiment)
+    result = run_experiment(experiment, partial(prepare_once, settings, source), name=settings.tracking.run_name)
+    show_result(result.evaluations, result.run_id, experiment.uri, result.model)
+    return result
