@@ -2,12 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-slow lint lock benchmark clean
+.PHONY: help setup demo test test-fast test-slow coverage lint lock benchmark clean
 
 help:
 	@echo "make demo       train on synthetic lesions and show the result"
 	@echo "make test       run the tests"
+	@echo "make test-fast  only the tests that need no TensorFlow, no MLflow and no process: under a minute"
 	@echo "make test-slow  run the slow tests too"
+	@echo "make coverage   run the tests and show which lines they cover"
 	@echo "make lint       ruff and mypy"
 	@echo "make benchmark  speed against plain baselines (needs MELANOMA_DATA)"
 	@echo "make lock       write the lock files from pyproject.toml"
@@ -18,17 +20,25 @@ setup: .venv/.ready
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 		{ echo "Python 3.11 to 3.13 is needed; give one with PYTHON=python3.12. Received: $$($(PYTHON) --version)"; exit 2; }
 	$(PYTHON) -m venv .venv
-# Python compiles what is imported; to compile all of it here takes longer than it saves.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/dev.txt
+# On all cores, and here, not at the first import: where PYTHONDONTWRITEBYTECODE is set each process would compile anew.
+	$(BIN)/python -m compileall -q -j 0 $(BIN)/../lib > /dev/null || true
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: setup
 	$(BIN)/melanoma train
 
-# In the order of the folders, so that the long files come first and the short ones fill the end.
+# One process of tests for each core, up to four: each needs 2 GB.
 test: setup
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test-fast: setup
+	$(BIN)/python -m pytest tests/config tests/unit --fast -q -n auto --maxprocesses 4
+
+coverage: setup
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --cov=melanoma --cov-report=term:skip-covered --cov-report=html
+	@echo "Line by line: htmlcov/index.html"
 
 test-slow: setup
 	$(BIN)/python -m pytest

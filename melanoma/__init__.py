@@ -1,4 +1,4 @@
-"""Train, track, compare and promote skin-lesion classifiers whose numbers can be believed."""
+"""Train, track, compare and promote skin-lesion classifiers, with reliable evaluation."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,6 @@ __version__ = "0.1.0"
 
 __all__ = ["__version__"]
 
-# TensorFlow reads this when it is first imported, and else greets with a page of build details, on a machine
-# without a GPU with errors about the missing one. A setting of the user's own wins.
+# TensorFlow reads this on import. By default it prints a page of build details and, on a machine without a GPU, errors
+# about the missing GPU. A value set by the user takes precedence.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if Path("/dev/nvidiactl").exists() else "3")

@@ -1,4 +1,4 @@
-"""`melanoma COMMAND [arguments]`: the table of commands, and how one is run."""
+"""The command line `melanoma COMMAND [arguments]`: the table of commands and their dispatch."""
 
 import difflib
 import importlib
@@ -25,15 +25,15 @@ class Command:
     """One command.
 
     Attributes:
-        help: a line for the list of commands.
-        run: `module:function`. With a `schema` the function gets the configuration, the overrides and the folder for
-            the run's files, or with `on_store` the typed settings and the store's address; else the words after the
-            command.
-        schema: `module:class` of its configuration; None where it reads its command line itself.
-        checks: `module:function` that finds contradictions between keys.
-        on_store: it works on a tracking store that is there already.
-        rename: keys that users type, and the keys of the configuration that they mean.
-        switches: words that users type, and the override that they mean.
+        help: One line for the list of commands.
+        run: Function to call, as `module:function`. With a `schema`, it receives the configuration, the overrides and
+            the folder for the run's files; with `on_store`, the typed settings and the URI of the store. Without a
+            `schema`, it receives the arguments after the command.
+        schema: Configuration class, as `module:class`; None if the command parses its own arguments.
+        checks: Function that finds contradictions between keys, as `module:function`.
+        on_store: Whether the command works on an existing tracking store.
+        rename: Maps keys on the command line to keys of the configuration.
+        switches: Maps flags on the command line to overrides.
     """
 
     help: str
@@ -55,7 +55,7 @@ COMMANDS = {
         "melanoma.commands.sweep:main",
     ),
     "evaluate": Command(
-        "evaluate a saved model on any data source, into a run of its own",
+        "evaluate a saved model on any data source, and log it as a new run",
         "melanoma.workflows.evaluate:evaluate_saved",
         "melanoma.config.command_schema:EvaluateConfig",
         "melanoma.workflows.checks:evaluate_faults",
@@ -66,7 +66,7 @@ COMMANDS = {
         "melanoma.commands.compare:main",
     ),
     "predict": Command(
-        "class probabilities for images, as a table and a CSV",
+        "decisions and class probabilities for images, as a table and a CSV",
         "melanoma.workflows.predict:predict",
         "melanoma.config.command_schema:PredictConfig",
         rename=_MODEL,
@@ -92,7 +92,7 @@ COMMANDS = {
         on_store=True,
     ),
     "serve": Command(
-        "answer requests with the champion, by MLflow's scoring server",
+        "serve the champion over HTTP, with MLflow's scoring server",
         "melanoma.serving.serve:serve",
         "melanoma.config.command_schema:ServeConfig",
         on_store=True,
@@ -113,7 +113,7 @@ COMMANDS = {
         rename=_MODEL,
     ),
     "report": Command(
-        "the reference experiments as published, re-created and measured: a table and a figure",
+        "a table and a figure of the reference experiments: published and reproduced results",
         "melanoma.commands.report:main",
     ),
     "audit": Command(
@@ -123,7 +123,7 @@ COMMANDS = {
         "melanoma.workflows.checks:audit_faults",
     ),
     "cache": Command(
-        "list or clear what was derived from data",
+        "list or clear the cache of decoded images, audits and augmented files",
         "melanoma.commands.cache:main",
     ),
 }
@@ -133,13 +133,13 @@ _interrupted = False
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command and leave with its exit code."""
+    """Run one command and exit with its exit code."""
     try:
         _run(list(sys.argv[1:] if arguments is None else arguments))
         if sys.stdout is not None:
             sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
-        # A library may have caught the interruption and failed of it.
+        # A library may have caught the interruption and raised another error because of it.
         if _interrupted or isinstance(error, KeyboardInterrupt):
             _fail("Interrupted; what was logged is kept.", 130)
         if isinstance(error, MelanomaError):
@@ -176,7 +176,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def _launch(name: str, command: Command, arguments: list[str]) -> None:
-    """Check the configuration, and only then import what does the work."""
+    """Check the configuration before importing the modules that run the command."""
     from melanoma.config.launch import launch
 
     schema = _load(str(command.schema))
@@ -210,7 +210,7 @@ def _load(address: str) -> Any:
 
 
 def _reader_has_left() -> bool:
-    """Whether nobody reads our output any more (head, less); if so further output is discarded."""
+    """Return whether the reader of standard output (head, less) has exited; if so, discard further output."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)  # errors are always reported
     left = bool(poll.poll(0))
@@ -240,13 +240,13 @@ def _help() -> str:
 
 
 def _write(text: str) -> None:
-    if sys.stdout is not None:  # not closed by the parent process
+    if sys.stdout is not None:  # None if the parent process closed it
         sys.stdout.write(text + "\n")
 
 
 def _fail(message: str, code: int) -> None:
     sys.stderr.write(f"melanoma: {message}\n")
     report = os.environ.get(FAILURE_FILE_VARIABLE)
-    if report:  # a sweep wants to know, too
+    if report:  # the sweep that started this trial reads it
         Path(report).write_text(message, encoding="utf-8", errors="replace")
     sys.exit(code)

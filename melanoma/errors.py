@@ -1,6 +1,6 @@
-"""Expected failures. Each ends a command with one message, no traceback, and its exit code.
+"""Expected errors. Each ends a command with one message, without a traceback, and with its own exit code.
 
-A message says what happened, what was expected and what to do, and ends in what was received.
+A message states what happened, what was expected and what to do. It ends with the received value.
 """
 
 __all__ = [
@@ -18,17 +18,17 @@ __all__ = [
 ]
 
 
-FAILURE_FILE_VARIABLE = "MELANOMA_FAILURE_FILE"  # environment: where a command writes the message of its failure
+FAILURE_FILE_VARIABLE = "MELANOMA_FAILURE_FILE"  # environment variable: file for the error message of a command
 
 
 class MelanomaError(Exception):
-    """Base of all failures that are the user's to mend rather than a bug."""
+    """Base class of errors that the user can fix, as opposed to bugs."""
 
     exit_code = 2
 
 
 class ConfigError(MelanomaError):
-    """One or more faults in the configuration, all of them listed."""
+    """The configuration has one or more faults; the message lists all of them."""
 
     def __init__(self, faults: list[str]):
         self.faults = faults
@@ -39,13 +39,13 @@ class ConfigError(MelanomaError):
 
 
 class AuditFailed(MelanomaError):
-    """An audit found what it was told to fail on."""
+    """An audit found a problem that `audit.fail_on` lists."""
 
     exit_code = 3
 
 
 class DataError(MelanomaError):
-    """The data set cannot be used as it is."""
+    """The data set is not usable in its present state."""
 
 
 class ModelError(MelanomaError):
@@ -53,30 +53,30 @@ class ModelError(MelanomaError):
 
 
 class TrainingError(MelanomaError):
-    """Training went wrong in a way a change of configuration can mend, such as a NaN loss."""
+    """Training failed in a way that a change of the configuration can fix, such as a NaN loss."""
 
     exit_code = 1
 
 
 class TrialsFailed(MelanomaError):
-    """Some trials of a sweep failed; the others are done."""
+    """Some trials of a sweep failed; the others finished."""
 
     exit_code = 4
 
 
 class PromotionRefused(MelanomaError):
-    """A model did not show what it must show before it is promoted; what was the champion still is."""
+    """A model failed a gate and was not promoted; the champion has not changed."""
 
     exit_code = 5
 
 
 class RunPruned(MelanomaError):
-    """A trial of a sweep fell behind the others and was stopped, as the sweep was told to."""
+    """The pruner of a sweep stopped a trial early."""
 
     exit_code = 0
 
 
 class RunKilled(BaseException):
-    """SIGTERM arrived. Not an `Exception`, so that nothing on the way up swallows it."""
+    """The process received SIGTERM. Not an `Exception`, so that no `except Exception` catches it."""
 
     exit_code = 143

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages from templates that stand beside the code that fills them."""
+"""Self-contained HTML pages from templates that are stored next to the code that fills them."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ __all__ = ["render_page"]
 
 
 def render_page(folder: str, template: str, content: dict[str, Any]) -> str:
-    """A page from a template of the package, with everything in `content` escaped.
+    """Render a template of the package as HTML, with all values of `content` escaped.
 
     Args:
-        folder: below the package, such as `audit`.
-        template: name of the file.
-        content: names that the template uses.
+        folder: Folder of the template within the package, such as `audit`.
+        template: File name of the template.
+        content: Variables of the template.
     """
     loader = jinja2.PackageLoader("melanoma", folder)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)

@@ -1,4 +1,4 @@
-"""Where things are: the configs, the project's root and the cache."""
+"""Paths of the configuration files, the project root, the outputs and the cache."""
 
 import os
 import tempfile
@@ -15,18 +15,21 @@ _CHECKOUT = _PACKAGE.parent
 
 
 def conf_dir() -> Path:
-    """The folder of Hydra's configs: inside an installed wheel, or beside the package in a checkout."""
+    """Return the folder of the Hydra configuration: inside an installed wheel, or next to the package in a checkout."""
     installed = _PACKAGE / "conf"
     return installed if installed.is_dir() else _CHECKOUT / "conf"
 
 
 def project_root() -> Path:
-    """The checkout; for an installed wheel the folder the command was started in."""
+    """Return the root of the checkout; for an installed wheel, the current folder."""
     return _CHECKOUT if (_CHECKOUT / "MLproject").is_file() else Path.cwd()
 
 
 def outputs_dir() -> Path:
-    """Where log files go: `outputs` in the project, else here, else a temporary folder: the first one writable."""
+    """Return the folder for log files: `outputs` in the project root or the current folder, or else a temporary folder.
+
+    The first of these with a writable parent is used.
+    """
     for folder in (project_root(), Path.cwd()):
         if os.access(folder, os.W_OK):
             return folder / "outputs"
@@ -34,7 +37,7 @@ def outputs_dir() -> Path:
 
 
 def user_path(text: str) -> Path:
-    """A path as a user gives it: `~` is their home, and `~name` a file of that name where there is no such user."""
+    """Expand `~` and `~user` in a path; keep the path unchanged if the user does not exist."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -42,13 +45,16 @@ def user_path(text: str) -> Path:
 
 
 def cache_dir() -> Path:
-    """`MELANOMA_CACHE_DIR`, else the XDG cache folder of this user. Made when first used."""
+    """Return the cache folder and create it if needed: `MELANOMA_CACHE_DIR`, or else the cache folder of the user."""
     configured = os.environ.get("MELANOMA_CACHE_DIR")
     try:
         path = user_path(configured).resolve() if configured else user_cache_path("melanoma")
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            [f"The cache folder cannot be made ({error}); set MELANOMA_CACHE_DIR to one. Received: {configured}"]
+            [
+                f"The cache folder cannot be created ({error}); set MELANOMA_CACHE_DIR to a writable folder. "
+                f"Received: {configured}"
+            ]
         ) from error
     return path

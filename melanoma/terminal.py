@@ -1,4 +1,4 @@
-"""What a person sees: one console, log lines, tables."""
+"""Terminal output: the consoles and the log handlers."""
 
 import logging
 import os
@@ -15,20 +15,20 @@ __all__ = ["console", "log_to", "log_to_terminal", "out", "quiet_native_imports"
 
 @cache
 def console() -> Console:
-    """Standard error, shared by log lines and progress bars so that they do not overwrite each other."""
+    """Return the console on standard error, shared by log lines and progress bars so that they do not overlap."""
     return _Output(stderr=True, soft_wrap=True, highlight=False)
 
 
 @cache
 def out() -> Console:
-    """Standard output, for results. Wide where it is a file, so that a table's cells are not cut."""
-    if sys.stdout is None:  # closed by whoever started us
+    """Return the console on standard output, for results; 120 columns wide if standard output is not a terminal."""
+    if sys.stdout is None:  # closed by the parent process
         return _Output(file=open(os.devnull, "w"))  # noqa: PTH123
     return _Output(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def log_to(folder: Path, name: str) -> Path:
-    """Send the project's log to the terminal and to `<folder>/<name>.log`; returns that file."""
+    """Send the project's log to the terminal and to `<folder>/<name>.log`, and return the path of that file."""
     log_to_terminal()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.log"
@@ -39,7 +39,7 @@ def log_to(folder: Path, name: str) -> Path:
 
 
 def log_to_terminal() -> None:
-    """Send the project's log to the terminal, and nowhere else."""
+    """Send the project's log to the terminal only."""
     logger = logging.getLogger("melanoma")
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
@@ -51,10 +51,10 @@ def log_to_terminal() -> None:
 
 @contextmanager
 def quiet_native_imports() -> Iterator[None]:
-    """Silence what native libraries write straight to standard error while they are imported.
+    """Suppress what native libraries write directly to standard error during import.
 
-    TensorFlow's greeting comes before its log level is read. A failing import still raises. Where the user set a log
-    level, nothing is silenced.
+    TensorFlow prints its first messages before it reads its log level. Import errors are still raised. Nothing is
+    suppressed if `TF_CPP_MIN_LOG_LEVEL` is 0 or 1.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") in ("0", "1"):
         yield
@@ -71,7 +71,7 @@ def quiet_native_imports() -> Iterator[None]:
 
 
 class _Output(Console):
-    """Standard output or error; when its reader (head, less) leaves, the command goes on to its end."""
+    """Console on standard output or error. If its reader (head, less) exits, the command continues."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -79,7 +79,7 @@ class _Output(Console):
 
 
 class _ConsoleHandler(logging.Handler):
-    """Log lines on the console that progress bars are on, unwrapped."""
+    """Handler that writes log lines, unwrapped, to the console of the progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None

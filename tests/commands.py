@@ -8,13 +8,16 @@ script itself.
 import atexit
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-__all__ = ["COMMAND", "run_melanoma", "start_melanoma"]
+__all__ = ["COMMAND", "Started", "forked", "run_melanoma"]
 
 COMMAND = Path(sys.executable).parent / "melanoma"
 _FORKED = multiprocessing.get_context("forkserver")
@@ -24,25 +27,65 @@ _TIMEOUT = 600  # seconds
 
 def run_melanoma(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
     """Run a command to its end; returns the finished process, with what it printed."""
-    words = [str(word) for word in arguments]
-    with tempfile.TemporaryDirectory(prefix="melanoma-test-") as folder:
-        out, err = Path(folder) / "out", Path(folder) / "err"
-        process = start_melanoma(*words, cwd=cwd, out=out, err=err, **environment)
-        process.join(_TIMEOUT)
-        said = [file.read_text(encoding="utf-8", errors="replace") for file in (out, err)]
-        if process.exitcode is None:
-            process.kill()
-            raise subprocess.TimeoutExpired(words, _TIMEOUT, *said)
-    return subprocess.CompletedProcess(words, process.exitcode, *said)
+    started = Started(*arguments, cwd=cwd, **environment)
+    code = started.wait(_TIMEOUT)
+    return subprocess.CompletedProcess(started.words, code, started.out, started.err)
 
 
-def start_melanoma(*arguments: str, cwd: Path | None, out: Path, err: Path, **environment: str) -> BaseProcess:
-    """Start a command; its output goes into files."""
-    out.touch()
-    err.touch()
-    folder = str(Path.cwd() if cwd is None else cwd)
-    whole = {**os.environ, **environment}
-    process = _FORKED.Process(target=_run, args=(list(arguments), folder, whole, str(out), str(err)), daemon=False)
+class Started:
+    """A command that runs; what it prints goes into files."""
+
+    def __init__(self, *arguments: str, cwd: Path | None = None, **environment: str):
+        self.words = [str(word) for word in arguments]
+        self._folder = tempfile.TemporaryDirectory(prefix="melanoma-test-")
+        self._files = [Path(self._folder.name) / name for name in ("out", "err")]
+        for file in self._files:
+            file.touch()
+        folder = str(Path.cwd() if cwd is None else cwd)
+        whole = {**os.environ, **environment}
+        self._process = forked(_run, self.words, folder, whole, *map(str, self._files))
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def out(self) -> str:
+        """What it has printed until now."""
+        return self._files[0].read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def err(self) -> str:
+        """What it has printed to standard error until now."""
+        return self._files[1].read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.is_alive()
+
+    def until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
+        """Wait until something holds; the command must not end before."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert self.alive, self.err
+            assert time.monotonic() < end, self.err
+            time.sleep(0.05)
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float = 120) -> int:
+        """Its exit code, once it has ended; of one that a signal has ended, the negative number of that."""
+        self._process.join(seconds)
+        if self._process.exitcode is None:
+            self._process.kill()
+            raise subprocess.TimeoutExpired(self.words, seconds, self.out, self.err)
+        return self._process.exitcode
+
+
+def forked(target: Callable[..., None], *arguments: object) -> BaseProcess:
+    """A process that has begun to call a function of a module."""
+    process = _FORKED.Process(target=target, args=arguments, daemon=False)
     process.start()
     return process
 
@@ -50,6 +93,8 @@ def start_melanoma(*arguments: str, cwd: Path | None, out: Path, err: Path, **en
 def _run(arguments: list[str], folder: str, environment: dict[str, str], out: str, err: str) -> None:
     for number, file in ((1, out), (2, err)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
+    # A shell that runs the tests in the background has them, and so this process, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

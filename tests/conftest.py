@@ -1,6 +1,8 @@
 """Shared fixtures: a cache and a tracking store of the tests' own, and the real images where they are."""
 
+import ast
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,42 @@ import pytest
 from tests.commands import COMMAND, run_melanoma
 
 __all__ = ["COMMAND", "run_melanoma"]
+
+ROOT = Path(__file__).resolve().parents[1]
+SLOW_TO_IMPORT = {"tensorflow", "keras", "mlflow"}
+STARTS_PROCESSES = {"subprocess", "multiprocessing"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="only files that need no TensorFlow, no MLflow and no process")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if not config.getoption("--fast"):
+        return None
+    file = collection_path / "conftest.py" if collection_path.is_dir() else collection_path
+    if not file.is_file() or file == Path(__file__) or not file.name.startswith(("test_", "conftest")):
+        return None
+    return bool(needed_by(file) & (SLOW_TO_IMPORT | STARTS_PROCESSES)) or None
+
+
+@cache
+def needed_by(file: Path) -> frozenset[str]:
+    """The packages that a file imports at its top, by way of other files of this repository too."""
+    found: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+            if path.is_file() and path != file and path != Path(__file__):
+                found |= needed_by(path)
+            found.add(name.split(".")[0])
+    return frozenset(found)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,3 +70,14 @@ def real_data() -> Path:
 def melanoma():
     """Run a command as a user would; returns the finished process."""
     return run_melanoma
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a skipped test fails the run, unless it needs real images: what was not run proves nothing."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not os.environ.get("MELANOMA_SKIPS_FAIL"):
+        return
+    reasons = {str(report.longrepr[-1]) for report in reporter.stats.get("skipped", [])}
+    if unexpected := [reason for reason in reasons if "MELANOMA_DATA" not in reason]:
+        reporter.write_line(f"Tests were skipped, which fails this run: {'; '.join(unexpected)}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

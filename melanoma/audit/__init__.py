@@ -1,1 +1,1 @@
-"""What is wrong with a data set: damaged files, copies, contradicting labels, leaks, and what is done about them."""
+"""Audits of data sets: damaged files, copies, contradicting labels and data leaks, and how they are handled."""

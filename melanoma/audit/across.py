@@ -1,4 +1,4 @@
-"""Images of one set among those of another: the same picture is in many public sets, resized, cropped or saved anew."""
+"""Comparison of two data sets. Many public data sets contain resized, cropped or recompressed copies of one image."""
 
 from collections.abc import Collection, Sequence
 
@@ -12,17 +12,20 @@ __all__ = ["copies_among", "seen_among"]
 
 
 def copies_among(digests: Sequence[str], others: Sequence[str], similarity: float | None) -> tuple[set[str], int]:
-    """Which images are, or are near duplicates of, some of another set.
+    """Find the images that are copies of images of another set.
 
-    Images are compared by what audits on this machine have kept of them; those that none has seen, by their bytes only.
+    The comparison uses the cached results of audits on this machine. Images that have not been audited are compared by
+    their bytes only.
 
     Args:
-        digests: SHA-256 of the images asked about.
+        digests: SHA-256 of the images.
         others: SHA-256 of the images of the other set.
-        similarity: from which on two images are near duplicates, see `AuditConfig`; None for equal pictures only.
+        similarity: Similarity from which two images are near duplicates; see `AuditConfig`. None finds only exact
+            duplicates.
 
     Returns:
-        SHA-256 of those that are, and how many images of either set could be compared by their bytes only.
+        SHA-256 of the images that are copies, and the number of images of both sets that could be compared by their
+        bytes only.
     """
     pixels, thumbnails = recalled({*digests, *others})
     own = pixels[pixels.index.isin(digests)]
@@ -39,15 +42,15 @@ def copies_among(digests: Sequence[str], others: Sequence[str], similarity: floa
 
 
 def seen_among(table: pd.DataFrame, seen: Collection[str], similarity: float | None) -> tuple[pd.Series, int]:
-    """Which rows of an audit's table were seen, as they are, as a copy, or by another image of their lesion or patient.
+    """Find the rows of an audit's table that are seen images, copies of these, or images of their lesions or patients.
 
     Args:
-        table: of an audit.
-        seen: SHA-256 of the images that were.
-        similarity: see `copies_among`.
+        table: Table of an audit.
+        seen: SHA-256 of the seen images.
+        similarity: See `copies_among`.
 
     Returns:
-        True for each such row, and how many images could be compared by their bytes only.
+        True for each such row, and the number of images that could be compared by their bytes only.
     """
     found, not_compared = copies_among(list(table.sha256), sorted(seen), similarity)
     return related_rows(table, table.sha256.isin(found)), not_compared

@@ -1,8 +1,9 @@
-"""How alike two thumbnails are once one is turned, mirrored, shifted and scaled onto the other.
+"""Similarity of two thumbnails after alignment by rotation, mirroring, shift and scale.
 
-The scale and shift are found by Gauss-Newton steps from coarse to fine (Lucas & Kanade 1981). What is compared then is
-local structure: brightness and contrast are divided out around each pixel, since dermoscopic images of different
-lesions already agree in their large shapes, a dark spot on pale skin or a bright disc on black.
+Scale and shift are estimated by Gauss-Newton steps from coarse to fine (Lucas & Kanade 1981). The aligned thumbnails
+are compared by their local structure, with brightness and contrast normalized around each pixel. Global shapes do not
+discriminate, because dermoscopic images of different lesions often share them: a dark spot on pale skin, or a bright
+disc on black.
 """
 
 from itertools import product
@@ -14,30 +15,30 @@ from numpy.typing import NDArray
 
 __all__ = ["similarity"]
 
-_CROP = 0.13  # largest share of a side by which one image may reach beyond the other
-_UNALIGNED_LEAST, _COARSE_LEAST = 0.65, 0.85  # correlation at 16 pixels, below which a pair is not looked at further
-# Local structure at 32 pixels, likewise. Of the 121,757 pairs of neighbours in melanoma10k, 17% have more; those that
-# are alike by 0.5 in the end have 0.40 or more here, those by 0.7 have 0.50.
+_CROP = 0.13  # maximum crop between two images, as a share of a side
+_UNALIGNED_LEAST, _COARSE_LEAST = 0.65, 0.85  # minimum correlation at 16 pixels; pairs below it are rejected
+# Minimum correlation of local structure at 32 pixels. Of the 121,757 pairs of neighbours in melanoma10k, 17% exceed it.
+# Pairs with a final similarity of 0.5 have 0.40 or more here, pairs with 0.7 have 0.50 or more.
 _STRUCTURE_LEAST = 0.3
-_DARK = 48  # grey level of the surround of a dermatoscope's field, whose outline all its images share
-_LIT_LEAST = 0.03  # share of the pixels that must be left without that surround
-_SIGMA, _NOISE = 2.0, 4.0  # of local contrast: radius in pixels of 64, and grey levels that count as none
-_IDENTITY = np.array([1, 0, 1, 0], np.float32)  # a window: scale and shift along x, then along y
-_FINER = np.array([1, 2, 1, 2], np.float32)  # the same window at twice the size
+_DARK = 48  # grey level of the dark surround of a dermoscopic image, which images of different lesions share
+_LIT_LEAST = 0.03  # minimum share of pixels outside that surround
+_SIGMA, _NOISE = 2.0, 4.0  # of local contrast: radius in pixels at size 64, and grey levels of noise
+_IDENTITY = np.array([1, 0, 1, 0], np.float32)  # a window: scale and shift along x, then y
+_FINER = np.array([1, 2, 1, 2], np.float32)  # factors for a window at twice the size
 _SURROUND = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
 Images = NDArray[Any]  # float32
 _ORIENTATIONS = tuple(product(range(4), (False, True)))
 
 
 def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Images:
-    """Correlation of local structure, pair by pair, best over quarter turns, mirroring and small crops.
+    """Correlate the local structure of each pair, after alignment by quarter turns, mirroring and small crops.
 
     Args:
-        first: grey thumbnails, shape (pairs, 64, 64).
-        second: those to compare with, of the same shape.
+        first: Grey thumbnails, shape (pairs, 64, 64).
+        second: Grey thumbnails to compare with, of the same shape.
 
     Returns:
-        From -1 to 1, shape (pairs,): 1 for the same picture; 0 for pairs that do not agree at a smaller size.
+        Similarity from -1 to 1, shape (pairs,): 1 for the same image, 0 for pairs that were rejected at a smaller size.
     """
     scores = np.zeros(len(first), np.float32)
     coarse_first, coarse_second = (_halved(_halved(images.astype(np.float32))) for images in (first, second))
@@ -73,7 +74,7 @@ def _structure_correlation(fixed: Images, moving: Images, windows: Images, sigma
 
 
 def _lit(images: Images) -> Images:
-    """1 where a pixel is not in a dark area or at its edge."""
+    """Return 1 for pixels that are not in a dark area or at its edge, else 0."""
     return np.stack([1 - cv2.dilate((image < _DARK).astype(np.float32), _SURROUND) for image in images])
 
 
@@ -86,7 +87,7 @@ def _local_contrast(images: Images, sigma: float) -> Images:
 
 
 def _best_orientation(fixed: Images, moving: Images) -> tuple[NDArray[np.intp], Images, Images]:
-    """Which of the eight quarter turns and mirrorings fits best, the images so turned, and how well they fit."""
+    """Return the best of the eight orientations of each moving image, the images so oriented, and their correlation."""
     everywhere = np.ones_like(fixed)
     turned = [np.rot90(moving, turns, axes=(1, 2)) for turns in range(4)]
     turned = [variant for image in turned for variant in (image, image[:, :, ::-1])]
@@ -110,9 +111,9 @@ def _aligned(
     steps: int,
     windows: Images | None = None,
 ) -> tuple[Images, Images]:
-    """The window of each moving image that fits the fixed one best, and the correlation there.
+    """Return the window of each moving image that best fits the fixed image, and its correlation.
 
-    A window is scale and shift (pixels) along x, then along y. Gain and offset of brightness are solved for as well.
+    A window is scale and shift (pixels) along x, then y. Gain and offset of brightness are estimated as well.
     """
     count, size, _ = fixed.shape
     centred = (np.arange(size) - (size - 1) / 2).astype(np.float32)
@@ -145,7 +146,7 @@ def _aligned(
 
 
 def _warped(moving: Images, windows: Images) -> tuple[Images, Images]:
-    """The windows' pixels, and where they are inside the moving image."""
+    """Return the pixels of the windows, and a mask of those inside the moving image."""
     along_x, inside_x = _sampling(moving.shape[1], windows[:, 0], windows[:, 1])
     along_y, inside_y = _sampling(moving.shape[1], windows[:, 2], windows[:, 3])
     overlap = (inside_y[:, :, None] & inside_x[:, None, :]).astype(np.float32)
@@ -153,9 +154,9 @@ def _warped(moving: Images, windows: Images) -> tuple[Images, Images]:
 
 
 def _sampling(size: int, scale: Images, shift: Images) -> tuple[Images, NDArray[np.bool_]]:
-    """Matrices (pairs, size, size) that sample a line linearly, and which samples lie inside it.
+    """Return matrices (pairs, size, size) for linear interpolation along an axis, and a mask of the samples inside it.
 
-    Scaling and shifting along the axes is separable, so that warping is two products of matrices.
+    Scale and shift along the axes are separable, so that warping needs only two matrix products.
     """
     centre = np.float32((size - 1) / 2)
     grid = np.arange(size, dtype=np.float32)
@@ -168,7 +169,7 @@ def _sampling(size: int, scale: Images, shift: Images) -> tuple[Images, NDArray[
 
 
 def _correlation(first: Images, second: Images, mask: Images) -> Images:
-    """Pearson correlation inside the mask, pair by pair; 0 where there is no variation."""
+    """Return the Pearson correlation of each pair inside the mask; 0 without variation."""
     pixels = np.maximum(mask.sum(axis=(1, 2), keepdims=True), 1)
     centred = [(x - (x * mask).sum(axis=(1, 2), keepdims=True) / pixels) * mask for x in (first, second)]
     products = [np.einsum("kij,kij->k", a, b) for a, b in (centred, centred[:1] * 2, centred[1:] * 2)]
@@ -176,5 +177,5 @@ def _correlation(first: Images, second: Images, mask: Images) -> Images:
 
 
 def _halved(images: Images) -> Images:
-    """Half the size, by means of 2 x 2 pixels."""
+    """Downsample by the mean of 2 x 2 pixels."""
     return (images[:, ::2, ::2] + images[:, 1::2, ::2] + images[:, ::2, 1::2] + images[:, 1::2, 1::2]) / 4

@@ -1,4 +1,4 @@
-"""An audit of a data source: reads every image once, then puts the findings together."""
+"""Audit of a data source, which reads every image once."""
 
 import logging
 from pathlib import Path
@@ -20,17 +20,17 @@ log = logging.getLogger("melanoma")
 
 
 def audit_source(source: Source, settings: AuditConfig, max_megapixels: float) -> Audit:
-    """Find out what is wrong with a data set. What is read of the images is kept in the cache.
+    """Audit a data set. The results of reading the images are cached.
 
     Args:
-        source: the images as delivered.
-        settings: what is looked for.
-        max_megapixels: larger images count as unreadable.
+        source: The images as delivered.
+        settings: Problems to look for.
+        max_megapixels: Larger images count as unreadable.
     """
     table = source.table.copy()
     table["sha256"], inspection = _inspect(source.root, list(table.path), max_megapixels)
     readable = table.sha256.isin(inspection.facts.index)
-    reason = table.sha256.map(inspection.reasons).fillna("no permission to read it, or gone")
+    reason = table.sha256.map(inspection.reasons).fillna("no permission to read it, or deleted")
     unreadable = table[["path", "label"]].assign(reason=reason)[~readable].reset_index(drop=True)
     pairs = np.empty((0, 2), np.int64)
     if settings.near_duplicates:
@@ -49,7 +49,7 @@ def audit_source(source: Source, settings: AuditConfig, max_megapixels: float) -
 
 
 def _inspect(root: Path, paths: list[str], max_megapixels: float) -> tuple[list[str | None], Inspection]:
-    """SHA-256 of each file, None for one that may not be read, and what is seen of their contents."""
+    """Return the SHA-256 of each file, or None if it cannot be read, and the inspection of their contents."""
     digests = file_digests(root, paths)
     permitted = [(root / path, digest) for path, digest in zip(paths, digests, strict=True) if digest is not None]
     files, contents = [file for file, _ in permitted], [digest for _, digest in permitted]
@@ -57,7 +57,7 @@ def _inspect(root: Path, paths: list[str], max_megapixels: float) -> tuple[list[
 
 
 def _contents_of(paths: list[str], max_megapixels: float) -> list[str]:
-    """SHA-256 of all images in some folders and archives, once they are inspected."""
+    """Inspect all images in some folders and archives, and return their SHA-256."""
     contents: list[str] = []
     for path in paths:
         folder = open_path(path, ArchiveConfig(), key="audit.exclude")

@@ -1,4 +1,4 @@
-"""What an audit finds: clusters of copies, contradicting labels, leaks between delivered parts, odd files."""
+"""Findings of an audit: clusters of copies, contradicting labels, leaks between delivered parts, odd files."""
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
@@ -22,17 +22,18 @@ _FORMATS = {"png": "PNG", **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif"), "JPEG"
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found in a data set as delivered.
+    """Findings in a data set as delivered.
 
     Attributes:
-        root: folder that `path` is relative to.
-        table: one row a readable image: `path`, `label`, `part` (as delivered), `sha256`, `pixels`, `cluster` (number
-            that copies share), facts of `melanoma.audit.inspection`, and the metadata columns.
-        unreadable: `path`, `label` and `reason` of the files that cannot be read.
-        odd: `path` and `reason` of odd files.
-        excluded: rows of `table` that are in a set of `audit.exclude` as well, and copies and relatives of such.
-        classes: class names.
-        groups: for each finding that is about groups, lists of paths.
+        root: Folder that `path` is relative to.
+        table: One row per readable image: `path`, `label`, `part` (as delivered), `sha256`, `pixels`, `cluster` (the
+            same number for all copies of an image), facts of `melanoma.audit.inspection`, and the metadata columns.
+        unreadable: `path`, `label` and `reason` of the unreadable files.
+        odd: `path` and `reason` of the odd files.
+        excluded: Rows of `table` that a set of `audit.exclude` also contains, copies of these, and images of their
+            lesions and patients.
+        classes: Class names.
+        groups: Lists of paths, for each finding about several images.
     """
 
     root: Path
@@ -45,7 +46,7 @@ class Audit:
 
     @property
     def images(self) -> int:
-        """How many image files there are, readable or not."""
+        """Number of image files, readable or not."""
         return len(self.table) + len(self.unreadable)
 
     @property
@@ -58,7 +59,7 @@ class Audit:
         return self.table[wrong]
 
     def listed(self) -> dict[str, pd.DataFrame]:
-        """The findings about single files, with their `path`."""
+        """Return the findings about single files, with their `path`."""
         return {
             "unreadable": self.unreadable,
             "odd": self.odd,
@@ -67,7 +68,7 @@ class Audit:
         }
 
     def counts(self) -> dict[str, int]:
-        """How many there are of each finding, by the keys of the report."""
+        """Return the number of images and of each finding, by the keys of the report."""
         return {
             "images": self.images,
             **{name: len(groups) for name, groups in self.groups.items()},
@@ -75,13 +76,13 @@ class Audit:
         }
 
     def leaked(self, part: str = "test") -> pd.DataFrame:
-        """The rows of a delivered part that have a copy in another part."""
+        """Return the rows of a delivered part that have a copy in another part."""
         inside = self.table.part == part
         elsewhere = set(self.table.cluster[~inside & (self.table.part != "")])
         return self.table[inside & self.table.cluster.isin(elsewhere)]
 
     def report(self) -> dict[str, Any]:
-        """The content of `audit.json`: lists of file names under each finding, and what is known of those files."""
+        """Return the content of `audit.json`: the paths of each finding, and the facts about these files."""
         table = self.table
         parts = [part for part in ("train", "validation", "test") if (table.part == part).any()]
         report: dict[str, Any] = {
@@ -124,16 +125,16 @@ def find(
     odd: OddConfig,
     excluded: Set[str] = frozenset(),
 ) -> Audit:
-    """Put together what is wrong with a data set.
+    """Collect the findings in a data set.
 
     Args:
-        source: the data set.
+        source: The data set.
         table: `path`, `label`, `part`, `sha256` and metadata columns of the readable images.
-        unreadable: `path`, `label` and `reason` of the others.
-        inspection: of the contents of `table`.
-        pairs: near duplicates, as positions in the unique `pixels` of the inspection, in their order; shape (n, 2).
-        odd: limits beyond which a file is odd.
-        excluded: SHA-256 of images that are in another set as well.
+        unreadable: `path`, `label` and `reason` of the unreadable images.
+        inspection: Inspection of the images in `table`.
+        pairs: Near duplicates, as positions in the unique `pixels` of the inspection, in their order; shape (n, 2).
+        odd: Limits beyond which a file is odd.
+        excluded: SHA-256 of the images that a set of `audit.exclude` also contains.
     """
     facts = inspection.facts
     table = table.join(facts, on="sha256")
@@ -155,7 +156,7 @@ def find(
 
 
 def _members(table: pd.DataFrame, column: str) -> list[pd.DataFrame]:
-    """The rows of each value of a column that stands more than once; a missing value is no group."""
+    """Return the rows of each value that occurs more than once in a column. Missing values are ignored."""
     known = table[table[column].notna() & table[column].duplicated(keep=False)]
     return [rows for _, rows in known.groupby(column, sort=False)]
 
@@ -165,7 +166,7 @@ def _paths(groups: Iterable[pd.DataFrame]) -> list[list[str]]:
 
 
 def _odd_files(table: pd.DataFrame, odd: OddConfig) -> pd.DataFrame:
-    """Files whose content is not what is expected of a lesion's photograph, with all their reasons."""
+    """Return the files that are unusual for images of lesions, with all reasons."""
     shorter = table[["width", "height"]].min(axis=1)
     aspect = table[["width", "height"]].max(axis=1) / shorter.clip(lower=1)
     size = np.sqrt(table.width * table.height)
@@ -198,7 +199,7 @@ def _imbalance(labels: pd.Series) -> float:
 
 
 def _sizes(column: pd.Series) -> dict[str, Any]:
-    """How many groups a column makes, of which size."""
+    """Return the number of groups that a column defines, and their sizes."""
     sizes = column.dropna().value_counts()
     return {
         "groups": len(sizes),

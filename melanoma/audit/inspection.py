@@ -1,4 +1,4 @@
-"""One look at every image: a hash of its pixels, a thumbnail, and what tells good files from odd ones."""
+"""Inspection of all images in one pass: hash of the pixels, thumbnail, and measures of quality."""
 
 import hashlib
 import json
@@ -23,21 +23,21 @@ from melanoma.paths import cache_dir
 __all__ = ["THUMBNAIL", "Inspection", "inspect_files", "recalled"]
 
 THUMBNAIL = 64
-# Pixels of the shorter side at which sharpness is measured, so that large files compare with small ones.
+# Length of the shorter side for measures such as sharpness, so that they do not depend on the size of large images.
 _MEASURED = 256
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was seen of each content.
+    """Facts about each distinct content.
 
     Attributes:
-        facts: one row a readable content, indexed by `sha256`: `pixels` (hash of the decoded image and its size),
+        facts: One row per readable content, indexed by `sha256`: `pixels` (hash of the decoded image and its size),
             `width`, `height` (upright, in pixels), `format` and `mode` as stored, `brightness` (mean luminance, 0 to
             1), `darkest` and `brightest` (1st and 99th percentile of luminance, 0 to 1), `contrast` (standard
             deviation of luminance, 0 to 0.5), `sharpness` (variance of the Laplacian of luminance in 0 to 255).
-        thumbnails: grey, shape (len(facts), 64, 64), 0 to 255, in the order of `facts`; on disk.
-        reasons: why the other contents cannot be decoded, by `sha256`.
+        thumbnails: Grey thumbnails, shape (len(facts), 64, 64), 0 to 255, in the order of `facts`, stored on disk.
+        reasons: Reason why each other content cannot be decoded, by `sha256`.
     """
 
     facts: pd.DataFrame
@@ -51,12 +51,12 @@ def inspect_files(
     *,
     max_pixels: float,
 ) -> Inspection:
-    """Look at each content once, at full size.
+    """Inspect each distinct content once, at full size.
 
     Args:
-        files: image files.
+        files: Image files.
         digests: SHA-256 of each file's bytes.
-        max_pixels: see `melanoma.data.decode.decode`.
+        max_pixels: See `melanoma.data.decode.decode`.
     """
     contents = by_content(files, digests)
     key = content_key("inspection-2", DECODER, PIL.__version__, cv2.__version__, max_pixels, list(contents))
@@ -65,7 +65,7 @@ def inspect_files(
         facts: list[dict[str, Any]] = []
         reasons: dict[str, str] = {}
         look = partial(_look, max_pixels=max_pixels)
-        looks = read_each(contents, look, "Looking at each image")
+        looks = read_each(contents, look, "Inspecting images")
         with (folder / "thumbnails.u8").open("wb") as sink:
             for digest, seen in looks:
                 if isinstance(seen, UnreadableImage):
@@ -82,13 +82,13 @@ def inspect_files(
 
 
 def recalled(digests: Collection[str]) -> tuple[pd.Series, NDArray[np.uint8]]:
-    """What earlier inspections, of any data set, have kept in the cache.
+    """Read the results of earlier inspections, of any data set, from the cache.
 
     Args:
-        digests: SHA-256 of the files that are asked about.
+        digests: SHA-256 of the files.
 
     Returns:
-        The hash of the pixels of each that is known, by its SHA-256, sorted; and its thumbnail, in this order.
+        The hash of the pixels of each inspected file, sorted by its SHA-256, and the thumbnails in the same order.
     """
     known: list[pd.Series] = []
     kept: list[NDArray[np.uint8]] = []

@@ -1,11 +1,11 @@
-"""Finding near duplicates among many images without comparing each with each.
+"""Search for near duplicates without comparing all pairs of images.
 
-1. Each thumbnail becomes a descriptor that quarter turns, mirroring, brightness and contrast do not change: sums and
-   differences of the magnitudes of its low cosine frequencies.
-2. The descriptors are projected to where images differ most compared with how much a small crop moves them (linear
-   discriminant analysis, Fisher 1936), and each image's nearest neighbours are looked up in an inverted file
-   (Jegou, Douze & Schmid 2011; faiss).
-3. Neighbours are aligned and compared: `melanoma.audit.alignment.similarity`.
+1. Compute a descriptor of each thumbnail that is invariant to quarter turns, mirroring, brightness and contrast: sums
+   and differences of the magnitudes of its low cosine frequencies.
+2. Project the descriptors to directions that maximize the variance between images relative to the variance under small
+   crops (linear discriminant analysis, Fisher 1936), and search the nearest neighbours of each image in an inverted
+   file (Jegou, Douze & Schmid 2011; faiss).
+3. Align and compare the neighbours: `melanoma.audit.alignment.similarity`.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -25,24 +25,24 @@ from melanoma.data.progress import track
 
 __all__ = ["LEAST_SIMILAR", "descriptors", "near_duplicates", "neighbour_pairs"]
 
-LEAST_SIMILAR = 0.5  # pairs below it are not kept, so that a threshold above it can be changed at no cost
+LEAST_SIMILAR = 0.5  # minimum of the cached pairs; higher thresholds can reuse the cache
 NEIGHBOURS = 16
 _FREQUENCIES = 8
 _DIMENSIONS = 20
 _SAMPLE = 1000  # images on which the projection is fitted
-_CROP = 0.06  # share of a side cropped for it
-_EXACT_UP_TO = 4000  # images; fewer are searched without an index
+_CROP = 0.06  # maximum crop of each side for the fit, as a share
+_EXACT_UP_TO = 4000  # up to this number of images, the search is exact
 _CHUNK = 512
 
 
 def near_duplicates(
     thumbnails: NDArray[np.uint8], identities: list[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Pairs of images that are alike, kept in the cache.
+    """Find pairs of similar images. The result is cached.
 
     Args:
-        thumbnails: grey, shape (n, 64, 64), no two of the same picture.
-        identities: of the pictures, for the cache's key.
+        thumbnails: Grey thumbnails, shape (n, 64, 64), without exact duplicates.
+        identities: Identifiers of the images, for the key of the cache.
 
     Returns:
         Positions of the pairs, shape (pairs, 2), the smaller first, and their similarity, from `LEAST_SIMILAR` to 1.
@@ -61,10 +61,10 @@ def near_duplicates(
 
 
 def descriptors(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Where each image stands among all, shape (n, at most 20): near duplicates stand close to each other.
+    """Compute descriptors, shape (n, at most 20), in which near duplicates are close to each other.
 
     Args:
-        thumbnails: of two images or more, shape (n, 64, 64).
+        thumbnails: Grey thumbnails of two or more images, shape (n, 64, 64).
     """
     rng = np.random.default_rng(0)
     sample = thumbnails[np.sort(rng.permutation(len(thumbnails))[:_SAMPLE])]
@@ -78,10 +78,11 @@ def descriptors(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def neighbour_pairs(points: NDArray[np.float32], neighbours: int = NEIGHBOURS) -> NDArray[np.int64]:
-    """Each point with its nearest neighbours, as positions of shape (pairs, 2), each pair once, the smaller first.
+    """Find the nearest neighbours of each point. Return positions, shape (pairs, 2), each pair once, the smaller first.
 
-    From 4,000 points on neighbours are searched in the nearest lists of an inverted file, of a number that grows
-    with the square root of the points, so that the time grows with their power of 1.5 at most and some may be missed.
+    Above 4,000 points, the search is approximate and can miss neighbours: it uses the nearest lists of an inverted
+    file. The number of lists grows with the square root of the number n of points, so that the time is at most
+    proportional to n to the power of 1.5.
     """
     import faiss
 
@@ -113,16 +114,16 @@ def _compared(thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64]) -> tuple[
         return similarity(thumbnails[chunk[:, 0]], thumbnails[chunk[:, 1]])
 
     with ThreadPoolExecutor(available_cores()) as pool:
-        found = list(track(pool.map(compare, chunks), "Comparing images that look alike", len(chunks)))
+        found = list(track(pool.map(compare, chunks), "Comparing similar images", len(chunks)))
     scores = np.concatenate([*found, np.empty(0, np.float32)])
     alike = scores >= LEAST_SIMILAR
     return pairs[alike], scores[alike]
 
 
 def _invariants(thumbnails: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """What quarter turns, mirroring, brightness and contrast leave as it is, shape (n, 42).
+    """Return features, shape (n, 42), that are invariant to quarter turns, mirroring, brightness and contrast.
 
-    Mirroring changes the sign of cosine coefficients, and a quarter turn swaps their axes as well.
+    Mirroring changes the sign of cosine coefficients, and a quarter turn also swaps their axes.
     """
     images = thumbnails.astype(np.float32)
     magnitudes = np.abs(dctn(images, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES])

@@ -1,4 +1,4 @@
-"""What is done about an audit's findings before the images are divided."""
+"""Removal of images with findings of an audit, before the split."""
 
 import pandas as pd
 
@@ -8,17 +8,17 @@ __all__ = ["apply_policy"]
 
 
 def apply_policy(table: pd.DataFrame, settings: AuditConfig, *, keep_test: bool) -> pd.Series:
-    """Why each row is left out; empty for the rows that stay.
+    """Return the reason for the removal of each row; empty for rows to keep.
 
-    Copies in different parts of a delivered split are no matter of this policy: dividing the images removes them from
-    training. With a delivered test set its images stay, but for those that contradict each other.
+    This policy does not handle copies in different delivered parts, because the split removes them from training. If
+    the delivered test set is kept, only those of its images that contradict each other are removed.
 
     Args:
-        table: of an audit: `path`, `label`, `part`, `pixels`, `cluster`.
-        settings: `duplicates` is `first` to keep one of equal pictures under one label and in one delivered part, or
-            `keep` for all; of a cluster under more than one label, `conflicts` is `drop` for all rows, `first` to keep
-            those with the first one's label, or `keep` for all.
-        keep_test: whether the delivered test set is the run's.
+        table: Table of an audit with columns `path`, `label`, `part`, `pixels` and `cluster`.
+        settings: `duplicates` is `first` to keep one of the exact duplicates with one label in one delivered part, or
+            `keep` to keep all. For a cluster with more than one label, `conflicts` is `drop` to remove all rows,
+            `first` to keep the rows with the label of the first, or `keep` to keep all.
+        keep_test: Whether the run uses the delivered test set.
     """
     reasons = pd.Series("", index=table.index, dtype=object)
     test = (table.part == "test") & keep_test

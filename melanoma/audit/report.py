@@ -1,4 +1,4 @@
-"""The audit as files: `audit.json` for programs, `audit.html` for people."""
+"""Reports of an audit: `audit.json` for programs and `audit.html` for reading."""
 
 import base64
 import io
@@ -18,19 +18,19 @@ __all__ = ["headlines", "make_folder", "write_report"]
 
 _PAGE = "audit.html"
 _THUMBNAIL = 112
-_SHOWN, _ACROSS = 24, 6  # clusters a section, images a cluster
+_SHOWN, _ACROSS = 24, 6  # maximum clusters per section, images per cluster
 
 
 def write_report(audit: Audit, name: str, folder: Path) -> Path:
-    """Write `audit.json` and `audit.html`; returns the page.
+    """Write `audit.json` and `audit.html`, and return the path of `audit.html`.
 
     Args:
-        audit: what was found.
-        name: of the data set.
-        folder: made if it is not there.
+        audit: Findings to report.
+        name: Name of the data set.
+        folder: Folder of the report. It is created if it does not exist.
 
     Raises:
-        DataError: the folder cannot be written.
+        DataError: If the report cannot be written.
     """
     page = folder / _PAGE
     with write_errors("report", f"audit.output={folder}"):
@@ -40,17 +40,17 @@ def write_report(audit: Audit, name: str, folder: Path) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the report's folder before the audit: a fault is told before thousands of images have been looked at.
+    """Create the folder of the report before the audit, so that an unusable folder is detected before images are read.
 
     Raises:
-        DataError: it cannot be made, or not be written into.
+        DataError: If the folder cannot be created or written to.
     """
     with write_errors("report", f"audit.output={folder}"):
         check_writable(folder / _PAGE)
 
 
 def headlines(audit: Audit) -> list[str]:
-    """What the findings mean for a result on this data set, in a few sentences; none where nothing is wrong."""
+    """Summarize what the findings mean for results on this data set, in a list of sentences that may be empty."""
     table, counts = audit.table, audit.counts()
     lines = []
     conflicting = table.path.isin({path for group in audit.groups["label_conflicts"] for path in group})
@@ -61,7 +61,7 @@ def headlines(audit: Audit) -> list[str]:
         if len(leaked):
             other = int(leaked.path.isin(table.path[conflicting]).sum())
             under = f", {other} of them under another label" if other else ""
-            lines.append(f"{len(leaked)} of the {size} {part} images also stand {elsewhere}{under}.")
+            lines.append(f"{len(leaked)} of the {size} {part} images are also {elsewhere}{under}.")
         related = _related(table, part)
         more = len(related.index.difference(leaked.index))
         if more:
@@ -69,36 +69,36 @@ def headlines(audit: Audit) -> list[str]:
     if conflicting.any():
         clusters = counts["label_conflicts"]
         where = "in 1 cluster" if clusters == 1 else f"in {clusters} clusters"
-        images = f"{int(conflicting.sum())} images stand under more than one label, {where}"
+        images = f"{int(conflicting.sum())} images have more than one label, {where}"
         lines.append(f"{images}. {_worst_conflict(table, conflicting)}")
     copies = len(table) - table.cluster.nunique()
     if copies:
         distinct = f"{table.cluster.nunique():,} are distinct"
         lines.append(f"{copies} of the {len(table):,} images are copies of others; {distinct}.")
     if counts["excluded"]:
-        lines.append(f"{counts['excluded']} of the {len(table):,} images are in a set of audit.exclude too.")
+        lines.append(f"{counts['excluded']} of the {len(table):,} images are also in a set of audit.exclude.")
     if counts["metadata_disagreements"]:
         rows = audit.disagreements
         worst_label = rows.label.value_counts()
         lines.append(
             f"The metadata contradicts the label of {len(rows)} images, {worst_label.iloc[0]} of them "
-            f"filed as {worst_label.index[0]}."
+            f"labelled {worst_label.index[0]}."
         )
     return lines
 
 
 def _worst_conflict(table: pd.DataFrame, conflicting: pd.Series) -> str:
-    """The class of which the largest share stands under another label too, and under which."""
+    """Describe the class with the largest share of images that also have another label, and that label."""
     shares = table[conflicting].label.value_counts() / table.label.value_counts()
     worst = str(shares.idxmax())
     rows = conflicting & (table.label == worst)
     others = table[table.cluster.isin(table.cluster[rows]) & (table.label != worst)].label.value_counts()
     total = int((table.label == worst).sum())
-    return f"{int(rows.sum())} of the {total} of {worst} are filed under {others.index[0]} as well."
+    return f"{int(rows.sum())} of the {total} of {worst} are also labelled {others.index[0]}."
 
 
 def _related(table: pd.DataFrame, part: str) -> pd.DataFrame:
-    """Rows of a part whose lesion or patient is also in another part."""
+    """Return the rows of a part whose lesion or patient is also in another part."""
     inside, outside = table.part == part, ~table.part.isin([part, ""])
     shared = pd.Series(False, index=table.index)
     for column in ("lesion", "patient"):
@@ -112,15 +112,15 @@ def _content(audit: Audit, name: str) -> dict[str, Any]:
     clusters = {
         "Copies in more than one part": audit.groups["split_leaks"],
         "Copies under contradicting labels": audit.groups["label_conflicts"],
-        "Nearly equal pictures": audit.groups["near_duplicate_groups"],
-        "Equal pictures": audit.groups["exact_duplicate_groups"],
+        "Near duplicates": audit.groups["near_duplicate_groups"],
+        "Exact duplicates": audit.groups["exact_duplicate_groups"],
         "Lesions or patients in more than one part": audit.groups["group_leaks"],
     }
     lists = {
         "Files that cannot be read": audit.unreadable[["path", "reason"]],
         "Odd files": audit.odd,
         "Labels that the metadata contradicts": _disagreeing(audit),
-        "Images that are in an excluded set too": audit.excluded[["path", "label"]],
+        "Images that are also in an excluded set": audit.excluded[["path", "label"]],
     }
     counts = audit.counts()
     facts = table.set_index("path")
@@ -142,7 +142,7 @@ def _content(audit: Audit, name: str) -> dict[str, Any]:
 
 
 def _class_rows(audit: Audit) -> list[dict[str, Any]]:
-    """For each class: images by part, and what of its held-out images is known from elsewhere."""
+    """Count for each class the images by part, and the held-out images with a copy in another part."""
     table, rows = audit.table, []
     conflicts = {path for group in audit.groups["label_conflicts"] for path in group}
     leaked = pd.concat([audit.leaked(part) for part in ("test", "validation")])
@@ -180,7 +180,7 @@ def _cards(audit: Audit, facts: pd.DataFrame, group: list[str], pictures: dict[s
 
 
 def _picture(path: Path) -> str:
-    """A small JPEG as a data address; empty where the file cannot be read any more."""
+    """Return a small JPEG as a data URL, or an empty text if the file can no longer be read."""
     try:
         picture = open_rgb(path, max_pixels=float("inf"), at_least=2 * _THUMBNAIL)
     except UnreadableImage:
@@ -194,6 +194,6 @@ def _picture(path: Path) -> str:
 def _disagreeing(audit: Audit) -> pd.DataFrame:
     rows = audit.disagreements
     reasons = [
-        f"filed as {row.label}; the metadata says {' or '.join(row.metadata_label)}" for row in rows.itertuples()
+        f"labelled as {row.label}; the metadata label is {' or '.join(row.metadata_label)}" for row in rows.itertuples()
     ]
     return rows[["path"]].assign(reason=reasons)

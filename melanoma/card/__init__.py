@@ -1,1 +1,1 @@
-"""The model card: what a model is for, what it was made of, how it does, and what is not known of it."""
+"""The model card: a model's intended use, data, metrics and limitations."""

@@ -1,4 +1,4 @@
-"""From the facts of a run to its model card."""
+"""Rendering of a model card from the facts of a run."""
 
 import re
 from collections.abc import Mapping
@@ -19,19 +19,19 @@ NOT_KNOWN = "**Not known.**"
 
 
 def checklist_items() -> set[str]:
-    """Names of all items of the checklists, such as `clear_derm_8`, by which answers are given."""
+    """Return the names of all checklist items, such as `clear_derm_8`; they are the keys of the user's answers."""
     return {f"{name}_{item['id']}" for name, one in _checklists().items() for item in one["items"]}
 
 
 def model_card(facts: CardFacts, answers: Mapping[str, str]) -> str:
-    """The card in Markdown, with the checklists of CLEAR Derm and TRIPOD+AI.
+    """Render the model card in Markdown, with the checklists of CLEAR Derm and TRIPOD+AI.
 
-    An item of a checklist is answered by what the run has recorded or by the user, and is marked as not known
-    otherwise.
+    The answer to a checklist item is the user's, or else comes from what the run recorded. Other items are marked as
+    not known.
 
     Args:
-        facts: of the runs.
-        answers: the user's, by item, as `clear_derm_8`.
+        facts: Facts of the runs.
+        answers: The user's answers by item, such as `clear_derm_8`.
     """
     content = {name: getattr(facts, name) for name in (*(one.name for one in fields(facts)), "assessed")}
     environment = jinja2.Environment(
@@ -55,7 +55,10 @@ def model_card(facts: CardFacts, answers: Mapping[str, str]) -> str:
 
 
 def abridged(markdown: str, most: int) -> str:
-    """Of a card what fits in so many characters, in whole sections, and which others it has; empty where none fits."""
+    """Shorten a model card to at most `most` characters.
+
+    Whole sections are kept, and the titles of the others are listed at the end. The result is empty if no section fits.
+    """
     head, *sections = re.split(r"(?m)^(?=## )", markdown)
     rest = "\n\nMore in `model_card.md` of the run and of the package: {}.\n"
     titles = [section.splitlines()[0].removeprefix("## ") for section in sections]
@@ -73,7 +76,7 @@ def abridged(markdown: str, most: int) -> str:
 
 
 def model_card_page(markdown: str, title: str) -> str:
-    """The card as a self-contained HTML page; HTML in names is shown, not obeyed."""
+    """Render the model card as a self-contained HTML page, with HTML in its text escaped."""
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     return render_page("card", "model_card.html.j2", {"title": title, "body": body})
 
@@ -84,5 +87,5 @@ def _checklists() -> dict[str, Any]:
 
 
 def _cell(text: object) -> str:
-    """A text that stays in its cell of a Markdown table."""
+    """Escape a text for a cell of a Markdown table."""
     return " ".join(str(text).replace("|", "\\|").split())

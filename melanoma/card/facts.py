@@ -1,4 +1,4 @@
-"""What a model card tells: its facts, typed, by the names that its template uses."""
+"""The typed facts of a model card, under the names that its template uses."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ __all__ = ["CardFacts", "Column", "Point", "SubgroupRow"]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table of results: its title, and of how many images it is."""
+    """A column of the results table: its title and its number of images."""
 
     title: str
     images: int
@@ -16,7 +16,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Point:
-    """An operating point and what it costs on test, as texts."""
+    """An operating point and its rates on the test set, as text."""
 
     binary_task: str
     rule: str
@@ -29,7 +29,7 @@ class Point:
 
 @dataclass(frozen=True)
 class SubgroupRow:
-    """A subgroup: its name, number of images, and metric with interval, or that it was not assessed."""
+    """A subgroup: its name, number of images, and metric with interval, or a note that it was not assessed."""
 
     name: str
     images: str
@@ -39,38 +39,40 @@ class SubgroupRow:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """The facts of a model card, by the names that its template uses.
+    """The facts of a model card, under the names that its template uses.
 
-    The trained run is that of the model, the evaluated run the same or one that evaluates the model on other images.
+    The trained run is the run that trained the model. The evaluated run is the same run, or a run that evaluated the
+    model on other images.
 
     Attributes:
-        protocol: of the trained run.
-        intended_use: what the user has stated.
-        synthetic: the images are drawn by this project.
-        images: by class, the number in each part.
-        totals: by part.
-        audit_images: images that the audit has looked at.
-        audit_found: its findings, in words.
-        split: the `split` section of the configuration.
-        leaks: a sentence.
-        test_unused: no choice rested on the test images.
-        confidence: of the intervals, in percent.
-        averaged_over: the mirrored copies that the model averages over; None for none.
-        grouped: the bootstrap draws groups of more than one image.
-        columns: of the table of results.
-        results: by metric, a text for each column.
-        sets: of prediction sets, the `wanted` coverage, `coverage` and `size`, as texts.
-        abstention: the `wanted` share, `share`, `accuracy` and `threshold`, as texts.
-        subgroup_metric: that `subgroups` shows.
-        worst: the worst subgroup, in words.
-        metadata_columns: that are known.
-        tone_estimated: skin tone was estimated from the images.
-        external: the evaluated run is another than the trained one.
-        seen: the evaluated run includes images that the model was trained or tuned on.
-        seen_unknown: it is not fully known whether it does.
-        external_name: of the evaluated run's data.
-        external_path: of the evaluated run's data.
-        limits: a sentence each.
+        protocol: Protocol of the trained run.
+        intended_use: Intended use as stated by the user.
+        synthetic: Whether the images are synthetic.
+        images: Number of images by class and part.
+        totals: Number of images by part.
+        audit_images: Number of audited images.
+        audit_found: Findings of the audit, as text.
+        split: The `split` section of the configuration.
+        leaks: A sentence about data leaks.
+        test_unused: Whether the test images were not used for model selection.
+        confidence: Confidence level of the intervals, in percent.
+        averaged_over: Description of the copies of each image over which predictions are averaged; None if there are
+            none.
+        grouped: Whether the test set has groups of more than one image, which the bootstrap draws as a whole.
+        columns: Columns of the results table.
+        results: For each metric, a text for each column.
+        sets: The `wanted` coverage, the `coverage` and the `size` of prediction sets, as text.
+        abstention: The `wanted` share, the `share`, the `accuracy` and the `threshold` of abstention, as text.
+        subgroup_metric: The metric of `subgroups`.
+        worst: Description of the worst subgroup.
+        metadata_columns: Metadata columns that the data has.
+        tone_estimated: Whether skin tone was estimated from the images.
+        external: Whether the evaluated run differs from the trained run.
+        seen: Whether the evaluated run includes images that the model was trained or tuned on.
+        seen_unknown: Whether the protocol of an external evaluated run is not clean.
+        external_name: Name of the evaluated run's data.
+        external_path: Path of the evaluated run's data.
+        limits: Limitations, one sentence each.
     """
 
     run_id: str
@@ -133,5 +135,5 @@ class CardFacts:
 
     @property
     def assessed(self) -> int:
-        """Subgroups with enough images."""
+        """Number of subgroups with enough images to assess."""
         return sum(one.assessed for one in self.subgroups)

@@ -1,4 +1,4 @@
-"""The facts of a model card, from what runs have recorded."""
+"""Collection of the facts of a model card from the records of runs."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -20,20 +20,20 @@ __all__ = ["facts_of"]
 
 _OF_BINARY_TASKS = ("auc", "partial_auc", "sensitivity_at_specificity_95", "specificity_at_sensitivity_95")
 _METADATA = ("lesion", "patient", "age", "sex", "site", "skin_tone")
-_FEW = 30  # images of a class
+_FEW = 30  # images per class
 _AVERAGES = {"flips": "4 mirrored copies", "dihedral": "8 mirrored and turned copies"}
 _UNKNOWN = "not known"
 
 
 def facts_of(trained: RunRecord, evaluated: RunRecord) -> CardFacts:
-    """The facts of a card.
+    """Collect the facts of a model card.
 
     Args:
-        trained: the run that trained the model, with its configuration and split.
-        evaluated: the same, or the run that evaluates the model on other images.
+        trained: The run that trained the model, with its configuration and split.
+        evaluated: The same run, or a run that evaluated the model on other images.
 
     Raises:
-        ModelError: the trained run has no configuration or no split, or they were changed since.
+        ModelError: If the trained run has no configuration or no split, or if these files were changed after logging.
     """
     external = evaluated.id != trained.id
     delivered = trained.split[trained.split.parent == ""]
@@ -166,7 +166,7 @@ def _classes(split: pd.DataFrame) -> list[str]:
 
 
 def _counts(split: pd.DataFrame) -> pd.DataFrame:
-    """Delivered images of each class, in the rows, and part, in the columns."""
+    """Count the delivered images by class (rows) and part (columns)."""
     delivered = split[split.parent == ""]
     counts = pd.crosstab(delivered.label, delivered.part)
     return counts.reindex(index=_classes(split), columns=list(PARTS), fill_value=0)
@@ -181,7 +181,7 @@ def _limits(trained: RunRecord, counts: pd.DataFrame, external: bool, metadata: 
         f"Known leaks into the test set: {leaks}.": bool(leaks),
         f"Few test images of: {', '.join(few)}. Their metrics are very uncertain.": bool(few),
         f"Few training images of: {', '.join(scarce)}.": bool(scarce),
-        "Tested only on a part of the training data set; elsewhere results are usually worse.": not external,
+        "Tested only on the training images' own data set; results on others are usually worse.": not external,
         "Lesions and patients are not known, so that images of one may be in more than one part.": not (
             {"lesion", "patient"} & set(metadata)
         ),
@@ -208,7 +208,7 @@ def _points(evaluated: RunRecord) -> list[Point]:
         test = point.get("test", {})
         found.append(
             Point(
-                # Runs of old versions call it a question.
+                # Runs of older versions use the key `question`.
                 binary_task=point["binary_task"] if "binary_task" in point else point["question"],
                 rule=point["rule"],
                 threshold=f"{point['threshold']:.4f}",
@@ -222,7 +222,7 @@ def _points(evaluated: RunRecord) -> list[Point]:
 
 
 def _subgroups(table: pd.DataFrame) -> tuple[list[SubgroupRow], str]:
-    """A row for each subgroup, and the metric that is shown."""
+    """Return a row for each subgroup, and the metric of the rows."""
     if not len(table):
         return [], ""
     metric = next(

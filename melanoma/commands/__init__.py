@@ -1,1 +1,1 @@
-"""Commands that read their command line themselves; `melanoma.cli` has the table of all."""
+"""Commands that parse their own arguments; `melanoma.cli` has the table of all commands."""

@@ -7,7 +7,8 @@ from melanoma.terminal import out
 
 __all__ = ["main"]
 
-_USAGE = f"""melanoma cache: what was derived from data, by content; safe to clear, it is made again when needed.
+_USAGE = f"""melanoma cache: decoded images, audits and augmented files, keyed by content.
+Cleared entries are made again when needed.
 
 Usage: melanoma cache list
        melanoma cache clear [KIND]      KIND: {", ".join(KINDS)}

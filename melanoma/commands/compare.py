@@ -6,7 +6,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
-    """Read the command line, then compare runs on the same images."""
+    """Parse the arguments, then compare runs on the same images."""
     parser = argparse.ArgumentParser(
         prog="melanoma compare",
         description="Metrics of runs side by side with their intervals, and paired tests of each against the first.",
@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="ids of runs; the first is the reference")
     parser.add_argument("--experiment", help="all finished runs of an experiment that have predictions, oldest first")
-    parser.add_argument("--tag", metavar="KEY=VALUE", help="of those, only runs with this tag")
+    parser.add_argument("--tag", metavar="KEY=VALUE", help="with --experiment: only runs with this tag")
     parser.add_argument("--part", default="test", choices=["test", "validation"], help="default: test")
     parser.add_argument("--common", action="store_true", help="compare on the images that all runs have in common")
     parser.add_argument("--html", metavar="FILE", help="write a page with tables and figures too")

@@ -6,14 +6,14 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
-    """Read the command line, then write a report from the tracking store."""
+    """Parse the arguments, then write a report from the tracking store."""
     parser = argparse.ArgumentParser(
         prog="melanoma report",
         description="Write the table and the figure of the reference experiments from the tracking store.",
         epilog="melanoma report experiments",
     )
     parser.add_argument("what", choices=["experiments"])
-    parser.add_argument("--output", metavar="FOLDER", help="with the README.md to write into; default: experiments/")
+    parser.add_argument("--output", metavar="FOLDER", help="folder with the README.md to update; default: experiments/")
     parser.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db here")
     options = parser.parse_args(arguments)
     from melanoma.paths import project_root, user_path

@@ -1,4 +1,4 @@
-"""`melanoma train`: one experiment, or a sweep where values are varied."""
+"""`melanoma train`: one experiment, or a sweep if values are varied."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
-    """Check the configuration, then run one experiment; several, where values are varied."""
+    """Check the configuration, then run one experiment, or a sweep if values are varied."""
     if is_sweep(arguments):
         from melanoma.commands import sweep
 

@@ -1,1 +1,1 @@
-"""Composing, checking and launching a configuration; TensorFlow is never imported here."""
+"""Composition, validation and launch of configurations. This package never imports TensorFlow."""

@@ -1,4 +1,4 @@
-"""What the type annotations of a schema say."""
+"""Helpers that read the type annotations of a schema."""
 
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_origin
@@ -7,7 +7,7 @@ __all__ = ["dataclass_in", "text_keys"]
 
 
 def dataclass_in(annotation: Any) -> type | None:
-    """The dataclass that an annotation names, also as `X | None`."""
+    """Return the dataclass in an annotation, including one in `X | None`, or None if there is none."""
     if isinstance(annotation, type) and is_dataclass(annotation):
         return annotation
     if get_origin(annotation) is not None:
@@ -16,7 +16,7 @@ def dataclass_in(annotation: Any) -> type | None:
 
 
 def text_keys(schema: type, prefix: str = "") -> set[str]:
-    """Dotted keys of a dataclass, and of those in it, whose values are text."""
+    """Return the dotted keys of all text fields of a dataclass, including those of nested dataclasses."""
     found = set()
     for field in fields(schema):
         kind = dataclass_in(field.type)

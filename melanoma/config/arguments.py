@@ -1,4 +1,4 @@
-"""From a command line, as people and `mlflow run` write it, to Hydra's overrides."""
+"""Conversion of command-line arguments, as written by users and by `mlflow run`, to Hydra overrides."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ from melanoma.paths import user_path
 
 __all__ = ["normalise", "overrides_in", "quoted", "search_path_in"]
 
-# Not --run, Hydra's default: `mlflow run . -P run=ID` means the key.
+# Excludes --run, Hydra's default mode, because `mlflow run . -P run=ID` passes --run as a key.
 _HYDRA_SWITCHES = {
     "--help", "-h", "--hydra-help", "--version", "-r", "--multirun", "-m", "--resolve", "--shell-completion", "-sc",
 }  # fmt: skip
@@ -20,18 +20,18 @@ _HYDRA_OPTIONS = {
 
 
 def normalise(arguments: list[str], texts: Collection[str] = ()) -> list[str]:
-    """Rewrite a command's arguments as Hydra expects them.
+    """Convert the arguments of a command to the form that Hydra expects.
 
-    `--a.b c` (how `mlflow run` passes a parameter it does not know) becomes `a.b=c`; `--overrides "a=1 b=2"`
-    is split like a shell line; a value that Hydra's grammar cannot read, such as a path with brackets, is quoted.
+    `--a.b c` (the form in which `mlflow run` passes undeclared parameters) becomes `a.b=c`. `--overrides "a=1 b=2"`
+    is split like a shell command. A value that Hydra's grammar cannot parse, such as a path with brackets, is quoted.
 
     Args:
-        arguments: the command line after the command.
-        texts: keys whose values are text and are taken as typed, also where Hydra's grammar would read a number, a
-            list or a sweep, as in a path with a comma.
+        arguments: Command-line arguments after the name of the command.
+        texts: Keys with text values. Their values are used exactly as typed, even if Hydra's grammar would parse them
+            as a number, a list or a sweep, such as a path with a comma.
 
     Raises:
-        ConfigError: `--overrides` has a quote that does not end.
+        ConfigError: If `--overrides` contains an unclosed quote.
     """
     result: list[str] = []
     rest = list(arguments)
@@ -56,7 +56,7 @@ def normalise(arguments: list[str], texts: Collection[str] = ()) -> list[str]:
 
 
 def overrides_in(arguments: list[str]) -> list[str]:
-    """The `key=value` words among normalised arguments."""
+    """Return the `key=value` words among normalised arguments."""
     words, skip = [], False
     for word in arguments:
         if skip:
@@ -69,7 +69,7 @@ def overrides_in(arguments: list[str]) -> list[str]:
 
 
 def search_path_in(arguments: list[str]) -> list[str]:
-    """Folders given by `--config-dir`."""
+    """Return the absolute paths of the folders given by `--config-dir`."""
     found = []
     for position, word in enumerate(arguments):
         option, separator, value = word.partition("=")
@@ -79,8 +79,8 @@ def search_path_in(arguments: list[str]) -> list[str]:
 
 
 def quoted(value: str) -> str:
-    """A text as Hydra's grammar reads it back, whatever is in it."""
-    # In Hydra's quoted strings a backslash stands for itself, but before a quote.
+    """Quote a text so that Hydra's grammar parses it back unchanged."""
+    # In quoted strings of Hydra, a backslash is literal except before a quote.
     return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), value) + "'"
 
 
@@ -92,7 +92,7 @@ def _split(line: str) -> list[str]:
 
 
 def _readable(override: str, texts: Collection[str]) -> str:
-    """The override itself, or with its value quoted where Hydra's grammar would not read it as meant."""
+    """Return the override, with its value quoted if Hydra's grammar would otherwise misread it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import QuotedString
     from hydra.errors import HydraException

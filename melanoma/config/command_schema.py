@@ -1,4 +1,4 @@
-"""The shape of the configs of all commands but `melanoma train`, and of what a sweep adds to it."""
+"""Schemas of the configurations of all commands except `melanoma train`, and of the keys that a sweep adds to it."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -27,7 +27,7 @@ __all__ = [
 
 @dataclass
 class SweepConfig:
-    """What is varied, how it is searched, and when it ends."""
+    """Search space, search method and stopping rules of a sweep."""
 
     name: str | None = None
     resume: str | None = None
@@ -47,7 +47,7 @@ class SweepConfig:
 
 @dataclass
 class LauncherConfig:
-    """Where trials run, and what each asks for; keys that a launcher does not use are null."""
+    """Where trials run, and the resources that each trial requests. Keys that a launcher does not use are null."""
 
     name: Literal["local", "ray", "slurm"] = "local"
     workers: int = number(1, least=1)
@@ -62,7 +62,7 @@ class LauncherConfig:
 
 @dataclass
 class SweepCommandConfig:
-    """What a sweep adds to the configuration of `melanoma train`."""
+    """Sections that a sweep adds to the configuration of `melanoma train`."""
 
     sweep: SweepConfig = field(default_factory=SweepConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
@@ -70,7 +70,7 @@ class SweepCommandConfig:
 
 @dataclass
 class ChampionGateConfig:
-    """Against the version in service, by a paired comparison on the same test images."""
+    """Paired comparison with the version in service on the same test images."""
 
     rule: Literal["non_inferiority", "superiority", "none"] = "non_inferiority"
     metric: str = "auc"
@@ -79,7 +79,7 @@ class ChampionGateConfig:
 
 @dataclass
 class SubgroupGateConfig:
-    """The worst subgroup that is large enough to be assessed; null asks nothing."""
+    """Minimum of a metric in the worst subgroup that is large enough to be assessed, or no gate if `floor` is null."""
 
     metric: str = "auc"
     floor: float | None = number(None, least=0, most=1)
@@ -88,7 +88,7 @@ class SubgroupGateConfig:
 
 @dataclass
 class RegistryConfig:
-    """Which run is promoted, and what it must show first."""
+    """Choice of the run to promote, and the gates that it must pass."""
 
     metric: str = "validation/auc"
     direction: Literal["maximize", "minimize"] = "maximize"
@@ -102,7 +102,7 @@ class RegistryConfig:
 
 @dataclass
 class PromoteConfig:
-    """All of `melanoma promote`."""
+    """Configuration of `melanoma promote`."""
 
     task: str | None = None
     run: str | None = None
@@ -113,7 +113,7 @@ class PromoteConfig:
 
 @dataclass
 class RollbackConfig:
-    """All of `melanoma rollback`, and of `melanoma registry`."""
+    """Configuration of `melanoma rollback` and `melanoma registry`."""
 
     task: str | None = None
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -121,17 +121,17 @@ class RollbackConfig:
 
 @dataclass
 class ServeConfig:
-    """All of `melanoma serve`, and of `melanoma app`."""
+    """Configuration of `melanoma serve` and `melanoma app`."""
 
     saved_model: str | None = None
     host: str = "127.0.0.1"
-    port: int = number(5001, least=0, most=65535, note=", where 0 takes a free one")
+    port: int = number(5001, least=0, most=65535, note="; 0 selects a free port")
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
 @dataclass
 class ExportConfig:
-    """All of `melanoma export`."""
+    """Configuration of `melanoma export`."""
 
     saved_model: str | None = None
     format: Literal["onnx", "litert"] = "onnx"
@@ -141,7 +141,7 @@ class ExportConfig:
 
 @dataclass
 class AuditCommandConfig:
-    """All of `melanoma audit`."""
+    """Configuration of `melanoma audit`."""
 
     data: DataConfig = field(default_factory=DataConfig)
     audit: AuditReportConfig = field(default_factory=AuditReportConfig)
@@ -149,7 +149,7 @@ class AuditCommandConfig:
 
 @dataclass
 class EvaluateConfig:
-    """All of `melanoma evaluate`."""
+    """Configuration of `melanoma evaluate`."""
 
     run: str | None = None
     saved_model: str | None = None
@@ -162,7 +162,7 @@ class EvaluateConfig:
 
 @dataclass
 class PredictConfig:
-    """All of `melanoma predict`."""
+    """Configuration of `melanoma predict`."""
 
     saved_model: str = MISSING
     input: str = MISSING

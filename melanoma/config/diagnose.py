@@ -1,4 +1,4 @@
-"""Every fault in a configuration at once, each with what to do about it."""
+"""Detection of all errors in a configuration at once, each with a suggested fix."""
 
 import difflib
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ __all__ = ["compose_config", "diagnose", "schema_faults"]
 
 
 def compose_config(config_name: str, overrides: list[str], search_path: list[str] | None = None) -> DictConfig:
-    """Compose `conf/<config_name>.yaml` with overrides; raises what Hydra raises."""
+    """Compose `conf/<config_name>.yaml` with overrides. Errors of Hydra are not caught."""
     with initialize_config_dir(str(conf_dir())):
         return compose(config_name, [*_search_override(search_path), *overrides])
 
@@ -34,10 +34,10 @@ def diagnose(
     *,
     multirun: bool = False,
 ) -> tuple[DictConfig | None, list[str]]:
-    """Compose a configuration and list all that is wrong with the overrides and with types.
+    """Compose a configuration and list all errors in the overrides and in the types of values.
 
     Returns:
-        The composed config (None where it could not be composed at all) and the faults.
+        The composed config, or None if it could not be composed, and the list of errors.
     """
     parsed, faults = _parse(overrides, multirun)
     extra = _search_override(search_path)
@@ -75,11 +75,11 @@ def diagnose(
 
 
 def schema_faults(schema: type, config: DictConfig, base: DictConfig, prefix: str = "") -> list[str]:
-    """Keys and types in `config` that do not fit the dataclass `schema`.
+    """Return errors for the keys and types in `config` that do not match the dataclass `schema`.
 
-    `base` is the config before single values were overridden: what its YAML files say fixes the types of the
-    arguments of a node with a `_target_`. Values in `config` that can be converted to the schema's type are, such as
-    the folder 2024 to text.
+    `base` is the config before single values were overridden. Its YAML files define the types of the arguments of a
+    node with a `_target_`. Values in `config` that can be converted to the type in the schema are converted in place,
+    for example the folder name 2024 to text.
     """
     faults: list[str] = []
     structured = OmegaConf.structured(schema)
@@ -120,10 +120,10 @@ def _type_faults(path: str, structured: DictConfig, config: DictConfig, key: str
         OmegaConf.update(structured, key, value)
     except OmegaConfBaseException as error:
         hint = ""
-        # What is measured after each epoch has other names than what is measured once, with the weights kept.
+        # Metrics after each epoch are named val/..., metrics of the final weights validation/...
         of_epoch = str(value).replace("validation/", "val/", 1)
         if of_epoch != value and of_epoch in choices:
-            hint = f" Did you mean '{of_epoch}', as it is measured after each epoch?"
+            hint = f" Did you mean '{of_epoch}', the metric after each epoch?"
         return [f"{path}: {str(error).splitlines()[0]}.{hint} Received: {path}={value}"]
     if type(structured[key]) is not type(value):
         config[key] = structured[key]
@@ -131,7 +131,7 @@ def _type_faults(path: str, structured: DictConfig, config: DictConfig, key: str
 
 
 def _argument_faults(path: str, value: Any, before: Any) -> list[str]:
-    """Arguments of a `_target_` keep the type that the YAML file gives them."""
+    """Return errors for arguments of a `_target_` whose type differs from that in the YAML file."""
     if isinstance(value, DictConfig) and isinstance(before, DictConfig):
         faults = []
         for key in map(str, value):
@@ -160,7 +160,7 @@ def _parse(overrides: list[str], multirun: bool) -> tuple[list[Override], list[s
             continue
         parsed.append(override)
         if override.is_sweep_override() and not multirun:
-            faults.append(f"Only with --multirun can a key have several values. Received: {text}")
+            faults.append(f"Several values for one key need --multirun. Received: {text}")
     return parsed, faults
 
 
@@ -203,14 +203,14 @@ def _leaves(node: DictConfig, prefix: str = "") -> list[str]:
 
 
 def _first(override: Override) -> str:
-    """The override as text; of a sweep, its first value."""
+    """Return the override as text; for a sweep, with its first value."""
     if override.is_sweep_override():
         return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
     return str(override.input_line)
 
 
 def _closest(word: str, candidates: Any) -> str:
-    """` Did you mean 'x'?`, or nothing. A key is compared whole and by its last part."""
+    """Return ` Did you mean 'x'?` or an empty text. Keys are compared as a whole, then by their last part."""
     candidates = [str(c) for c in candidates]
     close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.75)
     if not close:

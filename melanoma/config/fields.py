@@ -1,7 +1,6 @@
-"""Fields of a schema that carry the range of their value, and the check of all ranges of a configuration."""
+"""Schema fields with a valid range, and the check of all ranges of a configuration."""
 
 from dataclasses import dataclass, field, fields
-from math import isfinite
 from typing import Any, get_args
 
 from omegaconf import DictConfig
@@ -14,15 +13,15 @@ __all__ = ["Range", "is_number", "number", "range_faults"]
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers between two bounds.
+    """Range of finite numbers.
 
     Attributes:
-        least: lower bound, included.
-        above: lower bound, excluded.
-        most: upper bound, included.
-        below: upper bound, excluded.
-        kind: what the number is, such as `a share`, for the message.
-        note: what follows the bounds in the message, such as a unit.
+        least: Lower bound, inclusive.
+        above: Lower bound, exclusive.
+        most: Upper bound, inclusive.
+        below: Upper bound, exclusive.
+        kind: Kind of number, such as `a share`, for the error message.
+        note: Text after the bounds in the error message, such as a unit.
     """
 
     least: float | None = None
@@ -33,10 +32,9 @@ class Range:
     note: str = ""
 
     def holds(self, value: float) -> bool:
-        """Whether a number is inside."""
+        """Return whether a number is in the range."""
         return (
-            isfinite(value)
-            and (self.least is None or value >= self.least)
+            (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)
             and (self.below is None or value < self.below)
@@ -55,12 +53,12 @@ class Range:
 
 
 def number(default: float | None, **bounds: Any) -> Any:
-    """A field of a schema with a default and the bounds of `Range`."""
+    """Return a schema field with a default and the bounds of a `Range`."""
     return field(default=default, metadata={"range": Range(**bounds)})
 
 
 def range_faults(schema: type, config: DictConfig, prefix: str = "") -> list[str]:
-    """Numbers out of the range of their field and empty texts, in a whole configuration."""
+    """Return errors for numbers outside their range and for empty texts in a whole configuration."""
     faults: list[str] = []
     for one in fields(schema):
         key, value, nested = f"{prefix}{one.name}", _value(config, one.name), dataclass_in(one.type)
@@ -75,7 +73,7 @@ def range_faults(schema: type, config: DictConfig, prefix: str = "") -> list[str
 
 
 def is_number(*values: Any) -> bool:
-    """Whether all values are numbers, of which True and False are none."""
+    """Return whether all values are numbers. Booleans do not count as numbers."""
     return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
@@ -83,4 +81,4 @@ def _value(config: DictConfig, key: str) -> Any:
     try:
         return config.get(key)
     except OmegaConfBaseException:
-        return None  # a type or a missing value, which is a fault of its own
+        return None  # `schema_faults` reports wrong types and missing values

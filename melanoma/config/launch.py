@@ -1,4 +1,4 @@
-"""From a command line to a checked configuration, to the function that does the work."""
+"""Launch of a command: parse the arguments, check the configuration, call the function that does the work."""
 
 import os
 import sys
@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 
 def register_resolvers() -> None:
-    """`${melanoma_outputs:}` in a YAML file is the folder for log files."""
+    """Register `${melanoma_outputs:}`, which resolves to the folder for log files in a YAML file."""
     OmegaConf.register_resolver("melanoma_outputs", lambda: str(outputs_dir()), replace=True)
 
 
 def typed(schema: type[T], config: DictConfig) -> T:
-    """The resolved config as an instance of its schema; the arguments of a `_target_` are not part of it."""
+    """Return the resolved config as an instance of its schema, without the arguments of a `_target_`."""
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     return cast(T, _instance(schema, resolved))
 
@@ -43,25 +43,25 @@ def launch(
     checks: Callable[[DictConfig], list[str]] | None = None,
     rename: Mapping[str, str] | None = None,
 ) -> None:
-    """Check the whole configuration, then hand over to Hydra.
+    """Check the whole configuration, then run the command with Hydra.
 
     Args:
-        command: also the name of the config in `conf/`.
-        schema: dataclass of the whole config.
-        task: receives the composed config, the overrides as given, and the folder for this run's files.
-        arguments: the command line after the command.
-        checks: finds contradictions between keys.
-        rename: keys that users type and the keys of the config that they mean, where a typed key is also the name
-            of a config group and Hydra would take it for a choice.
+        command: Name of the command and of its config in `conf/`.
+        schema: Dataclass of the whole config.
+        task: Function that receives the composed config, the overrides, and the folder for the files of this run.
+        arguments: Command-line arguments after the name of the command.
+        checks: Function that returns errors for contradictions between keys.
+        rename: Keys that users type, mapped to keys of the config. Needed if a typed key is also the name of a config
+            group, because Hydra would treat it as a choice from that group.
 
     Raises:
-        ConfigError: with every fault that was found.
+        ConfigError: If the configuration has errors. The exception contains all of them.
     """
     register_resolvers()
     rename = rename or {}
     multirun = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(normalise(arguments))
     texts = text_keys(schema)
-    # In a sweep a comma separates values, also of texts.
+    # In a sweep, a comma separates values, even values of text keys.
     typed_texts = set() if multirun else texts | {word for word, key in rename.items() if key in texts}
     arguments = with_new_names(_renamed(normalise(arguments, typed_texts), rename))
 
@@ -81,22 +81,22 @@ def launch(
         started.append(config)
         try:
             move_renamed(config, HydraConfig.get().overrides.task)
-            # Converts values to their types, as above; and only the first values of a sweep were looked at there.
+            # This also converts values to their types, and the first check covered only the first values of a sweep.
             if faults := schema_faults(schema, config, config) + faults_of(config):
                 raise ConfigError(faults)
             task(config, list(HydraConfig.get().overrides.task), Path(HydraConfig.get().runtime.output_dir))
         except MelanomaError as error:
-            failures.append(error)  # Hydra would print a traceback, and end a sweep
+            failures.append(error)  # Hydra would print a traceback and stop a sweep
 
     sys.argv = [f"melanoma {command}", *arguments]
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints a traceback of its own and ends the process
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # otherwise Hydra prints its own traceback and exits
     try:
         hydra.main(config_path=str(conf_dir()), config_name=command)(run)()
     except OSError as error:
         if started or isinstance(error, BrokenPipeError):
             raise
         raise ConfigError(
-            [f"The folder for this run's files cannot be made ({error.strerror}). Received: {error.filename}"]
+            [f"The folder for this run's files cannot be created ({error.strerror}). Received: {error.filename}"]
         ) from error
     if failures:
         raise failures[0]

@@ -1,7 +1,8 @@
-"""Configuration keys that have another name now: the old one works, with a warning, until the next version."""
+"""Renamed configuration keys. Old names work, with a warning, until the next version."""
 
 import logging
 from collections.abc import Iterable, MutableMapping
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -10,21 +11,22 @@ __all__ = ["move_renamed", "with_new_names"]
 
 log = logging.getLogger("melanoma")
 
-# Of a section of the configuration, the old key and the new one.
+# Section of the configuration: old key, new key.
 _RENAMED = {"data": {"views": "binary_tasks"}, "registry": {"views": "binary_tasks"}}
 
 
 def with_new_names(arguments: Iterable[str]) -> list[str]:
-    """Command-line arguments with the old names of keys replaced."""
+    """Replace the old names of keys in command-line arguments."""
     return [_with_new_name(word) for word in arguments]
 
 
 def move_renamed(config: MutableMapping[Any, Any], overrides: Iterable[str] = ()) -> None:
-    """Move values from old keys to new ones in place, in a composed configuration or in one that a run has stored.
+    """Move values from old keys to new keys, in a composed configuration or in the stored configuration of a run.
 
     Args:
-        config: changed in place.
-        overrides: of the command line, under new names; they win over what files say under old names.
+        config: Configuration, changed in place.
+        overrides: Command-line overrides with new names. They take precedence over values that files set under old
+            names.
     """
     for section, names in _RENAMED.items():
         node = config.get(section)
@@ -46,8 +48,15 @@ def _apply(config: Any, key: str, overrides: Iterable[str]) -> None:
 
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         name = override.key_or_group
-        if not override.is_sweep_override() and (name == key or name.startswith(f"{key}.")):
+        if override.is_sweep_override() or not (name == key or name.startswith(f"{key}.")):
+            continue
+        if not override.is_delete():
             OmegaConf.update(config, name, override.value(), force_add=True)
+            continue
+        parent, _, last = name.rpartition(".")
+        node = OmegaConf.select(config, parent)
+        with open_dict(node):
+            node.pop(last, None)
 
 
 def _with_new_name(word: str) -> str:
@@ -58,10 +67,11 @@ def _with_new_name(word: str) -> str:
             if bare == f"{section}.{old}" or bare.startswith(f"{section}.{old}."):
                 _warn(f"{section}.{old}", f"{section}.{new}")
                 bare = bare.replace(f"{section}.{old}", f"{section}.{new}", 1)
-            # The user names what is below: it need not be there yet.
-            sign = "++" if separator and sign != "~" and bare.startswith(f"{section}.{new}.") else sign
+                # A file may define the task under the old name, so that the new key does not exist yet.
+                sign = "++" if separator and sign != "~" and bare.startswith(f"{section}.{new}.") else sign
     return f"{sign}{bare}{separator}{value}"
 
 
+@cache  # warn once per key
 def _warn(old: str, new: str) -> None:
-    log.warning("The key %s is called %s now; the old name works in this version only", old, new)
+    log.warning("The key %s was renamed to %s; the old name works in this version only", old, new)

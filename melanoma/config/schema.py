@@ -1,9 +1,10 @@
-"""The shape of every config group, as dataclasses: a key that is not here is a typing error of the user's.
+"""Dataclass schemas of all config groups. A key that is not in the schema is reported as a typing error.
 
-Nodes with a `_target_` (model, augmentation layers, optimizer, schedule, data source) may carry further
-keys: the arguments of what they build, whose names and types the YAML file that defines them fixes.
+Nodes with a `_target_` (model, augmentation layers, optimizer, schedule, data source) can have additional keys, which
+are arguments of the object to build. The YAML file that defines the node determines their names and types.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ __all__ = [
 
 @dataclass
 class ArchiveConfig:
-    """Caps on a .zip given as `data.path`, against archives made to fill the disk."""
+    """Limits for a .zip given as `data.path`, as protection against zip bombs."""
 
     max_files: int = number(1_000_000, least=1)
     max_gigabytes: float = number(100.0, above=0)
@@ -40,7 +41,7 @@ class ArchiveConfig:
 
 @dataclass
 class MetadataConfig:
-    """A table about images that are labelled by their folders: its columns, and what its labels are called there."""
+    """Metadata table of images that are labelled by their folders: its columns, and the classes of its labels."""
 
     path: str | None = None
     image_column: str = "image"
@@ -55,7 +56,7 @@ class MetadataConfig:
 
 @dataclass
 class DataConfig:
-    """Where the images are and how they are decoded."""
+    """Location of the images, and how to decode them."""
 
     name: str = MISSING
     source: dict[str, Any] = MISSING
@@ -65,7 +66,7 @@ class DataConfig:
     classes: Any = None
     leave_out: list[str] = field(default_factory=list)
     binary_tasks: dict[str, Any] = field(default_factory=dict)
-    max_megapixels: float = number(50.0, above=0, most=178, note=", where Pillow refuses")
+    max_megapixels: float = number(50.0, above=0, most=178, note=", the limit of Pillow")
     max_quarantined: float = number(0.05, least=0, most=1, kind="a share")
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     metadata: MetadataConfig = field(default_factory=MetadataConfig)
@@ -73,7 +74,7 @@ class DataConfig:
 
 @dataclass
 class OddConfig:
-    """Beyond these values a file is called odd; see `melanoma.audit.inspection` for the measures."""
+    """Limits beyond which a file is reported as odd. See `melanoma.audit.inspection` for the measures."""
 
     shorter_side: int = number(32, least=0)
     aspect: float = number(2.5, least=1)
@@ -86,7 +87,7 @@ class OddConfig:
 
 @dataclass
 class AuditConfig:
-    """What is looked for in a data set, and what is done about it."""
+    """Problems to look for in a data set, and how to handle them."""
 
     near_duplicates: bool = True
     similarity: float = number(0.75, least=0.5, most=1)
@@ -98,18 +99,18 @@ class AuditConfig:
 
 @dataclass
 class AuditReportConfig(AuditConfig):
-    """An audit of its own: where its report goes, and which findings make the command fail."""
+    """Settings of `melanoma audit`: the folder of its report, and the findings that make the command fail."""
 
     output: str | None = None
     fail_on: str | None = None
 
 
-FOLDED = ("kfold", "leave_one_out_by")  # methods of several runs
+FOLDED = ("kfold", "leave_one_out_by")  # methods with several runs
 
 
 @dataclass
 class SplitConfig:
-    """How the images are divided into training, validation and test."""
+    """How to split the images into training, validation and test."""
 
     method: Literal["auto", "official", "holdout", "kfold", "leave_one_out_by"] = "auto"
     validation: float = number(0.2, above=0, below=1, kind="a share")
@@ -124,7 +125,7 @@ class SplitConfig:
 
 @dataclass
 class ModelConfig:
-    """A network; further keys are arguments of `_target_`."""
+    """A network. Additional keys are arguments of `_target_`."""
 
     _target_: str = MISSING
     name: str = MISSING
@@ -138,7 +139,7 @@ class ModelConfig:
 
 @dataclass
 class MixConfig:
-    """Mixing of pairs of training images; the value is the Beta distribution's alpha, 0 is off."""
+    """Mixing of pairs of training images. The value is the alpha of the Beta distribution; 0 turns mixing off."""
 
     mixup: float = number(0.0, least=0)
     cutmix: float = number(0.0, least=0)
@@ -155,7 +156,7 @@ class AugmentationConfig:
 
 @dataclass
 class BalanceConfig:
-    """What is done about unequal class sizes, on training rows only."""
+    """How to handle class imbalance, on training images only."""
 
     name: Literal["none", "class_weight", "oversample", "focal", "augmentor"] = MISSING
     gamma: float = number(2.0, least=0)
@@ -165,17 +166,17 @@ class BalanceConfig:
 
 @dataclass
 class OptimizerConfig:
-    """A Keras optimizer; further keys are arguments of `_target_`."""
+    """A Keras optimizer. Additional keys are arguments of `_target_`."""
 
     _target_: str = MISSING
-    learning_rate: float = number(1e-3, above=0, note=", and finite")
+    learning_rate: float = number(1e-3, above=0, below=math.inf)
     weight_decay: float | None = number(None, least=0)
     clipnorm: float | None = number(None, above=0)
 
 
 @dataclass
 class ScheduleConfig:
-    """A learning-rate schedule; further keys are arguments of `_target_`."""
+    """A learning-rate schedule. Additional keys are arguments of `_target_`."""
 
     _target_: str = MISSING
     warmup_epochs: float = number(0.0, least=0)
@@ -183,7 +184,7 @@ class ScheduleConfig:
 
 @dataclass
 class EarlyStoppingConfig:
-    """Stop after `patience` epochs without a better `training.monitor`; null never stops early."""
+    """Stop after `patience` epochs without improvement of `training.monitor`. Null turns early stopping off."""
 
     patience: int | None = number(None, least=1)
     min_delta: float = number(0.0, least=0)
@@ -191,7 +192,7 @@ class EarlyStoppingConfig:
 
 @dataclass
 class TrainingConfig:
-    """The fit."""
+    """Settings of the training loop."""
 
     epochs: int = number(20, least=1)
     batch_size: int = number(32, least=1)
@@ -208,7 +209,7 @@ class TrainingConfig:
 
 @dataclass
 class OperatingPointConfig:
-    """How the threshold of each binary task is chosen on validation."""
+    """How to choose the threshold of each binary task on the validation images."""
 
     rule: Literal["sensitivity", "youden", "cost", "fixed"] = "sensitivity"
     sensitivity: float = number(0.95, above=0, most=1)
@@ -218,7 +219,7 @@ class OperatingPointConfig:
 
 @dataclass
 class EvaluationConfig:
-    """How predictions are measured."""
+    """How to evaluate predictions."""
 
     bootstrap: int = number(1000, least=0)
     confidence: float = number(0.95, above=0, below=1)
@@ -234,7 +235,7 @@ class EvaluationConfig:
 
 @dataclass
 class CardConfig:
-    """What the model card cannot know by itself."""
+    """Content of the model card that cannot be derived from the run."""
 
     intended_use: str | None = None
     answers: dict[str, str] | None = None
@@ -242,17 +243,18 @@ class CardConfig:
 
 @dataclass
 class TrackingConfig:
-    """The MLflow store; null takes MLFLOW_TRACKING_URI, else SQLite in the project's root."""
+    """The MLflow store. A null `uri` uses MLFLOW_TRACKING_URI, or SQLite in the project's root if that is not set."""
 
     uri: str | None = None
     experiment: str = "melanoma"
     run_name: str | None = None
     system_metrics: bool = True
+    figures: bool = True
 
 
 @dataclass
 class DebugConfig:
-    """Composable shortcuts for debugging; null values change nothing."""
+    """Shortcuts for debugging, which can be combined. Null values change nothing."""
 
     name: str | None = None
     train_batches: int | None = number(None, least=1)
@@ -262,7 +264,7 @@ class DebugConfig:
 
 @dataclass
 class TrainConfig:
-    """All of `melanoma train`."""
+    """Configuration of `melanoma train`."""
 
     seed: int = number(0, least=0, most=2**32 - 1)
     protocol: Literal["clean", "published", "both"] = "clean"

@@ -1,1 +1,1 @@
-"""Data: sources, decoding, splitting, balancing and the input pipeline."""
+"""Data sources, decoding, splitting, class balancing and the input pipeline."""

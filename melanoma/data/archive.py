@@ -1,4 +1,4 @@
-"""Unpacking a .zip that may be hostile."""
+"""Safe extraction of untrusted .zip archives."""
 
 import hashlib
 import lzma
@@ -17,15 +17,15 @@ __all__ = ["file_sha256", "unpack"]
 
 
 def unpack(archive: Path, caps: ArchiveConfig) -> Path:
-    """The folder of an archive's files in the cache, unpacked on first use of this content.
+    """Return the folder of an archive's files in the cache. An archive is extracted on first use of its content.
 
     Args:
-        archive: a .zip file.
-        caps: how many files and bytes it may hold.
+        archive: A .zip file.
+        caps: Limits for the number of files and bytes in the archive.
 
     Raises:
-        DataError: not a zip, a damaged or encrypted one, a member that leaves the folder or is a link, or more
-            files or bytes than the caps allow.
+        DataError: If the file is not a zip, is damaged or encrypted, has a member that would be written outside the
+            folder or is a link, or exceeds the limits.
     """
     try:
         opened = zipfile.ZipFile(archive)
@@ -43,7 +43,7 @@ def unpack(archive: Path, caps: ArchiveConfig) -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -76,7 +76,7 @@ def _extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, arc
     target = folder / PurePosixPath(member.filename.replace("\\", "/"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # zipfile stops reading at the declared size, so the caps above hold for what is written too.
+        # zipfile stops reading at the declared size, so the limits also hold for the extracted bytes.
         with opened.open(member) as source, target.open("xb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError) as error:

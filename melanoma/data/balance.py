@@ -1,4 +1,4 @@
-"""Unequal class sizes: weights, repetition, and files added by Augmentor. On training rows only."""
+"""Handling of class imbalance by class weights, oversampling or Augmentor, on training images only."""
 
 import random
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ __all__ = ["augment_files", "class_weights", "oversample"]
 
 
 def class_weights(targets: NDArray[np.integer], classes: int) -> NDArray[np.float32]:
-    """Weight of each class, inverse to its size, of mean 1 over the images (King & Zeng 2001).
+    """Compute class weights inversely proportional to class size, with mean 1 over the images (King & Zeng 2001).
 
     Args:
-        targets: class index of each training image.
-        classes: number of classes.
+        targets: Class index of each training image.
+        classes: Number of classes.
     """
     counts = np.bincount(targets, minlength=classes)
     return (len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
 
 
 def oversample(targets: NDArray[np.integer], seed: int) -> NDArray[np.int64]:
-    """Positions of training images, those of smaller classes repeated to the size of the largest."""
+    """Return positions of training images in which smaller classes are repeated to the size of the largest class."""
     rng = np.random.default_rng(seed)
     groups = [np.flatnonzero(targets == c) for c in np.unique(targets)]
     largest = max(len(group) for group in groups)
@@ -44,24 +44,24 @@ def oversample(targets: NDArray[np.integer], seed: int) -> NDArray[np.int64]:
 
 
 def augment_files(root: Path, rows: pd.DataFrame, settings: BalanceConfig, seed: int) -> tuple[Path, pd.DataFrame]:
-    """Make new images of each class with Augmentor, from training images only.
+    """Generate new images of each class with Augmentor, from training images only.
 
-    Augmentor's own `sample` draws from a generator shared by its threads and names files at random; here its
-    operations are applied one file at a time under a seed of the file's own, so that the same arguments give
-    the same bytes.
+    Augmentor's own `sample` uses a random generator that its threads share, and random file names. This function
+    applies the operations to one file at a time with a separate seed per file, so that the same arguments give the
+    same bytes.
 
     Args:
-        root: folder that `rows.path` is relative to.
-        rows: training rows with columns `path`, `label` and `sha256`.
-        settings: `images_per_class` files are added to each class by `operations`, names of methods of
-            `Augmentor.Pipeline` with their arguments, in order.
-        seed: of the draw of parents and of the operations.
+        root: Folder that `rows.path` is relative to.
+        rows: Training rows with columns `path`, `label` and `sha256`.
+        settings: `images_per_class` files are added to each class by `operations`, which are names of methods of
+            `Augmentor.Pipeline` with their arguments, applied in order.
+        seed: Seed of the choice of parents and of the operations.
 
     Returns:
-        The folder, and a table with columns `path` (relative to it), `label` and `parent`.
+        The folder of the new images, and a table with columns `path` (relative to the folder), `label` and `parent`.
 
     Raises:
-        ConfigError: an operation that Augmentor does not have, or arguments it does not take.
+        ConfigError: If Augmentor does not have an operation or does not accept its arguments.
     """
     pipeline = _operations(settings.operations)
     rows = rows.sort_values("path", ignore_index=True)
@@ -94,7 +94,7 @@ def _operations(operations: dict[str, dict[str, Any]]) -> Sequence[Any]:
     for name, arguments in operations.items():
         method = getattr(pipeline, name, None)
         before = len(pipeline.operations)
-        off = isinstance(arguments, dict) and arguments.get("probability") == 0  # which Augmentor refuses
+        off = isinstance(arguments, dict) and arguments.get("probability") == 0  # Augmentor rejects this value
         try:
             if name.startswith("_") or not callable(method):
                 raise TypeError("Augmentor.Pipeline has no such operation")
@@ -112,10 +112,10 @@ def _augment_one(source: Path, target: Path, operations: Sequence[Any], seed: st
     state, numpy_state = random.getstate(), np.random.get_state()
     try:
         random.seed(seed)
-        np.random.seed(random.getrandbits(32))  # some operations draw from it
-        images = [open_rgb(source, max_pixels=float("inf"))]  # the parents have been decoded before
+        np.random.seed(random.getrandbits(32))  # some operations use NumPy's generator
+        images = [open_rgb(source, max_pixels=float("inf"))]  # the size of the parents has already been checked
         for operation in operations:
-            # Augmentor compares a rounded draw with <=, which makes 0.5 fire 55% of the time and 0 fire 5%.
+            # Augmentor compares a rounded draw with <=, so that 0.5 applies in 55% of the cases and 0 in 5%.
             if random.random() < operation.probability:
                 images = _performed(operation, images, source)
         images[0].save(target, "JPEG", quality=95)

@@ -1,4 +1,4 @@
-"""Batches of pixels to predict on, read ahead while the model computes."""
+"""Batches of images for prediction, prefetched while the model computes."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ __all__ = ["prediction_batches"]
 
 
 def prediction_batches(store: ImageStore, rows: NDArray[np.integer], batch_size: int) -> tf.data.Dataset:
-    """Batches of pixels (float32, 0 to 255) in the order of `rows`."""
+    """Return batches of images (float32, 0 to 255) in the order of `rows`."""
 
     def batches() -> Iterator[NDArray[np.float32]]:
         for start in range(0, len(rows), batch_size):

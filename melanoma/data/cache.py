@@ -1,7 +1,7 @@
-"""The cache of what is derived from data: keyed by content, written whole, shared by processes.
+"""Cache of derived data, keyed by content and shared between processes.
 
-Layout: `<cache>/<kind>/<key>/`, made in a temporary folder beside it and renamed into place, so that an
-entry either is complete or is not there. A lock per key lets one process make it while others wait.
+Layout: `<cache>/<kind>/<key>/`. An entry is created in a temporary folder and then renamed, so that an entry is either
+complete or absent. A lock per key ensures that one process creates an entry while the others wait.
 """
 
 import errno
@@ -38,7 +38,7 @@ KINDS = ("archives", "augmentor", "decoded", "digests", "inspected", "near_dupli
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One derived thing: its kind, key, size in bytes and time of last use (UTC)."""
+    """A cache entry with its kind, key, size in bytes, time of last use (UTC) and path."""
 
     kind: str
     key: str
@@ -48,16 +48,16 @@ class CacheEntry:
 
 
 def content_key(*parts: Any) -> str:
-    """A key of 32 hexadecimal digits for anything JSON can write, the same on every machine."""
+    """Return a key of 32 hexadecimal digits for any JSON-serializable values, the same on every machine."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
-    """The folder of an entry, made by `make(temporary_folder)` if it is not there yet.
+    """Return the folder of an entry, after creating it with `make(temporary_folder)` if it does not exist.
 
-    If `make` raises, nothing is left behind. A process that was killed leaves a temporary folder, which the
-    next one to make the same entry removes.
+    If `make` raises an exception, the temporary folder is removed. The temporary folder of a killed process is removed
+    when the same entry is created the next time.
     """
     home = cache_dir() / kind
     final = home / key
@@ -80,10 +80,10 @@ def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    r"""Write a file so that readers see the old or the new content, never a part.
+    r"""Write a file atomically: readers see either the old or the new content.
 
-    What UTF-8 cannot write, as in some file names, is written as `\udcff`, which JSON reads back. A device or a pipe is
-    written to and stays what it is; of a link, the file that it leads to is replaced.
+    Characters that UTF-8 cannot encode, as in some file names, are written as escapes such as `\udcff`, which JSON can
+    read. Devices and pipes are written in place. For a symbolic link, its target is replaced.
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     if _is_special(path):
@@ -103,10 +103,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Make the folder of a file that `write_atomically` will write after long work, and see that it can be written.
+    """Create the folder of a file and check that `write_atomically` can write the file, before long work starts.
 
     Raises:
-        OSError: it cannot.
+        OSError: If the file cannot be written.
     """
     if _is_special(path):
         return
@@ -119,10 +119,10 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def write_errors(what: str, received: str) -> Iterator[None]:
-    """Turn an OSError of writing a result into one message.
+    """Convert an OSError while writing a result to a DataError.
 
     Raises:
-        DataError: instead of an OSError.
+        DataError: If the block raises an OSError.
     """
     try:
         yield
@@ -135,7 +135,7 @@ def _is_special(path: Path) -> bool:
 
 
 def entries() -> list[CacheEntry]:
-    """All complete entries, largest first."""
+    """Return all complete entries, largest first."""
     found, cache = [], cache_dir()
     for kind in KINDS:
         for path in sorted((cache / kind).glob("*")):
@@ -148,9 +148,9 @@ def entries() -> list[CacheEntry]:
 
 
 def clear(kind: str | None = None) -> list[CacheEntry]:
-    """Remove all entries, or those of one kind, with what killed processes left; returns what was removed.
+    """Remove all entries, or those of one kind, with the leftovers of killed processes, and return the removed entries.
 
-    A run that has an entry open keeps reading it: the files vanish when it ends.
+    A run that has an entry open can still read it. The disk space is freed when the run ends.
     """
     removed = [entry for entry in entries() if kind in (None, entry.kind)]
     for name in KINDS if kind is None else (kind,):

@@ -1,4 +1,4 @@
-"""Something done once for each content of a data set's files, in threads."""
+"""Multi-threaded processing of image files, once for each distinct content."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 def available_cores() -> int:
-    """How many processor cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def by_content(files: Sequence[Path], digests: Sequence[str]) -> dict[str, Path]:
-    """The first file of each SHA-256, in the order of these."""
+    """Return the first file of each SHA-256, sorted by SHA-256."""
     first = dict(zip(reversed(digests), reversed(files), strict=True))
     return {digest: first[digest] for digest in sorted(first)}
 
@@ -30,25 +30,25 @@ def by_content(files: Sequence[Path], digests: Sequence[str]) -> dict[str, Path]
 def read_each(
     files: Mapping[str, Path], read: Callable[[Path], T], title: str
 ) -> Iterator[tuple[str, T | UnreadableImage]]:
-    """Read each content; memory is that of a few hundred results.
+    """Read each distinct content. At most a few hundred results are in memory at a time.
 
     Args:
-        files: see `by_content`.
-        read: of one file; raises `UnreadableImage`.
-        title: of the progress bar.
+        files: One file for each SHA-256; see `by_content`.
+        read: Function that reads one file. It raises `UnreadableImage` if the image cannot be read.
+        title: Title of the progress bar.
 
     Yields:
-        SHA-256, and what was read or why it cannot be.
+        The SHA-256, and the result or the `UnreadableImage` exception.
 
     Raises:
-        DataError: the machine failed to read one, which tells nothing of the image, so that nothing is kept of it.
+        DataError: If the machine failed to read a file. The cause is not the image, so no result is stored for it.
     """
 
     def attempt(digest: str) -> T | UnreadableImage:
         try:
             return read(files[digest])
         except ReadFault as error:
-            raise DataError(f"An image could not be read this time ({error}). Received: {files[digest]}") from error
+            raise DataError(f"An image could not be read ({error}). Received: {files[digest]}") from error
         except UnreadableImage as error:
             return error
 

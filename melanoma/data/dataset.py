@@ -1,4 +1,4 @@
-"""A data set that is ready to train on: listed, decoded, cleaned, split and balanced."""
+"""Data sets for training: listed, decoded, cleaned, split and balanced."""
 
 import logging
 from collections.abc import Callable, Collection
@@ -32,25 +32,26 @@ __all__ = [
 ]
 
 log = logging.getLogger("melanoma")
-CLASS_LEFT_OUT = "class left out"  # why an image was removed
+CLASS_LEFT_OUT = "class left out"  # reason for removal
 _REMOVED = ["path", "label", "sha256", "reason"]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images and what is known of them.
+    """Images with their labels and metadata.
 
     Attributes:
-        name: of the data config.
-        root: folder that `path` is relative to.
-        classes: class names in the order of the model's outputs.
-        table: one row a readable image: `path`, `label`, `part`, `parent` (of an augmented image, else empty),
-            `sha256`, `target` (class index), `row` (in `store`), any metadata columns, and once it is audited
-            `cluster` (number that copies share) and `group` (number of images that belong together).
-        quarantined: rows that cannot be read: `path`, `label`, `reason`.
-        removed: rows that were taken out although they can be read: `path`, `label`, `sha256`, `reason`.
-        store: decoded pixels.
-        fingerprint: of the readable images as delivered.
+        name: Name of the data config.
+        root: Folder that `path` is relative to.
+        classes: Class names in the order of the model's outputs.
+        table: One row per readable image: `path`, `label`, `part`, `parent` (for an augmented image, else empty),
+            `sha256`, `target` (class index), `row` (index in `store`), any metadata columns, and after the audit
+            `cluster` (the same number for all copies of an image) and `group` (the same number for images that must
+            stay in one part).
+        quarantined: Unreadable images: `path`, `label`, `reason`.
+        removed: Readable images that were removed: `path`, `label`, `sha256`, `reason`.
+        store: Decoded pixels.
+        fingerprint: Fingerprint of the readable images as delivered.
     """
 
     name: str
@@ -63,28 +64,28 @@ class Dataset:
     fingerprint: str
 
     def part(self, name: str) -> pd.DataFrame:
-        """The rows of one part: `train`, `validation` or `test`."""
+        """Return the rows of one part: `train`, `validation` or `test`."""
         return self.table[self.table.part == name]
 
     @property
     def split_hash(self) -> str:
-        """Hash of which content is in which part; images made by augmentation do not count."""
+        """Hash of the content and label of the images in each part, without augmented images."""
         return split_hash(self.table[self.table.parent == ""])
 
     def pixels(self, rows: pd.DataFrame) -> NDArray[np.uint8]:
-        """Decoded pixels of some of the table's rows, shape (len(rows), size, size, 3)."""
+        """Return the decoded pixels of some rows of the table, shape (len(rows), size, size, 3)."""
         return self.store.read(rows.row.to_numpy())
 
 
 def open_source(build_source: Callable[..., Source], settings: DataConfig) -> Source:
-    """List a data set's images without reading them.
+    """List the images of a data set without reading them.
 
     Args:
-        build_source: called with `path`, the folder or None, and `classes`.
-        settings: where the images are.
+        build_source: Function that is called with `path` (the folder or None) and `classes`.
+        settings: Location of the images.
 
     Raises:
-        DataError: there are no usable images at `data.path`.
+        DataError: If there are no usable images at `data.path`.
     """
     folder = None if settings.path is None else open_path(settings.path, settings.archive)
     classes = settings.classes
@@ -92,15 +93,16 @@ def open_source(build_source: Callable[..., Source], settings: DataConfig) -> So
 
 
 def load_images(source: Source, settings: DataConfig, least: int = 2) -> Dataset:
-    """Decode every image once, into the cache, and put aside those that cannot be read.
+    """Decode every image once into the cache, and quarantine unreadable images.
 
     Args:
-        source: the images as delivered.
-        settings: how they are decoded.
-        least: readable images that each class must have, but those of `data.leave_out`.
+        source: The images as delivered.
+        settings: How to decode the images.
+        least: Minimum number of readable images in each class that is not in `data.leave_out`.
 
     Raises:
-        DataError: more than the share `data.max_quarantined` cannot be read, or a class has too few.
+        DataError: If the share of unreadable images exceeds `data.max_quarantined`, or a class has too few readable
+            images.
     """
     table = source.table.copy()
     table["sha256"] = file_digests(source.root, list(table.path))
@@ -112,7 +114,7 @@ def load_images(source: Source, settings: DataConfig, least: int = 2) -> Dataset
         resize=settings.resize,
         max_pixels=settings.max_megapixels * 1e6,
     )
-    reason = pd.Series("no permission to read it, or gone", index=table.index[table.sha256.isna()], dtype=object)
+    reason = pd.Series("no permission to read it, or deleted", index=table.index[table.sha256.isna()], dtype=object)
     reason = pd.concat([reason, pd.Series({readable.index[i]: why for i, why in reasons.items()}, dtype=object)])
     quarantined = table.loc[reason.index, ["path", "label"]].assign(reason=reason).sort_values("path")
     _check_quarantine(quarantined, len(table), settings.max_quarantined)
@@ -127,12 +129,12 @@ def load_images(source: Source, settings: DataConfig, least: int = 2) -> Dataset
 
 
 def with_groups(dataset: Dataset, clusters: pd.Series, columns: list[str]) -> Dataset:
-    """The data set with the columns `cluster` and `group`.
+    """Return the data set with the columns `cluster` and `group`.
 
     Args:
-        dataset: as loaded.
-        clusters: number that copies share, by path; an image without one is a cluster of its own.
-        columns: see `melanoma.data.groups.connected_groups`; none makes each image a group of its own.
+        dataset: The data set as loaded.
+        clusters: Number of the cluster of each image, by path. An image without a number gets its own cluster.
+        columns: See `melanoma.data.groups.connected_groups`. If empty, each image is its own group.
     """
     found = dataset.table.path.map(clusters)
     alone = found.isna()
@@ -142,20 +144,20 @@ def with_groups(dataset: Dataset, clusters: pd.Series, columns: list[str]) -> Da
 
 
 def without_rows(dataset: Dataset, reasons: pd.Series) -> Dataset:
-    """The data set without some rows, which are listed in `removed`.
+    """Return the data set without some rows, and list these in `removed`.
 
     Args:
-        dataset: any.
-        reasons: why a row goes, by the index of `dataset.table`; empty for one that stays.
+        dataset: The data set.
+        reasons: Reason for the removal of each row, by the index of `dataset.table`; empty for rows to keep.
     """
-    gone = reasons != ""
-    removed = dataset.table[gone].assign(reason=reasons[gone])[_REMOVED]
-    table = dataset.table[~gone].reset_index(drop=True)
+    removed_rows = reasons != ""
+    removed = dataset.table[removed_rows].assign(reason=reasons[removed_rows])[_REMOVED]
+    table = dataset.table[~removed_rows].reset_index(drop=True)
     return replace(dataset, table=table, removed=pd.concat([dataset.removed, removed], ignore_index=True))
 
 
 def without_classes(dataset: Dataset, labels: Collection[str]) -> Dataset:
-    """The data set without the images of some classes, which it does not know any more."""
+    """Return the data set without some classes and their images."""
     dataset = without_rows(dataset, dataset.table.label.isin(labels).map({True: CLASS_LEFT_OUT, False: ""}))
     classes = [label for label in dataset.classes if label not in labels]
     targets = dataset.table.label.map({label: i for i, label in enumerate(classes)}).astype(np.int64)
@@ -163,10 +165,10 @@ def without_classes(dataset: Dataset, labels: Collection[str]) -> Dataset:
 
 
 def with_split(dataset: Dataset, parts: pd.Series) -> Dataset:
-    """The data set with each row's part; those `removed` for what they share with held-out images are taken out.
+    """Return the data set with the part of each row, without the rows whose part is `removed`.
 
     Raises:
-        DataError: a group would stand in two parts.
+        DataError: If a group is in more than one part.
     """
     reasons = (parts == REMOVED).map({True: "related to a held-out image", False: ""})
     dataset = without_rows(replace(dataset, table=dataset.table.assign(part=parts)), reasons)
@@ -175,7 +177,7 @@ def with_split(dataset: Dataset, parts: pd.Series) -> Dataset:
 
 
 def add_augmented(dataset: Dataset, settings: BalanceConfig, *, resize: str, seed: int) -> Dataset:
-    """Add files that Augmentor makes from the training rows; each row names its parent."""
+    """Add images that Augmentor generates from the training images. The column `parent` is the path of the original."""
     folder, made = augment_files(dataset.root, dataset.part("train"), settings, seed)
     made = made.assign(sha256=file_digests(folder, list(made.path)), part="train")
     store, rows, _ = decode_images(

@@ -1,6 +1,6 @@
-"""From an image file or its bytes to pixels, the one way for training and serving alike.
+"""Image decoding, the same for training and serving.
 
-A copy of this file is inside every packaged model: it imports nothing else of this project.
+Every packaged model contains a copy of this file, so it must not import other modules of this project.
 """
 
 import errno
@@ -14,10 +14,10 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 __all__ = ["DECODER", "FORMATS", "ReadFault", "UnreadableImage", "decode", "open_rgb", "resized"]
 
-# Part of every cache key: raise it when the same file would give other pixels.
+# Part of every cache key. Change it whenever the decoded pixels of a file change.
 DECODER = "decode-1"
 FORMATS = ("JPEG", "PNG")
-# Too many open files, a disk or a network drive that fails: of the machine, not of the image.
+# Errors of the machine rather than of the image: too many open files, a failing disk or network drive.
 _PASSING = {errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOMEM, errno.EINTR}
 _MAX_SCANS = 100
 _TURNS = {
@@ -32,38 +32,38 @@ _TURNS = {
 
 
 class UnreadableImage(Exception):
-    """An image cannot be decoded; the message is the reason, in a few words."""
+    """Raised if an image cannot be decoded. The message is a short reason."""
 
 
 class ReadFault(UnreadableImage):
-    """The machine could not read it this time: nothing is known of the image."""
+    """Raised if the machine failed to read the file. The image itself may be readable."""
 
 
 def decode(image: Path | bytes, *, size: int, resize: str = "stretch", max_pixels: float = 50e6) -> NDArray[np.uint8]:
     """Decode a JPEG or PNG to RGB and resize it.
 
-    The format is told from the content, whatever the name. EXIF orientation is applied; grey, palette, CMYK and
-    16-bit images become 8-bit RGB; transparency is laid on white; animated images are refused. Resizing is
-    bilinear with antialiasing.
+    The format is detected from the content, not from the file name. EXIF orientation is applied. Grey, palette, CMYK
+    and 16-bit images are converted to 8-bit RGB. Transparent images are composited on white. Animated images are
+    rejected. Resizing is bilinear with antialiasing.
 
     Args:
-        image: a file, or the encoded bytes.
-        size: side of the result in pixels.
+        image: An image file, or the encoded bytes.
+        size: Side of the result in pixels.
         resize: `stretch` to a square, `crop` the centre square, or `pad` with black.
-        max_pixels: larger images are refused before they are decoded.
+        max_pixels: Larger images are rejected before decoding.
 
     Returns:
         Pixels of shape (size, size, 3), 0 to 255.
 
     Raises:
-        UnreadableImage: with the reason.
+        UnreadableImage: If the image cannot be decoded.
     """
-    # libjpeg can decode a large photograph at a fraction of its size: still at least twice what is kept.
+    # libjpeg can decode a large JPEG at reduced size; at least twice the target size is kept.
     return resized(open_rgb(image, max_pixels=max_pixels, at_least=2 * size), size, resize)
 
 
 def resized(picture: Image.Image, size: int, resize: str) -> NDArray[np.uint8]:
-    """The pixels of an RGB picture at the size of a model's input; see `decode`."""
+    """Resize an RGB image to the input size of a model and return its pixels; see `decode`."""
     target = (size, size)
     if resize == "crop":
         picture = ImageOps.fit(picture, target, Image.Resampling.BILINEAR)
@@ -77,20 +77,20 @@ def resized(picture: Image.Image, size: int, resize: str) -> NDArray[np.uint8]:
 
 
 def open_rgb(image: Path | bytes, *, max_pixels: float = 50e6, at_least: int | None = None) -> Image.Image:
-    """Decode a JPEG or PNG to an upright 8-bit RGB picture.
+    """Decode a JPEG or PNG to an upright 8-bit RGB image.
 
     Args:
-        image: a file, or the encoded bytes.
-        max_pixels: larger images are refused before they are decoded.
-        at_least: a large JPEG may be decoded at a fraction of its size that is no smaller than this, in pixels.
+        image: An image file, or the encoded bytes.
+        max_pixels: Larger images are rejected before decoding.
+        at_least: A large JPEG may be decoded at a reduced size that is not smaller than this, in pixels.
 
     Raises:
-        UnreadableImage: with the reason.
+        UnreadableImage: If the image cannot be decoded.
     """
     try:
         source = io.BytesIO(image) if isinstance(image, bytes) else image
         with warnings.catch_warnings():
-            # Pillow's own limit is a warning at 89 megapixels; ours is checked before decoding.
+            # Pillow warns above 89 megapixels; `max_pixels` is checked before decoding instead.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(source, formats=FORMATS)
         with opened:
@@ -114,21 +114,21 @@ def open_rgb(image: Path | bytes, *, max_pixels: float = 50e6, at_least: int | N
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """Turned as EXIF says. Pillow's `exif_transpose` writes the EXIF anew too, and fails where a tag is malformed."""
+    """Apply EXIF orientation. Pillow's `exif_transpose` also rewrites the EXIF data and fails on malformed tags."""
     picture.load()  # a PNG may hold its EXIF after the pixels
     turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     return picture if turn is None else picture.transpose(turn)
 
 
 def _refuse_costly(opened: ImageFile.ImageFile, max_pixels: float) -> None:
-    """Refuse what would take much longer, or more memory, to decode than it shows, before it is decoded."""
+    """Reject images that need excessive time or memory to decode, before decoding."""
     width, height = opened.size
     if width * height > max_pixels:
         raise UnreadableImage(f"more pixels than allowed ({width}x{height})")
     if opened.format == "PNG" and getattr(opened, "n_frames", 1) > 1:
         raise UnreadableImage("animated")
     if opened.format == "JPEG" and opened.fp is not None:
-        # Each scan is a pass over all pixels. A progressive JPEG has about ten; one more may take 75 bytes.
+        # Each scan is a pass over all pixels. A normal progressive JPEG has about ten; an extra scan can take 75 bytes.
         at = opened.fp.tell()
         opened.fp.seek(0)
         scans = opened.fp.read().count(b"\xff\xda")
@@ -142,7 +142,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
         return picture
     if picture.mode.startswith("I"):
         grey = np.asarray(picture).astype(np.uint32)
-        grey += 128  # 257 is odd: no value lies between two
+        grey += 128  # 257 is odd, so no value is halfway between two results
         grey //= 257
         return Image.fromarray(np.minimum(grey, 255, out=grey).astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:

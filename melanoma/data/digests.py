@@ -1,4 +1,4 @@
-"""SHA-256 of image files, remembered by path, size and time of change so that unchanged files are read once."""
+"""SHA-256 of image files, cached by path, size and modification time, so that unchanged files are read only once."""
 
 import json
 import os
@@ -17,7 +17,7 @@ __all__ = ["data_fingerprint", "file_digests"]
 
 
 def file_digests(root: Path, paths: list[str]) -> list[str | None]:
-    """SHA-256 of each file below `root`, hexadecimal; None for a file that may not be read."""
+    """Return the hexadecimal SHA-256 of each file below `root`, or None for a file that cannot be read."""
     memo_file = cache_dir() / "digests" / f"{content_key(str(root.resolve()))}.json"
     memo = _remembered(memo_file)
 
@@ -40,9 +40,9 @@ def file_digests(root: Path, paths: list[str]) -> list[str | None]:
 
 
 def data_fingerprint(table: pd.DataFrame) -> str:
-    """One SHA-256 for a data set: the content, label and delivered part of each image, in any order.
+    """Compute a fingerprint of a data set from the content, label and delivered part of each image, in any order.
 
-    File names do not count, so that a renamed copy of a data set is the same data set.
+    File names are ignored, so that a data set with renamed files has the same fingerprint.
     """
     rows = sorted(f"{row.sha256}\t{row.label}\t{row.part}" for row in table.itertuples())
     return content_key("data-1", rows)

@@ -1,4 +1,4 @@
-"""Images that belong together: connected by copies, lesion or patient."""
+"""Groups of images that must stay in one part, because they share a cluster of copies, a lesion or a patient."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ __all__ = ["connected", "connected_groups", "group_columns", "related_rows"]
 
 
 def connected(count: int, pairs: NDArray[np.integer]) -> NDArray[np.int64]:
-    """A number for each of `count` things: the same for those that pairs connect, also by way of others.
+    """Return the number of the connected component of each of `count` nodes.
 
     Args:
-        count: how many things there are.
-        pairs: positions, shape (n, 2).
+        count: Number of nodes.
+        pairs: Edges, as positions of nodes, shape (n, 2).
     """
     ones = np.ones(len(pairs), np.int8)
     graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
@@ -24,20 +24,20 @@ def connected(count: int, pairs: NDArray[np.integer]) -> NDArray[np.int64]:
 
 
 def group_columns(table: pd.DataFrame, by: str) -> list[str]:
-    """The columns whose values keep images together: the cluster of copies, and those that `split.group` names.
+    """Return the columns that define groups: the cluster of copies, and the columns that `split.group` selects.
 
     Args:
-        table: the data set's.
-        by: `auto` for lesion and patient where they are known, `lesion`, `patient` or `none`.
+        table: Table of the data set.
+        by: `auto` for lesion and patient if the table has these columns, `lesion`, `patient` or `none`.
     """
     wanted = {"auto": ("lesion", "patient"), "none": ()}.get(by, (by,))
     return ["cluster", *(column for column in wanted if column in table)]
 
 
 def connected_groups(table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
-    """A number for each row: rows that share a value of any column, also by way of others, have the same.
+    """Return the group number of each row. Rows that share a value of any column are connected and form a group.
 
-    A missing value connects nothing.
+    Missing values are ignored.
     """
     size = len(table)
     edges = [np.empty((0, 2), np.int64)]
@@ -50,6 +50,6 @@ def connected_groups(table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.
 
 
 def related_rows(table: pd.DataFrame, chosen: pd.Series) -> pd.Series:
-    """Which rows of an audit's table are chosen, or share a cluster, lesion or patient with one that is."""
+    """Return which rows of an audit's table are chosen, or share a cluster, lesion or patient with a chosen row."""
     groups = pd.Series(connected_groups(table, group_columns(table, "auto")), index=table.index)
     return groups.isin(groups[chosen])

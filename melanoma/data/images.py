@@ -1,4 +1,4 @@
-"""Decoded images on disk: written once for a data set and size, read by row, shared between processes."""
+"""Decoded images on disk, written once per data set and size, and shared between processes."""
 
 import json
 import os
@@ -22,13 +22,13 @@ __all__ = ["ImageStore", "decode_images"]
 class ImageStore:
     """RGB images of one size in one or more files of raw bytes.
 
-    Rows are read with `pread` rather than through a memory map, so that a process's memory does not grow with
-    the number of images it has seen; the operating system's page cache keeps them near.
+    Rows are read with `pread` instead of a memory map, so that the memory of a process does not grow with the number
+    of images that it reads. The page cache of the operating system keeps recently read images.
 
     Attributes:
-        size: side in pixels.
-        files: the open files, one a segment.
-        starts: first row of each segment, with the total number of rows at the end.
+        size: Side of the images in pixels.
+        files: Descriptors of the open files, one per segment.
+        starts: First row of each segment, followed by the total number of rows.
     """
 
     size: int
@@ -39,7 +39,7 @@ class ImageStore:
         return self.starts[-1]
 
     def read(self, rows: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Pixels of some rows, shape (len(rows), size, size, 3), 0 to 255."""
+        """Return the pixels of some rows, shape (len(rows), size, size, 3), 0 to 255."""
         out = np.empty((len(rows), self.size, self.size, 3), np.uint8)
         stride = out[0].nbytes if len(rows) else 0
         for target, row in zip(out, rows, strict=True):
@@ -52,7 +52,7 @@ class ImageStore:
         return out
 
     def joined(self, other: "ImageStore") -> "ImageStore":
-        """This store's rows followed by another's of the same size."""
+        """Return a store of these rows followed by the rows of another store of the same image size."""
         starts = (*self.starts, *(len(self) + s for s in other.starts[1:]))
         return ImageStore(self.size, (*self.files, *other.files), starts)
 
@@ -60,17 +60,17 @@ class ImageStore:
 def decode_images(
     files: Sequence[Path], digests: Sequence[str], *, size: int, resize: str, max_pixels: float
 ) -> tuple[ImageStore, list[int | None], dict[int, str]]:
-    """Decode files into the cache, once for each content.
+    """Decode files into the cache, once for each distinct content.
 
     Args:
-        files: image files.
-        digests: SHA-256 of each file's bytes; files of equal bytes share one row.
-        size: side in pixels.
-        resize: see `decode`.
-        max_pixels: see `decode`.
+        files: Image files.
+        digests: SHA-256 of each file's bytes. Files with equal bytes share one row.
+        size: Side of the decoded images in pixels.
+        resize: See `decode`.
+        max_pixels: See `decode`.
 
     Returns:
-        The store, the row of each file (None where it cannot be decoded), and the reason for those by position.
+        The store, the row of each file (None if it cannot be decoded), and the reasons of unreadable files by position.
     """
     contents = by_content(files, digests)
     key = content_key(DECODER, PIL.__version__, size, resize, max_pixels, list(contents))

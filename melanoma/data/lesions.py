@@ -1,4 +1,4 @@
-"""Draws dermoscopy-like images of skin lesions."""
+"""Drawing of synthetic, dermoscopy-like images of skin lesions."""
 
 import colorsys
 from dataclasses import dataclass, replace
@@ -17,8 +17,8 @@ PINK, RED, PURPLE = (214, 142, 130), (178, 82, 74), (112, 38, 66)
 BLUE_GREY, WHITE, YELLOW = (96, 98, 114), (224, 204, 192), (214, 178, 120)
 VARIEGATION = (DARK, BLACK, BLUE_GREY, RED, WHITE)
 VARIEGATION_SHARES = (0.3, 0.25, 0.2, 0.13, 0.12)
-AMBIGUOUS = 0.06  # share of lesions whose severity tells nothing about the class
-SKIN_TONES: dict[str, Colour] = {  # Fitzpatrick types as a dermoscope shows them
+AMBIGUOUS = 0.06  # share of lesions whose severity does not depend on the class
+SKIN_TONES: dict[str, Colour] = {  # Fitzpatrick types in dermoscopic images
     "I": (238, 205, 190), "II": (229, 188, 166), "III": (211, 165, 138),
     "IV": (184, 136, 106), "V": (146, 103, 78), "VI": (108, 76, 60),
 }  # fmt: skip
@@ -26,7 +26,7 @@ SKIN_TONES: dict[str, Colour] = {  # Fitzpatrick types as a dermoscope shows the
 
 @dataclass(frozen=True)
 class LesionStyle:
-    """How the lesions of one class look on average; single lesions scatter widely around it.
+    """Average appearance of the lesions of one class. Individual lesions vary widely around it.
 
     Attributes:
         severity: Mean of the ABCD severity, from 0 (round, even, one colour, small) to 1.
@@ -63,20 +63,20 @@ STYLES = {
 
 
 def class_names(count: int) -> list[str]:
-    """Names a set of ``count`` classes: clinical ones for the first nine, then "class 10" and so on.
+    """Return ``count`` class names: clinical names for the first nine, then "class 10" and so on.
 
     Raises:
         ValueError: If ``count`` is below 2.
     """
     if count < 2:
-        raise ValueError(f"A classifier needs classes to tell apart: ask for 2 or more. Received: count={count}")
+        raise ValueError(f"A classifier needs at least 2 classes. Received: count={count}")
     if count == 2:
         return list(PAIR)
     return [*STYLES, *(f"class {number}" for number in range(10, count + 1))][:count]
 
 
 def lesion_style(name: str, index: int) -> LesionStyle:
-    """Returns the style of a class: by its clinical name or, for any other name, by its 0-based index."""
+    """Return the style of a class, by its clinical name or, for other names, by its 0-based index."""
     known = {**PAIR, **STYLES}
     if name in known:
         return known[name]
@@ -94,14 +94,14 @@ def _turn_hue(colour: Colour, turn: int) -> Colour:
 def draw_lesion(
     style: LesionStyle, tone: str, size: int, lesion: np.random.Generator, view: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Draws one dermoscopy-like image.
+    """Draw one dermoscopy-like image.
 
     Args:
-        style: The look of the lesion's class.
+        style: Style of the lesion's class.
         tone: Fitzpatrick type of the skin, "I" to "VI".
         size: Width and height in pixels, 32 or more.
-        lesion: Draws what belongs to the lesion; the same state gives the same lesion again.
-        view: Draws what belongs to the picture: rotation, crop, light, hairs, bubbles, blur and noise.
+        lesion: Random generator of the lesion. The same state gives the same lesion.
+        view: Random generator of the view: rotation, crop, light, hairs, bubbles, blur and noise.
 
     Returns:
         RGB pixels of shape (size, size, 3), 0 to 255.
@@ -120,15 +120,15 @@ def draw_lesion(
 
 
 def _noise(u: Array, v: Array, frequency: float, rng: np.random.Generator) -> Array:
-    """Smooth noise of about unit spread, fixed to the coordinates so that a second view shows it too."""
+    """Return smooth noise of about unit standard deviation, tied to the coordinates so that all views share it."""
     grid = rng.normal(0, 1.5, (24, 24))
-    # From the middle of the grid, as every wrapped point costs extra.
+    # Start in the middle of the grid, because wrapped points are slower.
     points = [v * frequency + 12, u * frequency + 12]
     return ndimage.map_coordinates(grid, points, order=2, mode="grid-wrap", prefilter=False)
 
 
 def _ramp(values: Array, width: float | Array) -> Array:
-    """Soft step from 0 to 1 around zero, about ``width`` wide."""
+    """Return a smooth step from 0 to 1 around zero, about ``width`` wide."""
     return 1 / (1 + np.exp(np.clip(values * (-4 / width), -30, 30)))
 
 
@@ -150,7 +150,7 @@ def _draw_pigment(image: Array, style: LesionStyle, skin: Array, u: Array, v: Ar
     depth = _depth(u, v, asymmetry, border, diameter, rng)
     fade = style.edge * rng.uniform(0.7, 1.8) * np.exp(0.5 * _noise(u, v, 1.5, rng))
     alpha = _ramp(depth, fade) * rng.uniform(0.8, 0.97)
-    # Pigment darkens with the skin around it, or a lesion on dark skin would glow.
+    # Darken the pigment with the skin, or lesions on dark skin would be too bright.
     shade = 0.35 + 0.65 * skin.mean() / 211
     jitter = rng.normal(0, 8) + rng.normal(0, 3, 3)
     rim, core = ((np.array(colour) + jitter) * shade for colour in (style.rim, style.core))
@@ -168,18 +168,18 @@ def _draw_pigment(image: Array, style: LesionStyle, skin: Array, u: Array, v: Ar
 
 
 def _depth(u: Array, v: Array, asymmetry: float, border: float, diameter: float, rng: np.random.Generator) -> Array:
-    """Depth below the lesion's border in half image widths; negative outside."""
+    """Return the distance inside the border of the lesion in half image widths; negative outside."""
     radius = (0.36 + 0.3 * diameter) * np.exp(rng.normal(0, 0.1))
     tilt, squeeze = rng.uniform(0, np.pi), rng.uniform(0.78, 1)
     long, short = np.cos(tilt) * u + np.sin(tilt) * v, np.cos(tilt) * v - np.sin(tilt) * u
     lopsided = (0.03 + 0.3 * asymmetry) * _noise(u, v, 1.3, rng)
     jagged = (0.02 + 0.13 * border) * _noise(u, v, 4, rng) + (0.01 + 0.08 * border) * _noise(u, v, 9, rng)
-    # The floor keeps a heart in lesions whose noise happens to be low in the middle.
+    # The lower bound ensures that the centre is always inside the lesion.
     return radius * np.maximum(1 + lopsided + jagged, 0.4) - np.hypot(long * squeeze, short / squeeze)
 
 
 def _structure(kind: str, frequency: float, u: Array, v: Array, disorder: float, rng: np.random.Generator) -> Array:
-    """Opacity, 0 to 1, of the pigment network, the spots (globules, cysts) or the lines (vessels)."""
+    """Return the opacity, 0 to 1, of the pigment network, the spots (globules, cysts) or the lines (vessels)."""
     if kind == "network":
         bend = (0.02 + 0.08 * disorder) * _noise(u, v, 4, rng)
         angles = rng.uniform(0, np.pi) + np.array([0, 1, 2]) * np.pi / 3
@@ -236,7 +236,7 @@ def _add_bubble(image: Array, x: Array, y: Array, rng: np.random.Generator) -> A
 
 
 def _photograph(image: Array, x: Array, y: Array, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Adds what the camera does: light, colour cast, dark corners, blur and sensor noise."""
+    """Simulate the camera: light, colour cast, vignetting, blur and sensor noise."""
     slope = rng.normal(0, 0.06, 2)
     light = rng.normal(1, 0.07) + slope[0] * x + slope[1] * y
     distance = np.hypot(x, y)

@@ -1,4 +1,4 @@
-"""A progress bar for long work on a terminal, silence elsewhere."""
+"""Progress bar for long operations, shown only on a terminal."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sized
@@ -10,12 +10,12 @@ T = TypeVar("T")
 
 
 def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items; on standard error, if it is a terminal, a bar shows how many are done and the time left.
+    """Yield the items and show the progress and the remaining time on standard error, if it is a terminal.
 
     Args:
-        items: to go through.
-        title: of the bar.
-        total: how many there are, where the items do not know.
+        items: Items to iterate over.
+        title: Title of the progress bar.
+        total: Number of items, if `items` has no length.
     """
     if not sys.stderr.isatty():
         yield from items

@@ -1,7 +1,7 @@
-"""Data sources: where images are, what they are labelled, and in which part they were delivered.
+"""Data sources: the location, label and delivered part of each image.
 
-A source is a function `source(path, *, classes, **options) -> Source`, named by `_target_` in a data config. Write one
-in your own package to add a kind of data set; `path` is None where `data.path` is null.
+A source is a function `source(path, *, classes, **options) -> Source` that `_target_` in a data config refers to. To
+support another kind of data set, write such a function in your own package. `path` is None if `data.path` is null.
 """
 
 import logging
@@ -24,7 +24,7 @@ __all__ = ["IMAGE_SUFFIXES", "METADATA", "Source", "class_folders", "image_files
 
 log = logging.getLogger("melanoma")
 
-# Other formats than JPEG and PNG are listed so that they are quarantined by name rather than overlooked.
+# Formats other than JPEG and PNG are listed so that such files are quarantined instead of ignored.
 IMAGE_SUFFIXES = frozenset(
     [
         ".jpg",
@@ -56,11 +56,11 @@ class Source:
     """A data set as delivered.
 
     Attributes:
-        root: the folder that `table.path` is relative to.
-        table: one row an image, columns `path` (POSIX, relative), `label` (class name), `part` (`train`,
-            `validation`, `test` or empty, as delivered), and any of `lesion`, `patient`, `age`, `sex`, `site`.
-        classes: class names, in the order of the model's outputs.
-        notes: what was passed over, for the run.
+        root: Folder that `table.path` is relative to.
+        table: One row per image with columns `path` (POSIX, relative), `label` (class name), `part` (delivered part:
+            `train`, `validation`, `test` or empty), and any of `lesion`, `patient`, `age`, `sex`, `site`.
+        classes: Class names in the order of the model's outputs.
+        notes: Notes to log with the run, such as skipped files.
     """
 
     root: Path
@@ -70,14 +70,16 @@ class Source:
 
 
 def class_folders(path: Path | None, *, classes: list[str] | int | None = None) -> Source:
-    """A folder of class folders, flat or under train/test[/validation], also nested one level down.
+    """List the images in class folders, either directly in a folder or in its train/test[/validation] folders.
+
+    Up to two folders that only wrap another folder are skipped.
 
     Args:
-        path: the folder. Symbolic links inside it are not followed.
-        classes: the names in the wanted order, or their number, or None for the folders' names, sorted.
+        path: Root folder. Symbolic links inside it are not followed.
+        classes: Class names in the desired order, the number of classes, or None for the sorted folder names.
 
     Raises:
-        DataError: no class folders, a class without images, or other classes than wanted.
+        DataError: If there are no class folders, a class has no images, or the classes differ from `classes`.
     """
     if path is None:
         raise DataError("data.path must be given: a folder or a .zip of class folders. Received: data.path=null")
@@ -109,10 +111,10 @@ def class_folders(path: Path | None, *, classes: list[str] | int | None = None) 
 
 
 def synthetic(path: Path | None, *, classes: list[str] | int | None = None, **options: Any) -> Source:
-    """Drawn lesions, written into the cache on first use. Options are those of `write_synthetic`.
+    """List synthetic images, which are written to the cache on first use. The options are those of `write_synthetic`.
 
     Raises:
-        DataError: `path` was given, or the options do not fit together.
+        DataError: If `path` is given or the options are invalid.
     """
     from melanoma.data.synthetic import class_names, write_synthetic
 
@@ -134,10 +136,10 @@ def synthetic(path: Path | None, *, classes: list[str] | int | None = None, **op
 
 
 def open_path(path: str, caps: ArchiveConfig, key: str = "data.path") -> Path:
-    """The folder behind `data.path`, or another key: the folder itself, or an archive's files in the cache.
+    """Return the folder that `data.path` or another key refers to; for an archive, the folder of its extracted files.
 
     Raises:
-        DataError: there is no such path, or it is neither a folder nor a .zip, or it may not be read.
+        DataError: If the path does not exist, is neither a folder nor a .zip, or cannot be read.
     """
     where = user_path(path).absolute()
     try:
@@ -149,14 +151,14 @@ def open_path(path: str, caps: ArchiveConfig, key: str = "data.path") -> Path:
                 raise DataError(f"{key} must be a folder or a .zip. Received: {path}")
             return unpack(where, caps)
     except PermissionError as error:
-        raise DataError(f"{key} may not be read ({error.strerror}). Received: {path}") from error
+        raise DataError(f"{key} cannot be read ({error.strerror}). Received: {path}") from error
     raise DataError(f"{key} does not exist; expected a folder of images or a .zip. Received: {path}")
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Files below a folder that look like images by name, sorted; links and hidden files are passed over.
+    """Return the sorted files below a folder that have the suffix of an image, without links and hidden files.
 
-    So are, with a warning, files whose name is not UTF-8: tables and trackers cannot hold it.
+    Files whose name is not UTF-8 are skipped with a warning, because tables and MLflow cannot store such names.
     """
     found = []
     for home, folders, files in os.walk(folder, followlinks=False):
@@ -167,15 +169,15 @@ def image_files(folder: Path) -> list[Path]:
                 if _is_text(str(path)):
                     found.append(path)
                 else:
-                    log.warning("Passed over, as its name is not UTF-8; rename it: %s", ascii(str(path)))
+                    log.warning("Skipped a file whose name is not UTF-8; rename it: %s", ascii(str(path)))
     return sorted(found)
 
 
 def ordered_classes(found: set[str], wanted: Sequence[str] | int | None, path: Path) -> list[str]:
-    """The classes in the order of the model's outputs, checked against `data.classes`.
+    """Return the classes in the order of the model's outputs, checked against `data.classes`.
 
     Raises:
-        DataError: no classes, or not those that were wanted.
+        DataError: If there are no classes, or they differ from `data.classes`.
     """
     if isinstance(wanted, int):
         if len(found) != wanted:
@@ -196,8 +198,8 @@ def ordered_classes(found: set[str], wanted: Sequence[str] | int | None, path: P
         names = sorted(found)
     if not names:
         raise DataError(
-            "No classes found; expected a folder of images a class, CLASS/*.jpg or train/CLASS/*.jpg, or a table "
-            f"with a label for each image. Received: {path}"
+            "No classes found; expected one folder of images for each class, CLASS/*.jpg or train/CLASS/*.jpg, or a "
+            f"table with a label for each image. Received: {path}"
         )
     return names
 
@@ -211,7 +213,7 @@ def _is_text(name: str) -> bool:
 
 
 def _below_wrappers(path: Path) -> Path:
-    """Step through a folder that only wraps another, as archives often have."""
+    """Skip folders that contain only one other folder, which are common in archives."""
     for _ in range(2):
         below = _subfolders(path)
         wraps = len(below) == 1 and below[0].name.casefold() not in _PARTS and _subfolders(below[0])

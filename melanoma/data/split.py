@@ -1,4 +1,4 @@
-"""Dividing images into training, validation and test, so that images which belong together stay together."""
+"""Splits into training, validation and test that keep the images of a group in one part."""
 
 import warnings
 from fractions import Fraction
@@ -25,27 +25,29 @@ __all__ = [
 ]
 
 PARTS = ("train", "validation", "test")
-REMOVED = "removed"  # instead of a part: what is used for nothing
+REMOVED = "removed"  # in place of a part, for images that are not used
 
 
 def split_parts(table: pd.DataFrame, settings: SplitConfig, seed: int) -> pd.Series:
-    """The part of each row, stratified by class; images of one group are never in two parts.
+    """Split a data set, stratified by class. Images of one group are never in two parts.
 
     Args:
-        table: columns `path`, `label`, `part` (as delivered, or empty) and `group` (number that images have in common
-            which belong together).
-        settings: `method` is `official` to keep the delivered test set, `holdout` to draw all anew, or `auto`, which is
-            `official` where a test set was delivered and `holdout` where none was; `validation` is the share for
-            validation of all rows that are not in a delivered test set, `test` the share for test of all rows, unused
-            with a delivered test set.
-        seed: of the draw.
+        table: Columns `path`, `label`, `part` (delivered part, or empty) and `group` (the same number for images that
+            must stay in one part).
+        settings: `method` is `official` to keep the delivered test set, `holdout` to draw a new split, or `auto`, which
+            is `official` with a delivered test set and `holdout` without one. `validation` is the share of validation
+            images among all rows that are not in a delivered test set. `test` is the share of test images among all
+            rows; it is not used with a delivered test set.
+        seed: Seed of the random draw.
 
     Returns:
-        `train`, `validation` or `test` for each row of `table`, or `removed` for what shares a group with an image of a
-        delivered test set, or with one of a delivered validation set while it is in training.
+        `train`, `validation` or `test` for each row of `table`, or `removed` for rows outside a delivered test set that
+        share a group with one of its images, and for training rows that share a group with an image of a delivered
+        validation set.
 
     Raises:
-        DataError: `official` without a delivered test set, or a class too small to be in every part.
+        DataError: If `method` is `official` and there is no delivered test set, or if a class is too small to be in
+            every part.
     """
     delivered = table.part if settings.method != "holdout" else pd.Series("", index=table.index)
     if settings.method == "official":
@@ -60,15 +62,19 @@ def split_parts(table: pd.DataFrame, settings: SplitConfig, seed: int) -> pd.Ser
 
 
 def fold_parts(table: pd.DataFrame, settings: SplitConfig, seed: int) -> list[pd.Series]:
-    """The parts of each of `settings.folds` runs: every row is tested once, whatever part it was delivered in.
+    """Split a data set for cross-validation. Every row is in one test fold, whatever its delivered part.
 
     Args:
-        table: as for `split_parts`.
-        settings: `folds` is the number of runs, `validation` the share for validation of what a run does not test.
-        seed: of the draw.
+        table: See `split_parts`.
+        settings: `folds` is the number of folds. `validation` is the share of validation images among the rows outside
+            the test fold.
+        seed: Seed of the random draw.
+
+    Returns:
+        The part of each row, for each of the folds.
 
     Raises:
-        DataError: a class with fewer groups than folds, or too small to be in every part.
+        DataError: If a class has fewer groups than folds, or is too small to be in every part.
     """
     require_enough_for_folds(table.groupby("label").group.nunique(), settings.folds)
     splitter = StratifiedGroupKFold(settings.folds, shuffle=True, random_state=np.random.RandomState(seed))
@@ -82,16 +88,19 @@ def fold_parts(table: pd.DataFrame, settings: SplitConfig, seed: int) -> list[pd
 
 
 def left_out_parts(table: pd.DataFrame, settings: SplitConfig, seed: int) -> dict[str, pd.Series]:
-    """The parts of a run for each value of a column, which is that run's test set.
+    """Split a data set once for each value of a column. The rows with that value are the test set.
 
     Args:
-        table: as for `split_parts`, with the column; rows without a value are never tested.
-        settings: `column` is a metadata column, such as `site`, `validation` the share for validation of what a run
-            does not test.
-        seed: of the draw.
+        table: See `split_parts`, with the column. Rows without a value are never in a test set.
+        settings: `column` is a metadata column, such as `site`. `validation` is the share of validation images among
+            the rows outside the test set.
+        seed: Seed of the random draw.
+
+    Returns:
+        The part of each row, for each value of the column.
 
     Raises:
-        DataError: no such column, fewer than two values, or a class that only one of them has.
+        DataError: If the column does not exist, has fewer than two values, or a class occurs with one value only.
     """
     runs, column = {}, str(settings.column)
     for value in values_left_out(table, column):
@@ -108,7 +117,7 @@ def left_out_parts(table: pd.DataFrame, settings: SplitConfig, seed: int) -> dic
 
 
 def require_delivered_test(table: pd.DataFrame) -> None:
-    """Raise a DataError if no test set was delivered."""
+    """Raise a DataError if there is no delivered test set."""
     if not (table.part == "test").any():
         raise DataError(
             "split=official needs a delivered test folder (test/CLASS/*.jpg); use split=auto or split=holdout. "
@@ -117,7 +126,7 @@ def require_delivered_test(table: pd.DataFrame) -> None:
 
 
 def require_enough_for_folds(groups: pd.Series, folds: int) -> None:
-    """Raise a DataError if a class, by name, has fewer groups than there are folds."""
+    """Raise a DataError if a class has fewer groups than folds. `groups` is the number of groups by class name."""
     few = groups[groups < folds]
     if len(few):
         raise DataError(
@@ -127,7 +136,7 @@ def require_enough_for_folds(groups: pd.Series, folds: int) -> None:
 
 
 def values_left_out(table: pd.DataFrame, column: str) -> list[object]:
-    """The values of a metadata column, sorted; a DataError if there is no such column, or fewer than two values."""
+    """Return the sorted values of a metadata column. Raise a DataError if it is absent or has fewer than two values."""
     if column not in table:
         raise DataError(
             "split.column must be a column of the data set's metadata (data=csv, or data.metadata.path). "
@@ -140,13 +149,13 @@ def values_left_out(table: pd.DataFrame, column: str) -> list[object]:
 
 
 def refuse_overlap(table: pd.DataFrame) -> None:
-    """Make sure that no group has rows in two parts.
+    """Check that no group has rows in more than one part.
 
     Args:
-        table: `path`, `part` and `group`.
+        table: Columns `path`, `part` and `group`.
 
     Raises:
-        DataError: a group does; the message names images of it.
+        DataError: If a group has rows in more than one part. The message names some of its images.
     """
     parts = table.groupby("group").part.nunique()
     shared = parts[parts > 1]
@@ -160,7 +169,7 @@ def refuse_overlap(table: pd.DataFrame) -> None:
 
 
 def _remove_relatives(parts: pd.Series, table: pd.DataFrame) -> None:
-    """Take out what belongs to test images, and out of training what belongs to validation images."""
+    """Remove rows in a group with test images, and training rows in a group with validation images."""
     for held_out, others in (("test", ["train", "validation"]), ("validation", ["train"])):
         groups = set(table.group[parts == held_out])
         parts[parts.isin(others) & table.group.isin(groups)] = REMOVED
@@ -173,14 +182,14 @@ def _add_validation(parts: pd.Series, table: pd.DataFrame, wanted: int, seed: in
 
 
 def _draw(parts: pd.Series, table: pd.DataFrame, name: str, wanted: int, seed: int) -> None:
-    """Move training rows to another part, stratified, so that each class has rows in both."""
+    """Move a stratified sample of the training rows to another part. Each class keeps rows in both parts."""
     rows = table[parts == "train"]
     groups = rows.groupby("label").group.nunique().reindex(sorted(set(table.label)), fill_value=0)
     small = groups[groups < (3 if name == "test" else 2)]
     if len(small):
         counts = {label: int((rows.label == label).sum()) for label in small.index}
         raise DataError(
-            f"Class {', '.join(repr(label) for label in small.index)} has too few images to stand in training, "
+            f"Class {', '.join(repr(label) for label in small.index)} has too few images to be in training, "
             "validation and test, or all its images belong together as one lesion, patient or cluster of copies; add "
             "images, or leave it out by data.leave_out. "
             f"Received: {counts} images in {small.to_dict()} groups when drawing {name}"
@@ -189,7 +198,7 @@ def _draw(parts: pd.Series, table: pd.DataFrame, name: str, wanted: int, seed: i
 
 
 def _stratified(rows: pd.DataFrame, taken: int, seed: int) -> pd.Index:
-    """Index of some rows, with about the class shares of all, of each class some but not all; a group comes whole."""
+    """Return the index of a stratified sample of whole groups, with some but not all rows of each class."""
     random = np.random.RandomState(seed)
     taken = min(taken, len(rows) - rows.label.nunique())
     drawn = pd.Series(False, index=rows.index)
@@ -201,14 +210,14 @@ def _stratified(rows: pd.DataFrame, taken: int, seed: int) -> pd.Index:
     share = min(max(share, Fraction(1, most)), Fraction(most - 1, most))
     folds = StratifiedGroupKFold(share.denominator, shuffle=True, random_state=random)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes smaller than the number of folds: mended below
+        warnings.simplefilter("ignore", UserWarning)  # classes smaller than the number of folds
         tests = [test for _, test in folds.split(rows, rows.label, rows.group)]
     drawn.iloc[np.concatenate(tests[: share.numerator])] = True
     return _mended(rows, drawn)
 
 
 def _mended(rows: pd.DataFrame, drawn: pd.Series) -> pd.Index:
-    """The drawn rows, with a small group of a class moved over where one side has none of it."""
+    """Return the drawn rows, after moving the smallest group of a class that is missing on one side."""
     sizes = rows.groupby("group").size()
     for _ in range(2 * rows.label.nunique()):
         sides = pd.crosstab(rows.label, drawn).reindex(columns=[False, True], fill_value=0)
@@ -219,14 +228,14 @@ def _mended(rows: pd.DataFrame, drawn: pd.Series) -> pd.Index:
         smallest = sizes[rows[rows.label == label].group.unique()].sort_values(kind="stable").index[0]
         drawn[rows.group == smallest] = bool(sides.loc[label, True] == 0)
     raise DataError(
-        "The images cannot be divided so that each class is on both sides: lesions, patients or copies tie too many "
-        "together; add images, leave a class out, or choose another split.group. "
+        "The images cannot be split so that each part has each class: too many belong together as one lesion, patient "
+        "or cluster of copies; add images, leave a class out, or choose another split.group. "
         f"Received: {rows.groupby('label').group.nunique().to_dict()} groups a class"
     )
 
 
 def require_classes(parts: pd.Series, labels: pd.Series) -> None:
-    """Raise a DataError if a class has no row in training or validation."""
+    """Raise a DataError if a class has no rows in training or validation."""
     for part in PARTS:
         absent = sorted(set(labels) - set(labels[parts == part]))
         if absent and part != "test":

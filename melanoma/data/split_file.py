@@ -1,4 +1,4 @@
-"""A split as a file: written by each run, read again by `split.file`, and its hash."""
+"""Split files, which each run writes and `split.file` reads, and the hash of a split."""
 
 from collections.abc import Collection
 
@@ -13,13 +13,14 @@ __all__ = ["read_split", "shared_with_training", "split_hash", "split_table"]
 
 
 def read_split(file: str, table: pd.DataFrame, without: Collection[str] = ()) -> pd.Series:
-    """The part of each row from a split file: a CSV with columns `path` and `part`, such as a run's `data/split.csv`.
+    """Read the part of each row from a CSV with columns `path` and `part`, such as `data/split.csv` of a run.
 
-    Rows with a `parent` (made by augmentation) are passed over: they are made anew. So are the paths in `without`,
-    which have been taken out of the data set.
+    Rows with a `parent` (augmented images) are skipped, because these images are generated again. Paths in `without`,
+    which were removed from the data set, are skipped too.
 
     Raises:
-        DataError: no such file, missing columns, unknown parts, or other images than in the data set.
+        DataError: If the file does not exist, lacks columns, has unknown parts, does not match the images of the data
+            set, or leaves a part empty or a class out of training or validation.
     """
     frame = split_table(file)
     frame = frame[~frame.path.isin(without)]
@@ -28,14 +29,14 @@ def read_split(file: str, table: pd.DataFrame, without: Collection[str] = ()) ->
     parts = table.path.map(frame.set_index("path").part)
     if parts.isna().any():
         raise DataError(
-            "split.file must name each image of the data set; it was made for other data. Received: nothing for "
+            "split.file must name each image of the data set; it was made for other data. Received: no part for "
             f"{int(parts.isna().sum())} of {len(table)} images, such as {table.path[parts.isna()].iloc[0]}"
         )
-    gone = frame.path[(frame.part != "quarantined") & ~frame.path.isin(table.path)]
-    if len(gone):
+    absent = frame.path[(frame.part != "quarantined") & ~frame.path.isin(table.path)]
+    if len(absent):
         raise DataError(
             f"split.file names images that are not in the data set, or cannot be read; bring them back, or make a new "
-            f"split. Received: {len(gone)} such images, as {gone.iloc[0]}"
+            f"split. Received: {len(absent)} such images, as {absent.iloc[0]}"
         )
     wanted = parts[parts != "quarantined"]
     absent = [part for part in PARTS if not (wanted == part).any()]
@@ -51,10 +52,10 @@ def read_split(file: str, table: pd.DataFrame, without: Collection[str] = ()) ->
 
 
 def split_table(file: str) -> pd.DataFrame:
-    """The rows of a split file as text, without images made by augmentation.
+    """Read the rows of a split file as text, without augmented images.
 
     Raises:
-        DataError: no such file, missing columns, or unknown parts.
+        DataError: If the file does not exist, lacks columns, or has unknown parts.
     """
     where = user_path(file)
     try:
@@ -72,13 +73,13 @@ def split_table(file: str) -> pd.DataFrame:
 
 
 def split_hash(table: pd.DataFrame) -> str:
-    """One hash for a split: which content, under which label, is in which part."""
+    """Return the hash of a split, computed from the content, label and part of each image."""
     rows = sorted(f"{row.sha256}\t{row.label}\t{row.part}" for row in table.itertuples())
     return content_key("split-1", rows)
 
 
 def shared_with_training(table: pd.DataFrame) -> dict[str, int]:
-    """How many test images share a cluster of copies, lesion or patient with an image that is trained or tuned on."""
+    """Count the test images that share a cluster of copies, lesion or patient with training or validation images."""
     test, used = table[table.part == "test"], table[table.part.isin(["train", "validation"])]
     return {
         column: int(test[column].dropna().isin(set(used[column].dropna())).sum())

@@ -1,4 +1,4 @@
-"""The embedded data set: drawn, dermoscopy-like lesions whose planted faults are known."""
+"""Synthetic data set of drawn, dermoscopy-like lesions with known, planted faults."""
 
 import csv
 import json
@@ -17,11 +17,11 @@ from melanoma.data.lesions import SKIN_TONES, class_names, draw_lesion, lesion_s
 
 __all__ = ["class_names", "draw_lesion", "lesion_style", "write_synthetic"]
 
-TONE_SHARES = (0.15, 0.27, 0.25, 0.15, 0.1, 0.08)  # of SKIN_TONES, in order
+TONE_SHARES = (0.15, 0.27, 0.25, 0.15, 0.1, 0.08)  # in the order of SKIN_TONES
 SITES = ("anterior torso", "posterior torso", "lower extremity", "upper extremity", "head/neck")
-TWO_VIEWS, MOST_LESIONS = 0.15, 3  # share of lesions with a second image; lesions of one patient
+TWO_VIEWS, MOST_LESIONS = 0.15, 3  # share of lesions with a second image; maximum lesions per patient
 JPEG_QUALITY = 95
-# First entry of each random stream's seed, after the user's.
+# Second entry of the seed of each random stream, after the user's seed.
 PLAN, LESION, VIEW, PATIENT, FAULTS = range(5)
 CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "resized": lambda image: image.resize((image.width * 3 // 4, image.height * 3 // 4)),
@@ -34,10 +34,10 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 @dataclass(frozen=True)
 class _Picture:
-    number: int  # in the file name; drawn at random over all classes and parts, so that it tells nothing
+    number: int  # in the file name; random over all classes and parts, so that it reveals neither
     part: str
     label: int
-    serial: int  # the lesion's number within its class, which with the view seeds the drawing
+    serial: int  # number of the lesion within its class; part of the seed of the drawing
     view: int
     lesion: int
     patient: int
@@ -60,31 +60,31 @@ def write_synthetic(  # noqa: PLR0913 - keys of a configuration
     unreadable: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Draws a data set into ``folder``, with ``metadata.csv`` and the planted faults in ``truth.json``.
+    """Draw a data set into ``folder``, with ``metadata.csv`` and a list of the planted faults in ``truth.json``.
 
-    The same arguments give the same bytes in every file. A lesion's drawing depends on the seed, its class,
-    its number within the class and its patient's skin alone, not on what was drawn before it.
+    The same arguments give the same bytes in every file. The drawing of a lesion depends only on the seed, its class,
+    its number within the class and the skin tone of its patient, not on earlier drawings.
 
     Args:
-        folder: Existing empty folder; gets ``<class>/lesion_00001.jpg`` and so on, below ``train`` and
-            ``test`` when ``test_share`` is above 0.
+        folder: Existing empty folder. Images are named ``<class>/lesion_00001.jpg`` and so on, in ``train`` and
+            ``test`` if ``test_share`` is above 0.
         classes: Two or more different folder names, the largest class first.
-        images: Drawn images in all classes; planted copies and unreadable files come on top.
+        images: Number of drawn images of all classes. Planted copies and unreadable files are added to these.
         size: Width and height in pixels, 32 or more.
         seed: 0 or more.
-        imbalance: Images in the first class for each image in the last, 1 or more; geometric in between.
-        test_share: Share of every class in ``test``, from 0 to below 1. No patient is in both parts.
-        duplicates: Copies with equal pixels in the same class: byte for byte, or as PNG, by turns.
-        near_duplicates: Copies in the same class, by turns resized, recompressed, flipped, rotated by a
-            quarter turn or brightened.
-        conflicts: Copies byte for byte in another class of the same part.
-        leaks: Copies byte for byte of test images in train.
-        unreadable: Files in class folders, by turns empty, truncated, text or with a garbage header; they
-            have no row in ``metadata.csv``.
-        progress: Called with the images drawn so far and ``images``.
+        imbalance: Size of the first class divided by that of the last, 1 or more. Sizes in between are geometric.
+        test_share: Share of each class in ``test``, from 0 to below 1. No patient is in both parts.
+        duplicates: Number of exact duplicates in the same class, alternately with equal bytes and as PNG.
+        near_duplicates: Number of near duplicates in the same class, in turn resized, recompressed, flipped, rotated
+            by a quarter turn or brightened.
+        conflicts: Number of copies with equal bytes in another class of the same part.
+        leaks: Number of copies of test images with equal bytes in ``train``.
+        unreadable: Number of unreadable files in class folders, in turn empty, truncated, text or with a garbage
+            header. They have no row in ``metadata.csv``.
+        progress: Function that is called with the number of images drawn so far and ``images``.
 
     Raises:
-        ValueError: If an argument is out of its range or the images are too few for what is planted.
+        ValueError: If an argument is out of range, or there are too few images for the planted faults.
     """
     _check_arguments(folder, classes, size, seed, imbalance, test_share)
     counts = _class_counts(len(classes), images, imbalance)
@@ -127,13 +127,13 @@ def _check_arguments(
 ) -> None:
     _require(
         folder.is_dir() and not any(folder.iterdir()),
-        f"The images go to an existing, empty folder: make or empty it. Received: folder={folder}",
+        f"The folder for the images must exist and be empty. Received: folder={folder}",
     )
     _require(
         len(set(classes)) == len(classes) >= 2 and all(_is_folder_name(name) for name in classes),
         f"Classes must be 2 or more different folder names: change them. Received: classes={list(classes)}",
     )
-    _require(size >= 32, f"A lesion shows from 32 pixels a side on: raise size. Received: size={size}")
+    _require(size >= 32, f"An image must be at least 32 pixels on each side: raise size. Received: size={size}")
     _require(seed >= 0, f"A seed must be 0 or more: choose another. Received: seed={seed}")
     _require(
         imbalance >= 1,
@@ -155,13 +155,13 @@ def _check_planted(planted: dict[str, int], images: int, tests: int) -> None:
     _require(min(planted.values()) >= 0, f"Fault counts must be 0 or more: raise them. Received: {planted}")
     _require(
         planted["leaks"] <= tests,
-        f"Each leak copies a test image of its own, of {tests}: raise test_share or plant fewer leaks. "
+        f"Each leak copies a different test image, and there are {tests}: raise test_share or plant fewer leaks. "
         f"Received: leaks={planted['leaks']}",
     )
     copies = sum(planted.values()) - planted["unreadable"]
     _require(
         copies <= images,
-        f"Each of the {copies} planted copies needs an image of its own: raise images or plant fewer. "
+        f"Each of the {copies} planted copies needs a different image: raise images or plant fewer. "
         f"Received: images={images}",
     )
 
@@ -180,7 +180,7 @@ def _class_counts(classes: int, images: int, imbalance: float) -> NDArray[np.int
 
 
 def _plan(train: NDArray[np.int64], test: NDArray[np.int64], seed: int) -> Iterator[_Picture]:
-    """Deals the images out to lesions of one or two views, and those to patients within one part."""
+    """Assign the images to lesions with one or two views, and the lesions to patients within one part."""
     rng = np.random.default_rng([seed, PLAN])
     numbers = iter(rng.permutation(train.sum() + test.sum()) + 1)
     serials = [count(0) for _ in train]
@@ -221,7 +221,7 @@ def _row(picture: _Picture, classes: Sequence[str], seed: int) -> dict[str, str]
 
 
 class _Planter:
-    """Plants known faults into a drawn data set, each on images of its own, and notes them in ``truth``."""
+    """Planter of known faults in a drawn data set. Each fault uses a different image and is listed in ``truth``."""
 
     def __init__(
         self, folder: Path, rows: list[dict[str, str]], classes: Sequence[str], rng: np.random.Generator
@@ -234,7 +234,7 @@ class _Planter:
         self._originals = [rows[index] for index in rng.permutation(len(rows))]
 
     def plant(self, duplicates: int, near_duplicates: int, conflicts: int, leaks: int, unreadable: int) -> None:
-        # Leaks choose first, as they alone need test images.
+        # Leaks come first, because only they require test images.
         leaked = [row for row in self._originals if row["image"].startswith("test/")][:leaks]
         for row in leaked:
             self._originals.remove(row)

@@ -1,4 +1,4 @@
-"""A data source for images described by a metadata table, as in HAM10000 and the ISIC challenges."""
+"""Data source for images with a metadata table, as in HAM10000 and the ISIC challenges."""
 
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -29,26 +29,26 @@ def metadata_table(  # noqa: PLR0913 - keys of a configuration
     sex_column: str | None = None,
     site_column: str | None = None,
 ) -> Source:
-    """Images anywhere below `path`, labelled by a table.
+    """List the images below `path` that have a label in a table.
 
     Args:
-        path: folder of the images (at any depth) and, usually, of the table.
-        table: CSV file, relative to `path` (then searched below it) or absolute.
-        image_column: image id or file name, with or without folder and suffix.
-        classes: class names in the wanted order, their number, or None.
-        extra_tables: further CSV files, joined on the image column.
-        label_column: column of the class, or None with `label_columns`.
-        label_columns: one-hot columns named by class.
-        labels: class name for each value in the table; values without one keep their own.
-        lesion_column: lesion identifier; images of one lesion belong together.
-        patient_column: patient identifier.
-        age_column: age in years.
-        sex_column: sex.
-        site_column: anatomical site.
+        path: Folder of the images (at any depth) and, usually, of the table.
+        table: CSV file, absolute or relative to `path`. If it does not exist there, it is searched below `path`.
+        image_column: Column of the image id or file name, with or without folder and suffix.
+        classes: Class names in the desired order, the number of classes, or None.
+        extra_tables: Additional CSV files, joined on the image column.
+        label_column: Column of the class, or None with `label_columns`.
+        label_columns: One-hot columns named by class.
+        labels: Class name for each value in the table. Other values are used as class names.
+        lesion_column: Column of the lesion identifier. Images of one lesion form a group.
+        patient_column: Column of the patient identifier.
+        age_column: Column of the age in years.
+        sex_column: Column of the sex.
+        site_column: Column of the anatomical site.
 
     Raises:
-        DataError: a missing or unreadable table or column, an image id that stands twice, an image without a
-            label, rows without an image file, or two files for one id.
+        DataError: If a table or column is missing or unreadable, an image id occurs twice, an image has no label, a
+            row has no image file, or two files match one id.
     """
     frame = _read(path, table, image_column)
     for extra in extra_tables or []:
@@ -83,7 +83,7 @@ def metadata_table(  # noqa: PLR0913 - keys of a configuration
     }
     result = pd.DataFrame(columns).sort_values("path", ignore_index=True)
     extra_files = files - len(result)
-    notes = [f"{extra_files} image files have no row in {table} and were passed over"] if extra_files else []
+    notes = [f"{extra_files} image files have no row in {table} and were skipped"] if extra_files else []
     return Source(path, result, ordered_classes(set(result.label), classes, path), notes)
 
 
@@ -96,25 +96,27 @@ def with_metadata(
     labels: dict[str, str | list[str]] | None = None,
     **columns: str | None,
 ) -> Source:
-    """A source whose images are labelled by their folders, with what a table says about them.
+    """Add metadata from a table to a source whose images are labelled by their folders.
 
     Args:
-        source: its `table` gets the columns, and with `label_column` also `metadata_label`, a tuple of the
-            classes that the table allows for an image; empty where it says nothing.
-        table: CSV file, relative to the source's root or absolute, or relative to the current folder.
-        image_column: image id or file name, with or without folder and suffix.
-        label_column: column of the label.
-        labels: class, or classes, for each value of the label column; values without one stand for themselves.
+        source: The source. The metadata columns are added to its `table`. With `label_column`, the column
+            `metadata_label` is also added: a tuple of the classes that the table allows for an image, empty if the
+            table has no label for it.
+        table: CSV file, absolute or relative to the source's root or the current folder.
+        image_column: Column of the image id or file name, with or without folder and suffix.
+        label_column: Column of the label.
+        labels: Class, or classes, for each value of the label column. Other values are used as class names.
         columns: `lesion_column`, `patient_column`, `age_column`, `sex_column` and `site_column`.
 
     Raises:
-        DataError: a missing or unreadable table or column, an image id that stands twice, or no image in common.
+        DataError: If a table or column is missing or unreadable, an image id occurs twice, or no image has a row in
+            the table.
     """
     where = str(Path(table).absolute()) if Path(table).is_file() else table
     frame = _read(source.root, where, image_column, label_column)
     wanted = {name: columns.get(f"{name}_column") for name in METADATA}
     _require(frame, [image_column, *filter(None, [label_column, *wanted.values()])], table, "data.metadata")
-    # Folders are the labels here, so that a table made before the sorting cannot know them.
+    # Compare file names only, because the table may not have the class folders.
     frame = frame.assign(**{image_column: frame[image_column].map(lambda name: PurePosixPath(name).name)})
     _refuse_repeated(frame[image_column], image_column, table)
     stems = source.table.path.map(lambda name: PurePosixPath(_stem(name)).name)
@@ -136,7 +138,9 @@ def with_metadata(
 
 
 def _read(path: Path, table: str, image_column: str, label_column: str | None = None) -> pd.DataFrame:
-    """A table with its image and label columns as text, since ids such as 0012 are not numbers; ids without suffix."""
+    """Read a table. Image and label columns are text, to keep ids such as 0012; suffixes are removed from ids."""
+    if not table:
+        raise DataError("The metadata table must not be empty; is a shell variable unset? Received: data.source.table=")
     where = user_path(table)
     if not where.is_absolute():
         where = path / table
@@ -198,10 +202,11 @@ def _one_hot(frame: pd.DataFrame, columns: list[str], table: str) -> pd.Series:
 
 
 def _files_of(path: Path, ids: pd.Series) -> tuple[dict[str, str], int]:
-    """The file of each id that has one, relative to `path`, and how many image files there are.
+    """Match ids to files relative to `path`; also return the number of image files.
 
-    An id with folders names the file whose path ends so, or that lies where the id ends. One without, and one whose
-    folders are not here, names the only file of that stem, if no other id has it.
+    An id with folders matches the file whose path ends with the id, or whose whole path is the end of the id. If there
+    is no such file, it matches a file of the same stem, unless another id has that stem. An id without folders matches
+    the file of that stem.
     """
     files = [file.relative_to(path).as_posix() for file in image_files(path)]
     by_stem: dict[str, list[str]] = {}
@@ -226,7 +231,7 @@ def _files_of(path: Path, ids: pd.Series) -> tuple[dict[str, str], int]:
 
 
 def _stem(value: object) -> str:
-    """A file name or path without the suffix of an image."""
+    """Return a file name or path without the suffix of an image."""
     name = str(value).replace("\\", "/").strip().removeprefix("./")
     suffix = PurePosixPath(name).suffix.lower()
     return name[: -len(suffix)] if suffix in IMAGE_SUFFIXES else name

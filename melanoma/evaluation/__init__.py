@@ -1,1 +1,1 @@
-"""Predicting, measuring and drawing."""
+"""Prediction, metrics and figures."""

@@ -1,4 +1,4 @@
-"""Calibration inside the saved model, so that whoever loads it gets calibrated probabilities."""
+"""Calibration as part of the saved model, so that the model returns calibrated probabilities."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ __all__ = ["with_calibration"]
 
 
 def with_calibration(model: keras.Model, calibration: Temperature | Isotonic) -> keras.Model:
-    """A model of `with_probabilities` that gives calibrated probabilities, in layers that Keras itself knows."""
+    """Add calibration to a model of `with_probabilities`, using only built-in Keras layers."""
     logits = model.get_layer("probabilities").input
     if isinstance(calibration, Temperature):
         scaled = layers.Rescaling(1 / calibration.temperature, dtype="float32", name="temperature")(logits)
@@ -21,7 +21,7 @@ def with_calibration(model: keras.Model, calibration: Temperature | Isotonic) ->
 
 
 def _rising_curves(probabilities: keras.KerasTensor, calibration: Isotonic) -> keras.KerasTensor:
-    """The logarithm of each class's curve: straight pieces, each a hinge that bends the slope at its knot."""
+    """Return the logarithm of each class's piecewise linear curve, built from hinges that bend at the knots."""
     values, knots = calibration.values, calibration.knots[:-1]
     classes, pieces = len(values), len(knots)
     bends = np.diff(np.diff(values) / np.diff(calibration.knots), axis=1, prepend=0)

@@ -1,4 +1,4 @@
-"""Calibration: probabilities that say how often they are right, by a change fitted on validation."""
+"""Calibration of probabilities, so that they match observed frequencies, fitted on validation images."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,39 +13,42 @@ __all__ = ["Isotonic", "Temperature", "fit_calibration"]
 
 _LOWEST, _HIGHEST = 0.05, 20.0
 _KNOTS = 101
-LEAST = 1e-6  # added to every height, so that none is zero
+LEAST = 1e-6  # added to every calibrated value, so that none is zero
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """Logits divided by one number (Guo et al. 2017); above 1 the model was too sure. No prediction changes."""
+    """Temperature scaling (Guo et al. 2017): logits divided by a number, which is above 1 for an overconfident model.
+
+    Predicted classes do not change.
+    """
 
     temperature: float
 
     def applied(self, probabilities: NDArray) -> NDArray[np.float64]:
-        """Calibrated probabilities of the same shape."""
+        """Return calibrated probabilities of the same shape."""
         scaled = _logs(probabilities) / self.temperature
         return np.exp(scaled - logsumexp(scaled, axis=1, keepdims=True))
 
 
 @dataclass(frozen=True)
 class Isotonic:
-    """Each class's probability by a rising curve, then scaled to a sum of one (Zadrozny & Elkan 2002).
+    """Isotonic regression of each class's probability, normalized to a sum of one (Zadrozny & Elkan 2002).
 
     Attributes:
-        values: height of each class's curve, from 0 to 1, at 101 equal steps of the probability, shape (classes, 101);
-            straight between them.
+        values: Calibrated value of each class, from 0 to 1, at 101 equally spaced probabilities, shape (classes, 101),
+            with linear interpolation between them.
     """
 
     values: NDArray[np.float64]
 
     @property
     def knots(self) -> NDArray[np.float64]:
-        """The probabilities at which `values` are given."""
+        """Probabilities at which `values` are given."""
         return np.linspace(0, 1, self.values.shape[1])
 
     def applied(self, probabilities: NDArray) -> NDArray[np.float64]:
-        """Calibrated probabilities of the same shape."""
+        """Return calibrated probabilities of the same shape."""
         curves = [np.interp(p, self.knots, v) for p, v in zip(probabilities.T, self.values, strict=True)]
         risen = np.stack(curves, axis=1) + LEAST
         return risen / risen.sum(axis=1, keepdims=True)
@@ -54,12 +57,12 @@ class Isotonic:
 def fit_calibration(
     kind: Literal["temperature", "isotonic"], targets: NDArray[np.integer], probabilities: NDArray
 ) -> Temperature | Isotonic:
-    """The calibration of least log loss (temperature, from 0.05 to 20) or of least squares (isotonic).
+    """Fit a calibration by minimum log loss (temperature, from 0.05 to 20) or least squares (isotonic).
 
     Args:
-        kind: which of the two.
-        targets: class index of each validation image, shape (n,).
-        probabilities: shape (n, classes).
+        kind: Kind of calibration.
+        targets: Class index of each validation image, shape (n,).
+        probabilities: Predicted probabilities, shape (n, classes).
     """
     if kind == "isotonic":
         return Isotonic(np.stack([_rising(probabilities[:, c], targets == c) for c in range(probabilities.shape[1])]))

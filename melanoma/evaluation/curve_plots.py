@@ -1,4 +1,4 @@
-"""Figures of probabilities: ROC, precision-recall, reliability, distributions of scores, and abstention."""
+"""Figures of probabilities: ROC and precision-recall curves, reliability, score distributions, and abstention."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -29,13 +29,14 @@ Points = Callable[[Curve], tuple[NDArray, NDArray]]
 
 
 def roc_figure(evaluation: Evaluation, thresholds: Mapping[str, float] | None = None) -> Figure | None:
-    """ROC curves: of each binary task with its 95% band, and of each class against the rest.
-
-    None where a single class occurs.
+    """Plot ROC curves of each binary task, with a 95% confidence band, and of each class against the rest.
 
     Args:
-        evaluation: of a part.
-        thresholds: operating point of each binary task, drawn on its curve.
+        evaluation: Evaluation of a part.
+        thresholds: Operating point of each binary task, drawn on its curve.
+
+    Returns:
+        The figure, or None if only one class occurs.
     """
 
     def dress(axes: Axes) -> None:
@@ -55,7 +56,7 @@ def roc_figure(evaluation: Evaluation, thresholds: Mapping[str, float] | None = 
 
 
 def precision_recall_figure(evaluation: Evaluation) -> Figure | None:
-    """Precision-recall curves, laid out as the ROC curves."""
+    """Plot precision-recall curves, with the same layout as `roc_figure`."""
 
     def points(found: Curve) -> tuple[NDArray, NDArray]:
         tp, fp = found.true_positives[:, 1:], found.false_positives[:, 1:]
@@ -69,7 +70,7 @@ def precision_recall_figure(evaluation: Evaluation) -> Figure | None:
 
 
 def reliability_figure(evaluation: Evaluation) -> Figure:
-    """How often the predicted class is right, by the probability it was given (DeGroot & Fienberg 1983)."""
+    """Plot the accuracy against the probability of the predicted class (DeGroot & Fienberg 1983)."""
     confidence = evaluation.probabilities.max(axis=1)
     hit = _hits(evaluation)
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
@@ -81,7 +82,7 @@ def reliability_figure(evaluation: Evaluation) -> Figure:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     above.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="calibrated")
     above.plot(said / counts[used], right / counts[used], color=BLUE, marker="o", label="model")
-    above.set_ylabel("share that is right")
+    above.set_ylabel("accuracy")
     above.set_xlim(0, 1)
     above.set_ylim(0, 1.02)
     above.legend(frameon=False, fontsize=9)
@@ -94,7 +95,7 @@ def reliability_figure(evaluation: Evaluation) -> Figure:
 
 
 def score_figure(evaluation: Evaluation) -> Figure:
-    """Distribution of the score of positives and negatives, for each binary task."""
+    """Plot the score distributions of positives and negatives for each binary task."""
     tasks, named = _drawn_tasks(evaluation), True
     if not tasks:
         tasks, named = [BinaryTask("", "", _hits(evaluation), evaluation.probabilities.max(axis=1))], False
@@ -103,7 +104,7 @@ def score_figure(evaluation: Evaluation) -> Figure:
         labels = (task.name, "the rest") if named else ("right", "wrong")
         for chosen, label, colour in zip((task.positive, ~task.positive), labels, (ORANGE, BLUE), strict=True):
             shown = f"{escape_math([label])[0]} (n={int(chosen.sum())})"
-            dense = bool(chosen.any())  # no images have no density
+            dense = bool(chosen.any())  # the density of zero images is not defined
             axes.hist(task.scores[chosen], np.linspace(0, 1, 26), density=dense, alpha=0.6, color=colour, label=shown)
         axes.set_xlabel("probability")
         axes.set_ylabel("density")
@@ -114,7 +115,7 @@ def score_figure(evaluation: Evaluation) -> Figure:
 
 
 def abstention_figure(evaluation: Evaluation, chosen: Abstention) -> Figure:
-    """Accuracy on the images that are kept, by the share on which the model abstains, with the share chosen."""
+    """Plot the accuracy on the kept images against the share of abstentions, and mark the chosen share."""
     targets = evaluation.predictions.targets
     share, accuracy = abstention_curve(targets, evaluation.probabilities)
     figure = Figure(figsize=(6.2, 4.4), layout="constrained")
@@ -173,13 +174,13 @@ def _curves(
         axes.set_ylim(-0.01, 1.02)
         axes.legend(frameon=False, fontsize=9, loc="best")
         _bare(axes)
-    if per_class:  # too many lines to leave room inside
+    if per_class:  # the legend is too large to fit inside the axes
         all_axes[-1].legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
 def _drawn_tasks(evaluation: Evaluation) -> Sequence[BinaryTask]:
-    """The binary tasks that have positives and negatives among the images."""
+    """Return the binary tasks that have positives and negatives among the images."""
     return [task for task in evaluation.predictions.binary if task.has_both]
 
 

@@ -1,4 +1,4 @@
-"""ROC and precision-recall of one class against the rest, for many weightings of the same predictions at once."""
+"""ROC and precision-recall curves of one class against the rest, for many weightings of the predictions at once."""
 
 from dataclasses import dataclass
 
@@ -20,12 +20,12 @@ CURVE_MEASURES = (
 
 @dataclass(frozen=True)
 class Curve:
-    """Weighted counts at each threshold, from above the highest score down to the lowest.
+    """Weighted counts at each threshold, in descending order.
 
     Attributes:
-        thresholds: distinct scores, descending, shape (t,); an image at or above one counts as positive.
-        true_positives: shape (weightings, t + 1), beginning with 0.
-        false_positives: of the same shape.
+        thresholds: Distinct scores, descending, shape (t,). Scores at or above a threshold count as positive.
+        true_positives: Counts, shape (weightings, t + 1). The first is 0, for a threshold above the highest score.
+        false_positives: Counts of the same shape.
     """
 
     thresholds: NDArray[np.float64]
@@ -45,18 +45,18 @@ class Curve:
             return self.false_positives / self.false_positives[:, -1:]
 
     def auc(self) -> NDArray[np.float64]:
-        """Area under the ROC curve, ties counting half."""
+        """Compute the area under the ROC curve. Ties count as one half."""
         tpr, fpr = self.tpr, self.fpr
         return (np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])).sum(axis=1) / 2
 
     def average_precision(self) -> NDArray[np.float64]:
-        """Mean of the precisions at each threshold, weighted by the gain in recall."""
+        """Compute the mean of the precision at each threshold, weighted by the increase in recall."""
         tp, fp = self.true_positives[:, 1:], self.false_positives[:, 1:]
         precision = np.divide(tp, tp + fp, out=np.zeros_like(tp), where=tp + fp > 0)
         return (np.diff(self.tpr) * precision).sum(axis=1)
 
     def partial_auc(self, floor: float = TPR_FLOOR) -> NDArray[np.float64]:
-        """Area between the ROC curve and the line of TPR = floor, from 0 to 1 - floor (ISIC 2024)."""
+        """Compute the area between the ROC curve and the line TPR = floor, from 0 to 1 - floor (ISIC 2024)."""
         tpr, fpr = self.tpr, self.fpr
         rise, run = np.diff(tpr), np.diff(fpr)
         low, high = (np.clip(end, floor, 1) for end in (tpr[:, :-1], tpr[:, 1:]))
@@ -67,17 +67,17 @@ class Curve:
         return ((high - low) * (1 - (at_low + at_high) / 2)).sum(axis=1)
 
     def sensitivity_at_specificity(self, level: float) -> NDArray[np.float64]:
-        """The best sensitivity at a threshold whose specificity is at least `level`."""
+        """Return the highest sensitivity at a specificity of at least `level`."""
         tpr, fpr = self.tpr, self.fpr
         return np.where(np.isnan(fpr[:, -1]), np.nan, np.where(fpr <= 1 - level + 1e-9, tpr, 0).max(axis=1))
 
     def specificity_at_sensitivity(self, level: float) -> NDArray[np.float64]:
-        """The best specificity at a threshold whose sensitivity is at least `level`."""
+        """Return the highest specificity at a sensitivity of at least `level`."""
         tpr, fpr = self.tpr, self.fpr
         return np.where(np.isnan(tpr[:, -1]), np.nan, np.where(tpr >= level - 1e-9, 1 - fpr, 0).max(axis=1))
 
     def measures(self) -> dict[str, NDArray[np.float64]]:
-        """All of the above by the names of the tracking store, `CURVE_MEASURES`; levels in percent."""
+        """Compute all these measures, by the names of the tracking store, `CURVE_MEASURES`. Levels are in percent."""
         values = [
             self.auc(),
             self.average_precision(),
@@ -89,12 +89,12 @@ class Curve:
 
 
 def curve(positive: NDArray[np.bool_], scores: NDArray, weights: NDArray | None = None) -> Curve:
-    """Count the images at or above each score.
+    """Compute the curve of a class from scores.
 
     Args:
-        positive: whether each image is of the class, shape (n,).
-        scores: shape (n,), higher for the class.
-        weights: how often each image counts, shape (weightings, n); None counts each once.
+        positive: Whether each image is of the class, shape (n,).
+        scores: Scores, higher for the class, shape (n,).
+        weights: Weights of the images, shape (weightings, n). None gives each image the weight 1.
     """
     weights = np.ones((1, len(scores)), np.float32) if weights is None else weights
     order = np.argsort(-scores, kind="stable")

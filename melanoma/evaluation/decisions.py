@@ -1,4 +1,4 @@
-"""How probabilities become decisions: all of it is fitted on validation, and kept with the model."""
+"""Decision rules on probabilities, which are fitted on the validation images and saved with the model."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,12 +14,12 @@ __all__ = ["Decisions", "decisions_from_metadata", "fit_decisions"]
 
 @dataclass(frozen=True)
 class Decisions:
-    """What was fitted.
+    """Fitted decision rules.
 
     Attributes:
-        points: the operating point of each binary task.
-        sets: prediction sets; None for a model that was saved without.
-        abstention: on which images the model abstains; None as above.
+        points: Operating point of each binary task.
+        sets: Prediction sets; None for a model that was saved without them.
+        abstention: Rule for abstention; None for a model that was saved without it.
     """
 
     points: list[OperatingPoint]
@@ -27,7 +27,7 @@ class Decisions:
     abstention: Abstention | None
 
     def metadata(self) -> dict[str, Any]:
-        """As kept with the model; see `decisions_from_metadata`."""
+        """Return the metadata to save with the model; see `decisions_from_metadata`."""
         return {
             "operating_points": {point.binary_task: point.threshold for point in self.points},
             "prediction_sets": None if self.sets is None else asdict(self.sets),
@@ -36,7 +36,7 @@ class Decisions:
 
 
 def fit_decisions(validation: Predictions, settings: EvaluationConfig) -> Decisions:
-    """Choose on the validation images."""
+    """Fit the decision rules on the validation images."""
     return Decisions(
         choose_operating_points(validation, settings.operating_point),
         fit_prediction_sets(validation.targets, validation.probabilities, settings.coverage),
@@ -45,7 +45,7 @@ def fit_decisions(validation: Predictions, settings: EvaluationConfig) -> Decisi
 
 
 def decisions_from_metadata(metadata: Mapping[str, Any]) -> Decisions:
-    """Those kept with a saved model."""
+    """Read the decision rules from the metadata of a saved model."""
     points = metadata.get("operating_points") or {}
     sets, abstention = metadata.get("prediction_sets"), metadata.get("abstention")
     return Decisions(

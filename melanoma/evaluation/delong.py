@@ -1,4 +1,4 @@
-"""Areas under ROC curves with their covariance, and the test of two on the same images (DeLong et al. 1988)."""
+"""Covariance of areas under ROC curves, and test of their difference on the same images (DeLong et al. 1988)."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ __all__ = ["Difference", "auc_covariance", "auc_difference", "auc_interval"]
 
 @dataclass(frozen=True)
 class Difference:
-    """Two models on the same images: the first's value less the second's, its interval, and the p-value (two-sided)."""
+    """Difference of two models on the same images (first minus second), its interval and two-sided p-value."""
 
     value: float
     low: float
@@ -20,19 +20,19 @@ class Difference:
 
 
 def auc_covariance(positive: NDArray[np.bool_], scores: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """AUCs of several scores of the same images, and their covariance matrix.
+    """Compute the AUCs of several scores of the same images, and their covariance matrix.
 
-    The fast algorithm of Sun & Xu (2014): structural components from midranks.
+    Uses the fast algorithm of Sun & Xu (2014), which computes structural components from midranks.
 
     Args:
-        positive: shape (n,), with at least two positives and two negatives.
-        scores: shape (models, n), higher for positives.
+        positive: Whether each image is positive, shape (n,), with at least two positives and two negatives.
+        scores: Scores, higher for positives, shape (models, n).
 
     Returns:
         AUCs of shape (models,) and covariances of shape (models, models).
 
     Raises:
-        ValueError: fewer than two positives or negatives.
+        ValueError: If there are fewer than two positives or negatives.
     """
     cases, controls = scores[:, positive], scores[:, ~positive]
     m, n = cases.shape[1], controls.shape[1]
@@ -45,7 +45,7 @@ def auc_covariance(positive: NDArray[np.bool_], scores: NDArray) -> tuple[NDArra
 
 
 def auc_interval(positive: NDArray[np.bool_], scores: NDArray, confidence: float = 0.95) -> tuple[float, float, float]:
-    """AUC of one score, shape (n,), with the lower and upper bound of its interval, within 0 and 1."""
+    """Compute the AUC of one score, shape (n,), with the lower and upper bound of its interval, clipped to 0 and 1."""
     aucs, covariance = auc_covariance(positive, scores[None])
     half = norm.ppf((1 + confidence) / 2) * np.sqrt(covariance[0, 0])
     return float(aucs[0]), float(max(aucs[0] - half, 0)), float(min(aucs[0] + half, 1))
@@ -54,7 +54,7 @@ def auc_interval(positive: NDArray[np.bool_], scores: NDArray, confidence: float
 def auc_difference(
     positive: NDArray[np.bool_], first: NDArray, second: NDArray, confidence: float = 0.95
 ) -> Difference:
-    """Difference of two AUCs on the same images; p is 1 where the two rank the images alike."""
+    """Compute the difference of two AUCs on the same images. The p-value is 1 if both rank the images alike."""
     aucs, covariance = auc_covariance(positive, np.stack([first, second]))
     value = float(aucs[0] - aucs[1])
     spread = float(np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0)))

@@ -1,4 +1,4 @@
-"""From predictions of a data set's parts to tables, metrics and the confusion matrices."""
+"""Evaluation of the predictions of a part: tables, metrics and confusion matrices."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,15 +38,15 @@ NO_INTERVALS = Bootstrap(resamples=0)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions of one part and what they amount to.
+    """Predictions of one part and their metrics.
 
     Attributes:
         part: `validation` or `test`.
-        rows: the part's rows of the data set's table.
-        predictions: of these rows.
-        metrics: see `measure`.
-        intervals: lower and upper bound by metric; see `bootstrap_intervals`.
-        confusion: counts, true class by predicted class.
+        rows: Rows of the part in the data set's table.
+        predictions: Predictions of these rows.
+        metrics: Metrics by name; see `measure`.
+        intervals: Lower and upper bound by metric; see `bootstrap_intervals`.
+        confusion: Confusion matrix of counts, true class by predicted class.
     """
 
     part: str
@@ -58,7 +58,7 @@ class Evaluation:
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
-        """Shape (len(rows), len(classes))."""
+        """Predicted probabilities, shape (len(rows), len(classes))."""
         return self.predictions.probabilities
 
     @property
@@ -67,25 +67,25 @@ class Evaluation:
         return list(self.predictions.classes)
 
     def named_metrics(self) -> dict[str, float]:
-        """Metrics and interval bounds under the names of the tracking store."""
+        """Return metrics and interval bounds under the names of the tracking store."""
         named = {f"{self.part}/{name}": value for name, value in self.metrics.items()}
         for name, (low, high) in self.intervals.items():
             named[f"{self.part}/{name}_ci_low"], named[f"{self.part}/{name}_ci_high"] = low, high
         return named
 
     def with_probabilities(self, probabilities: NDArray[np.float64]) -> "Evaluation":
-        """The same images with other probabilities, without intervals."""
+        """Return the evaluation of the same images with other probabilities, without intervals."""
         return evaluate(self.part, self.rows, replace(self.predictions, probabilities=probabilities), NO_INTERVALS)
 
     def text_of(self, name: str) -> str:
-        """A metric with its interval, as `0.785 [0.730, 0.840]`; `-` where it is not defined."""
+        """Format a metric with its interval, such as `0.785 [0.730, 0.840]`, or `-` if it is not defined."""
         if name not in self.metrics:
             return "-"
         return _with_bounds(self.metrics[name], *self.intervals.get(name, (np.nan, np.nan)))
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader of the metrics has to know; see `remarks_on`."""
+        """Warnings about the metrics; see `remarks_on`."""
         return remarks_on(self.part, self.predictions)
 
 
@@ -95,12 +95,12 @@ def predictions_of(
     classes: Sequence[str],
     binary_tasks: Mapping[str, Sequence[str]],
 ) -> Predictions:
-    """Predictions of some rows of a data set's table, with their classes and groups; see `Predictions`."""
+    """Combine rows of a data set's table and their probabilities to `Predictions`."""
     return Predictions(rows.target.to_numpy(), probabilities, classes, binary_tasks, groups_of(rows))
 
 
 def evaluate(part: str, rows: pd.DataFrame, predictions: Predictions, bootstrap: Bootstrap) -> Evaluation:
-    """Measure the predictions of one part."""
+    """Evaluate the predictions of one part."""
     labels = np.arange(len(predictions.classes))
     return Evaluation(
         part,
@@ -113,7 +113,7 @@ def evaluate(part: str, rows: pd.DataFrame, predictions: Predictions, bootstrap:
 
 
 def predict_parts(model: Any, dataset: Dataset, batch_size: int) -> dict[str, NDArray[np.float64]]:
-    """Probabilities of the validation and of the test images, each of shape (n, classes)."""
+    """Predict the probabilities of the validation and the test images, each of shape (n, classes)."""
     return {
         part: predict_probabilities(model, dataset.store, dataset.part(part).row.to_numpy(), batch_size=batch_size)
         for part in ("validation", "test")
@@ -121,12 +121,12 @@ def predict_parts(model: Any, dataset: Dataset, batch_size: int) -> dict[str, ND
 
 
 def bootstrap_of(settings: EvaluationConfig, seed: int) -> Bootstrap:
-    """The bootstrap that the configuration asks for."""
+    """Return the settings of the bootstrap from the configuration."""
     return Bootstrap(settings.bootstrap, settings.confidence, seed)
 
 
 def groups_of(rows: pd.DataFrame) -> NDArray | None:
-    """The group of each image; where groups were not made, images connected by patient or lesion; None without any."""
+    """Return the group of each image: the column `group`, else images connected by patient or lesion, else None."""
     if "group" in rows:
         return rows["group"].astype(object).fillna(rows.path).astype(str).to_numpy()
     known = [column for column in ("patient", "lesion") if column in rows]
@@ -134,7 +134,7 @@ def groups_of(rows: pd.DataFrame) -> NDArray | None:
 
 
 def stored_text(metrics: Mapping[str, float], name: str) -> str:
-    """A metric of the tracking store with its interval, as `0.785 [0.730, 0.840]`; `-` where it is not there."""
+    """Format a metric of the tracking store with its interval, as `0.785 [0.730, 0.840]`, or `-` if it is absent."""
     if name not in metrics:
         return "-"
     return _with_bounds(metrics[name], *(metrics.get(f"{name}_ci_{end}", np.nan) for end in ("low", "high")))
@@ -147,9 +147,10 @@ def _with_bounds(value: float, low: float, high: float) -> str:
 def predictions_table(
     evaluations: list[Evaluation], sets: PredictionSets | None = None, abstention: Abstention | None = None
 ) -> pd.DataFrame:
-    """One row an image: path, part, label, `sha256` and group where known, predicted, and a probability a class.
+    """Return a table with one row per image.
 
-    With `sets` also the classes of its prediction set, and with `abstention` whether the model abstains.
+    Its columns are path, part, label, `sha256` and group if known, predicted, and one probability per class. `sets`
+    adds the classes of the prediction set, and `abstention` adds whether the model abstains.
     """
     tables = []
     for evaluation in evaluations:
@@ -172,7 +173,7 @@ def predictions_table(
 
 
 def confusion_json(evaluations: list[Evaluation]) -> dict[str, Any]:
-    """Confusion matrices of each part as counts and as shares of the true class."""
+    """Return the confusion matrix of each part as counts and as shares of the true class."""
     result: dict[str, Any] = {"classes": evaluations[0].classes, "rows": "true class", "columns": "predicted class"}
     for evaluation in evaluations:
         result[evaluation.part] = {
@@ -183,6 +184,6 @@ def confusion_json(evaluations: list[Evaluation]) -> dict[str, Any]:
 
 
 def normalized(confusion: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Each row as shares of the true class; a class that does not occur has zeros."""
+    """Normalize each row to shares of the true class. A class that does not occur has zeros."""
     totals = confusion.sum(axis=1, keepdims=True)
     return np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: whole groups are drawn, within each class, and all metrics are computed at once."""
+"""Bootstrap confidence intervals. Whole groups are drawn within each class, and all metrics are computed at once."""
 
 from collections.abc import Callable
 
@@ -10,18 +10,18 @@ from melanoma.evaluation.predictions import Bootstrap, Predictions
 
 __all__ = ["bootstrap_intervals", "bootstrap_values", "bootstrap_weights"]
 
-# Resamples at a time: memory is this many weights an image, whatever the number of resamples.
+# Resamples computed at a time, to limit the memory to this many weights per image.
 _CHUNK = 100
 
 
 def bootstrap_intervals(predictions: Predictions, bootstrap: Bootstrap) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of the metrics of `measure`, by a stratified bootstrap (Efron & Tibshirani 1993).
+    """Compute percentile intervals of the metrics of `measure` by a stratified bootstrap (Efron & Tibshirani 1993).
 
-    The groups of the predictions are drawn whole. A group stands in the stratum of its first image's class.
+    Whole groups of images are drawn. The class of the first image of a group determines its stratum.
 
     Returns:
-        Lower and upper bound of all that `measure` gives but `support/<class>`; empty without resamples or where a
-        probability is not finite. A resample in which a metric is not defined does not count.
+        Lower and upper bound of each metric of `measure` except `support/<class>`; empty without resamples or if a
+        probability is not finite. Resamples in which a metric is not defined are ignored.
     """
     if bootstrap.resamples < 1 or not predictions.finite:
         return {}
@@ -36,7 +36,7 @@ def bootstrap_values(
     bootstrap: Bootstrap,
     measure: Callable[[NDArray[np.float32]], dict[str, NDArray[np.float64]]],
 ) -> dict[str, NDArray[np.float64]]:
-    """What a function of the weights of `bootstrap_weights` gives in each resample, by name, shape (resamples,)."""
+    """Compute values by name in each resample, shape (resamples,). `measure` is called with `bootstrap_weights`."""
     rng = np.random.default_rng(bootstrap.seed)
     sizes = [min(_CHUNK, bootstrap.resamples - start) for start in range(0, bootstrap.resamples, _CHUNK)]
     drawn = [measure(bootstrap_weights(predictions.targets, predictions.groups, size, rng)) for size in sizes]
@@ -46,13 +46,13 @@ def bootstrap_values(
 def bootstrap_weights(
     targets: NDArray[np.integer], groups: NDArray | None, resamples: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """How often each image is drawn in each resample, shape (resamples, n).
+    """Draw resamples and return how often each image is drawn in each of them, shape (resamples, n).
 
     Args:
-        targets: class index of each image, shape (n,), by which the draw is stratified.
-        groups: of each image, drawn together; None draws images.
-        resamples: number of draws.
-        rng: that draws.
+        targets: Class index of each image, used for stratification, shape (n,).
+        groups: Group of each image. Whole groups are drawn. None draws single images.
+        resamples: Number of resamples.
+        rng: Random generator.
     """
     _, first, group = np.unique(
         np.arange(len(targets)) if groups is None else groups, return_index=True, return_inverse=True

@@ -1,7 +1,6 @@
-"""Metrics of predictions: one list of them all, each with its value and its value in each resample of a bootstrap.
+"""Metrics of predictions, for all images and for each resample of a bootstrap.
 
-To add a metric that is one number for all classes together, add an entry to `OVERALL`. Names are those in the tracking
-store.
+To add a metric of all classes together, add an entry to `OVERALL`; its name is also its name in the tracking store.
 """
 
 import warnings
@@ -39,14 +38,14 @@ class Metric:
     """A metric of all classes together.
 
     Attributes:
-        name: in the tracking store.
-        value: of some predictions; NaN where it is not defined.
-        resampled: in each resample, shape (resamples,); None where it is a mean over classes of ROC or
-            precision-recall measures, which are computed together.
+        name: Name in the tracking store.
+        value: Function from predictions to the value, which is NaN if it is not defined.
+        resampled: Function that returns the value in each resample, shape (resamples,). None for means over classes of
+            ROC or precision-recall measures, which are computed together.
         higher_is_better: False for errors.
-        shown: `headline` in every summary, `report` in comparisons and on the model card, `detail` in the store only.
-        needs_both: not defined where the images are all of one class.
-        paired: two models are compared by it.
+        shown: `headline` for every summary, `report` for comparisons and the model card, `detail` for the store only.
+        needs_both: Whether the metric is undefined if all images are of one class.
+        paired: Whether the metric is used for paired comparisons of two models.
     """
 
     name: str
@@ -82,7 +81,7 @@ def _log_loss(p: Predictions) -> float:
     if not p.finite:
         return float("nan")
     with warnings.catch_warnings():
-        # float32 softmax sums to 1 within 1e-6, on which scikit-learn remarks.
+        # scikit-learn warns because a float32 softmax sums to 1 only within 1e-6.
         warnings.simplefilter("ignore", UserWarning)
         return float(metrics.log_loss(p.targets, p.probabilities, labels=np.arange(len(p.classes))))
 
@@ -110,7 +109,7 @@ def _resampled_brier(w: WeightedPredictions) -> NDArray[np.float64]:
 
 
 def expected_calibration_error(p: Predictions) -> float:
-    """Mean distance of confidence and accuracy over 15 equal bins of the predicted class's probability (Guo 2017)."""
+    """Compute the mean absolute gap between confidence and accuracy in 15 equal bins (Guo et al. 2017)."""
     if not p.finite:
         return float("nan")
     bins, gaps = _calibration_gaps(p)
@@ -130,10 +129,10 @@ def _calibration_gaps(p: Predictions) -> tuple[NDArray[np.int64], NDArray[np.flo
 
 
 def area_under_roc(p: Predictions) -> float:
-    """Area under the ROC curve: of the second of two classes, else the mean over classes, each against the rest.
+    """Compute the AUC: for the second of two classes, else the mean over classes, each against the rest.
 
-    NaN where fewer than two classes occur or a probability is not finite. A class that does not occur is not in
-    the mean.
+    Classes that do not occur are left out of the mean. The result is NaN if fewer than two classes occur or a
+    probability is not finite.
     """
     return _mean_over_classes(metrics.roc_auc_score, p)
 
@@ -143,7 +142,7 @@ def _average_precision(p: Predictions) -> float:
 
 
 def _mean_over_classes(score: Callable[..., float], p: Predictions) -> float:
-    """A score of the second of two classes, else its mean over the classes that occur, each against the rest."""
+    """Compute a score of the second of two classes, or its mean over the classes that occur, each against the rest."""
     if len(p.present) < 2 or not p.finite:
         return float("nan")
     columns = [1] if len(p.classes) == 2 else p.present
@@ -182,7 +181,7 @@ OVERALL = (
     Metric("auc", area_under_roc, None, shown="headline", needs_both=True, paired=True),
     Metric("average_precision", _average_precision, None, needs_both=True),
     Metric("log_loss", _log_loss, _resampled_log_loss, higher_is_better=False, paired=True),
-    Metric("brier", _brier, _resampled_brier, higher_is_better=False),  # of two classes of the second, else summed
+    Metric("brier", _brier, _resampled_brier, higher_is_better=False),  # two classes: of the second, else summed
     Metric("ece", expected_calibration_error, _resampled_ece, higher_is_better=False),
 )
 HEADLINES = tuple(one.name for one in OVERALL if one.shown == "headline")
@@ -190,12 +189,12 @@ REPORTED = tuple(one.name for one in OVERALL if one.shown != "detail")
 PAIRED = tuple(one.name for one in OVERALL if one.paired)
 _PARTS = ("train", "val", "validation", "test")
 _CLASSWISE = ("sensitivity", "specificity", "precision", "f1", "support")
-# Other names that end in a number of which less is better: an epoch's, and those of an operating point.
+# Other metrics for which lower is better: the loss of an epoch, and metrics of an operating point.
 _OTHER_ERRORS = ("loss", "referrals_per_found", "missed_per_1000")
 
 
 def metric_of(name: str) -> Metric | None:
-    """The overall metric behind a name such as `auc`, `test/malignant/auc` or `validation/auc/melanoma`; else None."""
+    """Return the overall metric in a name such as `auc`, `test/malignant/auc` or `validation/auc/melanoma`, or None."""
     known = {one.name: one for one in OVERALL}
     first, *rest = name.split("/")
     words = rest if first in _PARTS and rest else [first, *rest]
@@ -205,28 +204,28 @@ def metric_of(name: str) -> Metric | None:
 
 
 def is_error(name: str) -> bool:
-    """Whether less is better of a metric, by any of its names: `val/loss`, `test/brier`, ..."""
+    """Return whether lower is better for a metric, by any of its names, such as `val/loss` or `test/brier`."""
     metric = metric_of(name)
     return name.rsplit("/", 1)[-1] in _OTHER_ERRORS if metric is None else not metric.higher_is_better
 
 
 def needs_both(name: str) -> bool:
-    """Whether a metric, by any of its names, is not defined where the images are all positive or all negative."""
+    """Return whether a metric, by any of its names, is undefined if all images are positive or all are negative."""
     metric = metric_of(name)
     return (metric is not None and metric.needs_both) or any(word in CURVE_MEASURES for word in name.split("/"))
 
 
 def measure(predictions: Predictions) -> dict[str, float]:
-    """All metrics of some predictions.
+    """Compute all metrics of predictions.
 
-    Means over classes are over those that occur. A metric that is not defined is left out: AUC with a single class,
-    precision of a class that is never predicted, and so on.
+    Means over classes include only the classes that occur. Undefined metrics are left out, such as the AUC with a
+    single class, or the precision of a class that is never predicted.
 
     Returns:
         The metrics of `OVERALL`; `sensitivity/<class>`, `specificity/<class>`, `precision/<class>`, `f1/<class>` and
-        `support/<class>`; with more than two classes `auc/<class>` and `average_precision/<class>` against the rest;
-        and of two classes, or as `<task>/...` of each binary task, `partial_auc`, `sensitivity_at_specificity_90` and
-        so on: see `melanoma.evaluation.curves`.
+        `support/<class>`; with more than two classes, `auc/<class>` and `average_precision/<class>` against the rest;
+        and `partial_auc`, `sensitivity_at_specificity_90` and so on (see `melanoma.evaluation.curves`) for two classes,
+        or as `<task>/...` for each binary task.
     """
     p = predictions
     found = {one.name: one.value(p) for one in OVERALL} | _class_metrics(p)
@@ -242,14 +241,14 @@ def measure(predictions: Predictions) -> dict[str, float]:
 
 
 def resampled_metrics(predictions: Predictions, weights: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-    """The metrics of `measure`, but `support/<class>`, in each resample.
+    """Compute the metrics of `measure`, except `support/<class>`, in each resample.
 
     Args:
-        predictions: with finite probabilities.
-        weights: how often each image is drawn, shape (resamples, n).
+        predictions: Predictions with finite probabilities.
+        weights: How often each image is drawn, shape (resamples, n).
 
     Returns:
-        Values of shape (resamples,), NaN where a metric is not defined in a resample.
+        Values by name, shape (resamples,); NaN for resamples in which a metric is not defined.
     """
     p, w = predictions, WeightedPredictions(predictions, weights)
     found = {one.name: one.resampled(w) for one in OVERALL if one.resampled is not None} | _resampled_classes(w)
@@ -269,7 +268,7 @@ def resampled_metrics(predictions: Predictions, weights: NDArray[np.float32]) ->
 
 
 def epoch_metrics(predictions: Predictions) -> dict[str, float]:
-    """`loss` (cross-entropy, whatever loss is trained on), `accuracy`, `balanced_accuracy` and `auc`."""
+    """Compute `loss` (cross-entropy, regardless of the training loss), `accuracy`, `balanced_accuracy` and `auc`."""
     values = {one.name: one.value for one in OVERALL}
     names = {"loss": "log_loss", **{name: name for name in ("accuracy", "balanced_accuracy", "auc")}}
     return {name: float(values[metric](predictions)) for name, metric in names.items()}

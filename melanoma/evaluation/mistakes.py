@@ -1,4 +1,4 @@
-"""The wrong predictions of highest confidence, with heat maps."""
+"""Figure of the most confident wrong predictions, with heat maps."""
 
 from collections.abc import Callable
 
@@ -20,12 +20,13 @@ Explain = Callable[[NDArray, NDArray[np.integer]], NDArray[np.float32] | None]
 def mistakes_figure(
     evaluation: Evaluation, pixels: Callable[[pd.DataFrame], NDArray[np.uint8]], explain: Explain | None = None
 ) -> Figure | None:
-    """The wrong predictions of highest confidence, or None where there are none.
+    """Plot the most confident wrong predictions, or return None if there are none.
 
     Args:
-        evaluation: of a part.
-        pixels: gives the pixels of some of its rows.
-        explain: gives a heat map for images and the classes predicted, drawn beside each; see `grad_cam`.
+        evaluation: Evaluation of a part.
+        pixels: Function that returns the pixels of some of its rows.
+        explain: Function that returns heat maps for images and their predicted classes; see `grad_cam`. Each heat map
+            is drawn beside its image.
     """
     confidence, predicted = evaluation.probabilities.max(axis=1), evaluation.predictions.predicted
     wrong = np.flatnonzero(predicted != evaluation.predictions.targets)
@@ -59,7 +60,7 @@ def mistakes_figure(
 
 
 def overlay_heatmap(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The image in grey under its heat map."""
+    """Overlay a heat map on the grey image."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     wide = cv2.resize(heat, image.shape[1::-1], interpolation=cv2.INTER_LINEAR).clip(0, 1)
     colour = cv2.cvtColor(cv2.applyColorMap((wide * 255).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)

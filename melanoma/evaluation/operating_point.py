@@ -1,4 +1,4 @@
-"""Thresholds of binary tasks: chosen on validation, frozen, applied to test."""
+"""Thresholds of binary tasks, chosen on the validation images and applied unchanged to the test images."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ __all__ = ["OperatingPoint", "choose_operating_points", "measure_at", "measure_i
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Where a score becomes a referral.
+    """Threshold of a binary task.
 
     Attributes:
-        binary_task: `malignant` and so on; of two classes the second.
-        threshold: an image whose probability is at least this is referred.
-        rule: by which it was chosen, in words.
+        binary_task: Name of the task, such as `malignant`; the second class if there are two classes.
+        threshold: Images with at least this probability are referred.
+        rule: Description of the rule by which the threshold was chosen.
     """
 
     binary_task: str
@@ -30,15 +30,15 @@ class OperatingPoint:
 
 
 def choose_operating_points(validation: Predictions, settings: OperatingPointConfig) -> list[OperatingPoint]:
-    """A threshold for each binary task that has positives and negatives among the validation images.
+    """Choose a threshold for each binary task that has positives and negatives among the validation images.
 
-    The rules: `sensitivity` takes the highest threshold that finds at least that share; `youden` the greatest sum of
-    sensitivity and specificity (Youden 1950); `cost` the least cost, a missed positive costing `cost_ratio` times a
-    false referral; `fixed` the given threshold.
+    The rule `sensitivity` chooses the highest threshold with at least the given sensitivity, `youden` the maximum of
+    sensitivity plus specificity (Youden 1950), `cost` the minimum cost, where a missed positive costs `cost_ratio`
+    times as much as a false referral, and `fixed` the given threshold.
 
     Args:
-        validation: predictions of the validation images.
-        settings: the rule and its numbers.
+        validation: Predictions of the validation images.
+        settings: The rule and its parameters.
     """
     return [
         OperatingPoint(task.name, *_threshold(task.positive, task.scores, settings))
@@ -48,12 +48,12 @@ def choose_operating_points(validation: Predictions, settings: OperatingPointCon
 
 
 def measure_at(point: OperatingPoint, predictions: Predictions) -> dict[str, float]:
-    """What a threshold costs and finds on some images.
+    """Compute metrics of predictions at a threshold.
 
     Returns:
-        `sensitivity`, `specificity`, `precision`, `referred` (share of the images), `referrals_per_found` (images
-        referred for each positive found) and `missed_per_1000` (positives not referred of 1,000 images); those that
-        are not defined are left out, all of them where the images have no such binary task.
+        `sensitivity`, `specificity`, `precision`, `referred` (share of the images), `referrals_per_found` (referred
+        images per referred positive) and `missed_per_1000` (positives not referred per 1,000 images). Undefined metrics
+        are left out. The result is empty if the predictions do not have the binary task.
     """
     task = _task_of(point, predictions)
     if task is None:
@@ -74,10 +74,10 @@ def measure_at(point: OperatingPoint, predictions: Predictions) -> dict[str, flo
 def measure_intervals_at(
     point: OperatingPoint, predictions: Predictions, bootstrap: Bootstrap
 ) -> dict[str, tuple[float, float]]:
-    """Intervals of `sensitivity` and `specificity` at a threshold.
+    """Compute intervals of `sensitivity` and `specificity` at a threshold.
 
-    The wider, at each end, of the bootstrap's (see `bootstrap_intervals`) and Wilson's (1927): where all are right the
-    bootstrap has no width, however few they are.
+    Each bound is the wider one of the bootstrap (see `bootstrap_intervals`) and Wilson (1927) intervals, because the
+    bootstrap interval has zero width if all predictions are correct, even for few images.
     """
     task = _task_of(point, predictions)
     if task is None or bootstrap.resamples < 1:
@@ -88,7 +88,7 @@ def measure_intervals_at(
     found = {}
     for name, those in {"sensitivity": task.positive, "specificity": ~task.positive}.items():
         if those.any():
-            with np.errstate(invalid="ignore"):  # a resample may hold none of them
+            with np.errstate(invalid="ignore"):  # a resample may have none of these images
                 shares = (weights @ (right & those)) / (weights @ those)
             low, high = np.nanquantile(shares, bootstrap.tails)
             hits = binomtest(int((right & those).sum()), int(those.sum()))
@@ -98,7 +98,7 @@ def measure_intervals_at(
 
 
 def _task_of(point: OperatingPoint, predictions: Predictions) -> BinaryTask | None:
-    """The binary task of a threshold: with two classes the only one, whatever it is called."""
+    """Return the binary task of a threshold. With two classes it is the only one, regardless of its name."""
     tasks = predictions.binary
     return next((task for task in tasks if not task.prefix or task.name == point.binary_task), None)
 

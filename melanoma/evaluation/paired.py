@@ -1,4 +1,4 @@
-"""Two models on the same images: differences with intervals, and paired tests."""
+"""Paired comparison of two models on the same images: differences, intervals and tests."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ __all__ = ["Comparison", "compare_predictions", "compare_tables", "matched_predi
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of a model less that of a reference, on the same images.
+    """Difference of one metric between a model and a reference on the same images.
 
     Attributes:
-        metric: by the name of the tracking store.
-        difference: the model's value less the reference's.
-        low: lower bound of its interval.
-        high: upper bound.
-        p_value: of no difference, two-sided.
+        metric: Name of the metric in the tracking store.
+        difference: Value of the model minus value of the reference.
+        low: Lower bound of the interval of the difference.
+        high: Upper bound of the interval.
+        p_value: Two-sided p-value of the null hypothesis of no difference.
         test: `DeLong`, `McNemar` or `bootstrap`.
     """
 
@@ -40,7 +40,7 @@ class Comparison:
     test: str
 
     def sentence(self, model: str, reference: str) -> str:
-        """The conclusion in words."""
+        """Return the conclusion as a sentence."""
         size = f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p = {self.p_value:.3g} ({self.test})"
         if self.p_value >= 0.05:
             return f"No difference in {self.metric} between {model} and {reference} was shown: {size}."
@@ -51,13 +51,14 @@ class Comparison:
 def compare_predictions(model: Predictions, reference: Predictions, bootstrap: Bootstrap) -> list[Comparison]:
     """Compare two models' predictions of the same images, in the same order.
 
-    AUCs of binary tasks by DeLong's test, accuracy by McNemar's exact test, the rest by the paired bootstrap; where
-    lesions or patients have several images, all by the bootstrap, since the other two take each image for independent.
+    AUCs of binary tasks are compared by DeLong's test, accuracy by McNemar's exact test, and other metrics by the
+    paired bootstrap. If a group has several images, the bootstrap is used for all metrics, because the other two tests
+    assume independent images.
 
     Args:
-        model: its predictions, with the groups of the images.
-        reference: those to compare with.
-        bootstrap: of the intervals.
+        model: Predictions of the model, with the groups of the images.
+        reference: Predictions of the reference.
+        bootstrap: Settings of the bootstrap.
     """
     first, second = measure(model), measure(reference)
     tasks = {f"{task.prefix}auc": (task, other) for task, other in zip(model.binary, reference.binary, strict=True)}
@@ -82,18 +83,18 @@ def compare_predictions(model: Predictions, reference: Predictions, bootstrap: B
 
 
 def matched_predictions(tables: list[pd.DataFrame], part: str, common: bool) -> tuple[list[pd.DataFrame], int, str]:
-    """Predictions of several runs with the same images in the same order; images are told by content and label.
+    """Match the predictions of several runs by content and label, so that images have the same order.
 
     Args:
-        tables: of each run, with `sha256` and `label`.
-        part: `test` or `validation`, for the message.
-        common: keep the images that all have in common, where they differ.
+        tables: Predictions of each run, with columns `sha256` and `label`.
+        part: `test` or `validation`, for the error message.
+        common: Whether to keep only the common images if the images differ.
 
     Returns:
-        The tables, the number of images, and what to know of them, if anything.
+        The tables, the number of images, and a note, which is empty if the images are the same.
 
     Raises:
-        DataError: the images differ.
+        DataError: If the images differ and `common` is false, or there are no common images.
     """
     keyed = []
     for table in tables:
@@ -106,7 +107,7 @@ def matched_predictions(tables: list[pd.DataFrame], part: str, common: bool) -> 
     same = all(size == len(shared) for size in sizes)
     if not len(shared) or not (same or common):
         raise DataError(
-            f"The runs were not evaluated on the same {part} images, so that a difference would say nothing of the "
+            f"The runs were not evaluated on the same {part} images, so their difference would not be that of the "
             "models; evaluate them on one set, or compare on what they have in common with --common. "
             f"Received: {', '.join(map(str, sizes))} images, {len(shared)} in common"
         )
@@ -122,7 +123,7 @@ def matched_predictions(tables: list[pd.DataFrame], part: str, common: bool) -> 
 def compare_tables(
     model: pd.DataFrame, reference: pd.DataFrame, classes: list[str], binary_tasks: Mapping[str, Sequence[str]]
 ) -> list[Comparison]:
-    """`compare_predictions` of two tables of `matched_predictions`; images that one of them groups belong together."""
+    """Compare two tables of `matched_predictions`. Images in one group in either table form a group."""
     known = {str(i): table["group"] for i, table in enumerate((model, reference)) if "group" in table}
     groups = connected_groups(pd.DataFrame(known), list(known)) if known else None
     targets = reference.label.map({label: i for i, label in enumerate(classes)}).to_numpy()
@@ -138,20 +139,20 @@ def compare_tables(
 def _differences(
     model: Predictions, reference: Predictions, names: list[str], weights: NDArray[np.float32]
 ) -> dict[str, NDArray[np.float64]]:
-    """Differences in each resample, both models measured on the same draws."""
+    """Compute the differences in each resample, with the same resamples for both models."""
     one, other = (resampled_metrics(predictions, weights) for predictions in (model, reference))
     return {name: one[name] - other[name] for name in names}
 
 
 def _bootstrap_p(differences: NDArray[np.float64]) -> float:
-    """Twice the smaller share of resamples on one side of no difference (Efron & Tibshirani 1993, chapter 15)."""
+    """Return twice the smaller share of resamples on one side of zero (Efron & Tibshirani 1993, chapter 15)."""
     known = differences[np.isfinite(differences)]
     share = min((known <= 0).mean(), (known >= 0).mean())
     return float(min(max(2 * share, 2 / (len(known) + 1)), 1.0))
 
 
 def _mcnemar(model: Predictions, reference: Predictions) -> float:
-    """Exact test on the images that only one of the two gets right (McNemar 1947)."""
+    """Compute the exact test on images that only one of the models predicts correctly (McNemar 1947)."""
     right, other = (p.predicted == p.targets for p in (model, reference))
     only, against = int((right & ~other).sum()), int((~right & other).sum())
     return float(binomtest(only, only + against).pvalue) if only + against else 1.0

@@ -1,4 +1,4 @@
-"""Figures, made for reading: one style, colour-blind safe (Okabe & Ito 2008)."""
+"""Figures in one style, with a palette for colour-blind readers (Okabe & Ito 2008)."""
 
 from collections.abc import Iterable, Sequence
 
@@ -33,13 +33,13 @@ _KINDS = ["train", "augmented", "validation", "test"]
 
 
 def confusion_figure(evaluation: Evaluation, *, shares: bool) -> Figure:
-    """The confusion matrix of one part, as counts or as shares of the true class."""
+    """Plot the confusion matrix of one part, as counts or as shares of the true class."""
     counts, classes = evaluation.confusion, evaluation.classes
     rates = normalized(counts)
     side = 2.6 + 0.62 * len(classes)
     figure = Figure(figsize=(side + 1.6, side + 0.6), layout="constrained")
     axes = figure.subplots()
-    # Coloured by share in both, so that a large class does not make the others invisible.
+    # The colour always shows the share, so that small classes remain visible beside a large one.
     picture = axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.ndindex(counts.shape):
         text = f"{rates[i, j]:.2f}" if shares else str(counts[i, j])
@@ -58,7 +58,7 @@ def confusion_figure(evaluation: Evaluation, *, shares: bool) -> Figure:
 
 
 def training_curves(history: Sequence[dict[str, float]], chosen: int) -> Figure:
-    """Loss, accuracy, validation AUC and learning rate by epoch, with the epoch whose weights were kept."""
+    """Plot loss, accuracy, validation AUC and learning rate by epoch, and mark the epoch whose weights were kept."""
     table = pd.DataFrame(history)
     epochs = np.arange(1, len(table) + 1)
     figure = Figure(figsize=(11, 6.4), layout="constrained")
@@ -85,13 +85,13 @@ def training_curves(history: Sequence[dict[str, float]], chosen: int) -> Figure:
 def class_distribution(
     table: pd.DataFrame, classes: Sequence[str], *, removed: Sequence[str] = (), balance: str = "none"
 ) -> Figure:
-    """Images a class in each part, and beside it what training sees of each class after balancing.
+    """Plot the number of images per class in each part, and the training images per class after balancing.
 
     Args:
-        table: `label`, `part` and `parent` of a divided and balanced data set.
-        classes: class names.
-        removed: labels of the images that were taken out.
-        balance: name of the choice; `oversample` repeats images, `class_weight` weighs them.
+        table: Columns `label`, `part` and `parent` of a data set after splitting and balancing.
+        classes: Class names.
+        removed: Labels of the removed images.
+        balance: Name of the balancing method. `oversample` repeats images, `class_weight` weights them.
     """
     kind = table.part.where(table.parent == "", "augmented")
     counts = pd.crosstab(table.label, kind).reindex(index=classes, columns=_KINDS, fill_value=0)
@@ -109,14 +109,14 @@ def class_distribution(
         return figure
     left, right = figure.subplots(1, 2, sharey=True)
     _stacked_bars(left, delivered.loc[:, delivered.sum() > 0], "images before balancing")
-    note = ", each class weighed to the same total" if balance == "class_weight" else ""
+    note = ", each class weighted to the same total" if balance == "class_weight" else ""
     _stacked_bars(right, seen.loc[:, seen.sum() > 0], f"what an epoch trains on (balance={balance}{note})")
     left.invert_yaxis()
     return figure
 
 
 def _stacked_bars(axes: Axes, counts: pd.DataFrame, title: str) -> None:
-    """One bar a row, one colour a column, with totals."""
+    """Draw one bar per row with one colour per column, and the totals."""
     start = np.zeros(len(counts))
     for name in counts:
         label = f"{name} ({int(counts[name].sum()):,})"
@@ -131,7 +131,7 @@ def _stacked_bars(axes: Axes, counts: pd.DataFrame, title: str) -> None:
 
 
 def cluster_figure(audit: Audit, clusters: Sequence[Sequence[str]], rows: int = 4, columns: int = 3) -> Figure:
-    """Two images of each cluster of copies side by side, with label and delivered part; the first clusters given."""
+    """Plot two images of each of the first clusters of copies side by side, with label and delivered part."""
     distinct = list(dict.fromkeys(tuple(cluster) for cluster in clusters))
     shown = distinct[: rows * columns]
     rows, columns = -(-len(shown) // columns), min(columns, len(shown))
@@ -142,7 +142,7 @@ def cluster_figure(audit: Audit, clusters: Sequence[Sequence[str]], rows: int = 
         for axes in panel.axes:
             axes.axis("off")
     for panel, cluster in zip(figure.subfigs, shown, strict=False):
-        # Another label or part tells more than a second image of the same.
+        # Prefer a second image with another label or part.
         first, *others = cluster
         unlike = [
             path
@@ -158,12 +158,12 @@ def cluster_figure(audit: Audit, clusters: Sequence[Sequence[str]], rows: int = 
 
 
 def subgroup_figure(subgroups: Sequence[Subgroup], whole: Evaluation, metric: str) -> Figure:
-    """A forest plot: one metric of each subgroup with its interval, and of all images.
+    """Plot one metric of each subgroup and of all images, with its interval (forest plot).
 
     Args:
-        subgroups: those that are too small to assess are named with their number of images.
-        whole: of all images.
-        metric: by its name.
+        subgroups: Subgroups. Those that are too small to assess are listed without a value.
+        whole: Evaluation of all images.
+        metric: Name of the metric.
     """
     figure = Figure(figsize=(8, 1.4 + 0.34 * (len(subgroups) + 1)), layout="constrained")
     axes = figure.subplots()
@@ -190,16 +190,16 @@ def subgroup_figure(subgroups: Sequence[Subgroup], whole: Evaluation, metric: st
 def image_grid(
     images: NDArray[np.uint8], row_titles: Sequence[str], columns: int, *, title: str = "", first_title: str = ""
 ) -> Figure:
-    """Images in rows, each row with its title at the left.
+    """Plot images in rows, with a title at the left of each row.
 
     Args:
-        images: shape (len(row_titles) * columns, height, width, 3), 0 to 255.
-        row_titles: one a row.
-        columns: images a row.
-        title: of the whole.
-        first_title: over the first column, where it is of another kind than the rest.
+        images: Images, shape (len(row_titles) * columns, height, width, 3), 0 to 255.
+        row_titles: Title of each row.
+        columns: Number of images per row.
+        title: Title of the figure.
+        first_title: Title of the first column, if its images are of another kind than the others.
     """
-    # One picture rather than one axes an image, which takes matplotlib seconds to lay out.
+    # One large image, because the layout of one axes per image takes matplotlib seconds.
     side, gap = images.shape[1], max(images.shape[1] // 16, 1)
     rows, step = len(row_titles), side + gap
     canvas = np.full((rows * step - gap, columns * step - gap, 3), 255, np.uint8)
@@ -221,5 +221,5 @@ def image_grid(
 
 
 def escape_math(names: Iterable[str]) -> list[str]:
-    """Names in which matplotlib sees no formula."""
+    """Escape names so that matplotlib does not parse them as math."""
     return [str(name).replace("$", r"\$") for name in names]

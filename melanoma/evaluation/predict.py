@@ -1,4 +1,4 @@
-"""Class probabilities from a model."""
+"""Prediction of class probabilities."""
 
 import time
 from typing import Any
@@ -16,7 +16,7 @@ _TIMED = 10  # calls
 
 
 def probabilities_from_logits(logits: NDArray) -> NDArray[np.float64]:
-    """Probabilities of shape (n, classes) from logits of shape (n, classes), or (n, 1) for two classes."""
+    """Convert logits of shape (n, classes), or (n, 1) for two classes, to probabilities of shape (n, classes)."""
     logits = np.asarray(logits, dtype=np.float64)
     if logits.shape[1] == 1:
         positive = expit(logits)
@@ -25,7 +25,7 @@ def probabilities_from_logits(logits: NDArray) -> NDArray[np.float64]:
 
 
 def size_and_latency(model: Any, image_size: int) -> dict[str, float]:
-    """`model/megabytes` of its float32 weights, and `model/latency_ms`: median time for one image on this machine."""
+    """Return `model/megabytes` of the float32 weights, and `model/latency_ms`, the median time per image here."""
     image = np.zeros((1, image_size, image_size, 3), np.float32)
     model.predict_on_batch(image)  # compiles
     times = []
@@ -39,10 +39,10 @@ def size_and_latency(model: Any, image_size: int) -> dict[str, float]:
 def predict_probabilities(
     model: object, store: ImageStore, rows: NDArray[np.integer], *, batch_size: int
 ) -> NDArray[np.float64]:
-    """Probabilities of shape (len(rows), classes) from a saved model, for images in the order of `rows`.
+    """Predict probabilities of shape (len(rows), classes) with a saved model, in the order of `rows`.
 
     Raises:
-        ModelError: a probability is not a finite number.
+        ModelError: If a probability is not finite.
     """
     from melanoma.data.batches import prediction_batches
 

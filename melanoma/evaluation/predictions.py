@@ -1,4 +1,4 @@
-"""Predictions of some images, and how their intervals are drawn."""
+"""Predictions of images, and settings of the bootstrap of their intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ __all__ = ["BinaryTask", "Bootstrap", "Predictions", "WeightedPredictions"]
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How often images are drawn anew, the share of draws inside an interval, and the seed of the draws."""
+    """Settings of the bootstrap: number of resamples, confidence level of the intervals, and seed."""
 
     resamples: int = 1000
     confidence: float = 0.95
@@ -20,19 +20,19 @@ class Bootstrap:
 
     @property
     def tails(self) -> list[float]:
-        """The two quantiles that bound an interval."""
+        """Lower and upper quantile that bound an interval."""
         return [(1 - self.confidence) / 2, (1 + self.confidence) / 2]
 
 
 @dataclass(frozen=True)
 class BinaryTask:
-    """Some classes against the others.
+    """Binary task of some classes (positive) against the others.
 
     Attributes:
-        name: of the task; with two classes the second class.
-        prefix: of its metrics: empty with two classes, else the name and a slash.
-        positive: whether each image is of a positive class, shape (n,).
-        scores: probability of the positive classes together, shape (n,).
+        name: Name of the task; the second class if there are two classes.
+        prefix: Prefix of its metrics: empty for two classes, else the name and a slash.
+        positive: Whether each image is of a positive class, shape (n,).
+        scores: Sum of the probabilities of the positive classes, shape (n,).
     """
 
     name: str
@@ -42,21 +42,21 @@ class BinaryTask:
 
     @property
     def has_both(self) -> bool:
-        """Whether positives and negatives occur."""
+        """Whether both positives and negatives occur."""
         return 0 < self.positive.sum() < len(self.positive)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities of some images whose classes are known.
+    """Predicted probabilities of images with known classes.
 
     Attributes:
-        targets: class index of each image, shape (n,).
-        probabilities: shape (n, len(classes)).
-        classes: class names in the order of the columns.
-        binary_tasks: by name, the classes that count as positive, as in `{"malignant": ["melanoma", ...]}`; with two
-            classes they are not used, as the second class is the positive one.
-        groups: lesion, patient or cluster of copies of each image, shape (n,); None where each image stands alone.
+        targets: Class index of each image, shape (n,).
+        probabilities: Predicted probabilities, shape (n, len(classes)).
+        classes: Class names in the order of the columns of `probabilities`.
+        binary_tasks: Positive classes of each binary task by name, such as `{"malignant": ["melanoma", ...]}`. Not used
+            for two classes, where the second class is positive.
+        groups: Group of each image (lesion, patient or cluster of copies), shape (n,); None if each image is a group.
     """
 
     targets: NDArray[np.integer]
@@ -80,12 +80,12 @@ class Predictions:
 
     @cached_property
     def finite(self) -> bool:
-        """Whether all probabilities are finite numbers."""
+        """Whether all probabilities are finite."""
         return bool(np.isfinite(self.probabilities).all())
 
     @cached_property
     def binary(self) -> list[BinaryTask]:
-        """With two classes the second against the first; with more each of `binary_tasks`."""
+        """The second class against the first for two classes, else the tasks in `binary_tasks`."""
         if len(self.classes) == 2:
             return [BinaryTask(str(self.classes[1]), "", self.targets == 1, self.probabilities[:, 1])]
         tasks = []
@@ -96,7 +96,7 @@ class Predictions:
         return tasks
 
     def where(self, chosen: NDArray[np.bool_]) -> "Predictions":
-        """The predictions of some of the images."""
+        """Return the predictions of some of the images."""
         groups = None if self.groups is None else self.groups[chosen]
         return replace(self, targets=self.targets[chosen], probabilities=self.probabilities[chosen], groups=groups)
 
@@ -106,8 +106,8 @@ class WeightedPredictions:
     """Predictions in several resamples at once.
 
     Attributes:
-        predictions: of the images.
-        weights: how often each image is drawn in each resample, shape (resamples, n).
+        predictions: Predictions of the images.
+        weights: How often each image is drawn in each resample, shape (resamples, n).
     """
 
     predictions: Predictions
@@ -122,36 +122,36 @@ class WeightedPredictions:
 
     @cached_property
     def hits(self) -> NDArray[np.float64]:
-        """Right predictions of each class, shape (resamples, classes)."""
+        """Number of correct predictions of each class, shape (resamples, classes)."""
         return np.einsum("rcc->rc", self.confusion)
 
     @cached_property
     def support(self) -> NDArray[np.float64]:
-        """Images of each class, shape (resamples, classes)."""
+        """Number of images of each class, shape (resamples, classes)."""
         return self.confusion.sum(axis=2)
 
     @cached_property
     def named(self) -> NDArray[np.float64]:
-        """Images predicted as each class, shape (resamples, classes)."""
+        """Number of images predicted as each class, shape (resamples, classes)."""
         return self.confusion.sum(axis=1)
 
     @cached_property
     def total(self) -> NDArray[np.float64]:
-        """Images drawn, shape (resamples,)."""
+        """Number of drawn images, shape (resamples,)."""
         return self.confusion.sum(axis=(1, 2))
 
     @cached_property
     def f1(self) -> NDArray[np.float64]:
-        """F1 of each class, 0 where it neither occurs nor is predicted, shape (resamples, classes)."""
+        """F1 of each class, 0 if it neither occurs nor is predicted, shape (resamples, classes)."""
         both = self.support + self.named
         return np.divide(2 * self.hits, both, out=np.zeros_like(self.hits), where=both > 0)
 
     @cached_property
     def recall(self) -> NDArray[np.float64]:
-        """Sensitivity of each class, NaN where it does not occur, shape (resamples, classes)."""
+        """Sensitivity of each class, NaN if it does not occur, shape (resamples, classes)."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.hits / self.support
 
     def mean(self, values: NDArray) -> NDArray[np.float64]:
-        """Mean over the images of each resample of a value an image, shape (resamples,)."""
+        """Compute the mean over the images of each resample, shape (resamples,), of values of shape (n,)."""
         return self.weights @ values / self.weights.sum(axis=1)

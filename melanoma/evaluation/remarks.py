@@ -1,4 +1,4 @@
-"""What a reader of the metrics has to know about the images they were measured on."""
+"""Warnings about missing or unreliable metrics."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ __all__ = ["remark_on_groups", "remarks_on"]
 
 
 def remarks_on(part: str, predictions: Predictions) -> list[str]:
-    """A sentence for each metric that is missing or says little: classes without images, constant scores, and so on."""
+    """Return a sentence for each cause of missing or unreliable metrics: no images of a class, constant scores, ..."""
     found = []
     counts = np.bincount(predictions.targets, minlength=len(predictions.classes))
     for label, count in zip(predictions.classes, counts, strict=True):
@@ -27,8 +27,8 @@ def remarks_on(part: str, predictions: Predictions) -> list[str]:
 
 
 def remark_on_groups(table: pd.DataFrame) -> str:
-    """A sentence where neither lesion nor patient is known of some images, so that only copies were grouped."""
-    table = table[table.parent == ""]  # an augmented image shows no further lesion
+    """Return a sentence if lesion and patient are unknown for some images, so that only copies were grouped."""
+    table = table[table.parent == ""]  # augmented images do not show other lesions
     columns = [name for name in ("lesion", "patient") if name in table]
     unknown = int(table[columns].isna().all(axis=1).sum()) if columns else len(table)
     if unknown == 0:

@@ -1,4 +1,4 @@
-"""Metrics of subgroups: by sex, age band, site, or any other metadata column."""
+"""Metrics of subgroups by sex, age, site or another metadata column."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ _MOST_VALUES = 12
 
 @dataclass(frozen=True)
 class Subgroup:
-    """One value of a column.
+    """Images with one value of a metadata column.
 
     Attributes:
-        column: of the metadata.
-        value: of the column, `unknown` where there is none; a number's band.
-        images: with that value.
-        metrics: see `measure`; empty where there are too few images to assess.
-        intervals: lower and upper bound by metric.
+        column: Name of the metadata column.
+        value: Value of the column; a range for numbers, `unknown` for missing values.
+        images: Number of images with that value.
+        metrics: Metrics by name; see `measure`. Empty if there are too few images to assess.
+        intervals: Lower and upper bound by metric.
     """
 
     column: str
@@ -38,15 +38,15 @@ class Subgroup:
 def measure_subgroups(
     rows: pd.DataFrame, predictions: Predictions, settings: EvaluationConfig, bootstrap: Bootstrap
 ) -> list[Subgroup]:
-    """Measure each value of each metadata column that the rows have.
+    """Compute the metrics of the subgroups of each column in `settings.subgroups`.
 
     Args:
-        rows: metadata columns of the images, in the order of the predictions.
-        predictions: of the images.
-        settings: `subgroups` names the columns, of which one that is absent, or of more than 12 values that are no
-            numbers, is passed over; `subgroup_minimum` is the number of images below which a subgroup is listed but
-            not assessed.
-        bootstrap: of the intervals.
+        rows: Metadata columns of the images, in the order of the predictions.
+        predictions: Predictions of the images.
+        settings: `subgroups` lists the columns. A column is skipped if it is absent, has only one value, or has more
+            than 12 values that are not numbers. Subgroups with fewer than `subgroup_minimum` images are listed but not
+            assessed.
+        bootstrap: Settings of the bootstrap of the intervals.
     """
     found = []
     for column in settings.subgroups:
@@ -65,13 +65,13 @@ def measure_subgroups(
 
 
 def worst_subgroup(subgroups: Sequence[Subgroup], metric: str) -> Subgroup | None:
-    """The assessed subgroup of the lowest metric, or None where no subgroup has it."""
+    """Return the assessed subgroup with the lowest value of a metric, or None if no subgroup has the metric."""
     assessed = [subgroup for subgroup in subgroups if metric in subgroup.metrics]
     return min(assessed, key=lambda subgroup: subgroup.metrics[metric]) if assessed else None
 
 
 def _values(column: pd.Series) -> pd.Series | None:
-    """Texts; numbers in bands of 20, named so that they sort. None where there are too many texts."""
+    """Return values as texts, with numbers in sortable ranges of 20, or None if there are too many different texts."""
     numbers = pd.to_numeric(column, errors="coerce")
     if column.notna().any() and (numbers.notna() == column.notna()).all() and numbers.nunique() > 2:
         low = (numbers // _BAND * _BAND).astype("Int64")

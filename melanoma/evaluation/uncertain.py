@@ -1,7 +1,7 @@
-"""Uncertain cases: prediction sets that hold the true class as often as promised, and abstention.
+"""Prediction sets with a given coverage of the true class, and abstention.
 
-Both are fitted on validation, kept with the model, and measured on test. A copy of this file is inside every packaged
-model: it imports nothing else of this project.
+Both are fitted on the validation images, saved with the model, and evaluated on the test images. Every packaged model
+contains a copy of this file, so it must not import other modules of this project.
 """
 
 from collections.abc import Sequence
@@ -18,30 +18,30 @@ __all__ = ["Abstention", "PredictionSets", "abstention_curve", "fit_abstention",
 class PredictionSets:
     """Adaptive prediction sets (Romano, Sesia & Candès 2020), without their random tie-break.
 
-    A class is in an image's set when the classes that are more probable hold at most `threshold` together. So the most
-    probable class is always in it, and the same image always has the same set.
+    A class is in the set of an image if the probabilities of all more probable classes sum to at most `threshold`.
+    Therefore the most probable class is always in the set, and the same image always has the same set.
 
     Attributes:
-        coverage: share of images whose set should hold the true class.
-        threshold: probability from 0 to 1; 1 where there were too few images to promise that coverage, and every set
-            then holds all classes.
+        coverage: Share of images whose set should contain the true class.
+        threshold: Probability from 0 to 1. It is 1 if there were too few images to guarantee the coverage; every set
+            then contains all classes.
     """
 
     coverage: float
     threshold: float
 
     def members(self, probabilities: NDArray) -> NDArray[np.bool_]:
-        """Which classes are in each image's set, shape (n, classes)."""
+        """Return which classes are in the set of each image, shape (n, classes)."""
         return _more_probable(probabilities) <= self.threshold
 
     def measured(
         self, targets: NDArray[np.integer], probabilities: NDArray, classes: Sequence[str]
     ) -> dict[str, float]:
-        """How the sets did on some images.
+        """Evaluate the sets.
 
         Returns:
-            `coverage`, `size` (mean number of classes), `single` (share of sets of one class), and
-            `coverage/<class>` and `size/<class>` of the images of each class that occurs.
+            `coverage`, `size` (mean number of classes), `single` (share of sets with one class), and
+            `coverage/<class>` and `size/<class>` for the images of each class that occurs.
         """
         members = self.members(probabilities)
         covered, sizes = members[np.arange(len(targets)), targets], members.sum(axis=1)
@@ -54,22 +54,22 @@ class PredictionSets:
 
 @dataclass(frozen=True)
 class Abstention:
-    """Abstaining on images whose most probable class has a probability below `threshold` (Chow 1970).
+    """Abstention on images whose most probable class has a probability below `threshold` (Chow 1970).
 
     Attributes:
-        share: of the validation images on which the model abstains.
-        threshold: probability from 0 to 1.
+        share: Share of the validation images on which the model abstains.
+        threshold: Probability from 0 to 1.
     """
 
     share: float
     threshold: float
 
     def abstained(self, probabilities: NDArray) -> NDArray[np.bool_]:
-        """On which images the model abstains, shape (n,)."""
+        """Return the images on which the model abstains as a mask, shape (n,)."""
         return probabilities.max(axis=1) < self.threshold
 
     def measured(self, targets: NDArray[np.integer], probabilities: NDArray) -> dict[str, float]:
-        """`share` of the images on which the model abstains, and the `accuracy` on the others, if there are any."""
+        """Return the `share` of images on which the model abstains, and the `accuracy` on the others, if any."""
         left = self.abstained(probabilities)
         found = {"share": float(left.mean())}
         if not left.all():
@@ -78,16 +78,16 @@ class Abstention:
 
 
 def fit_prediction_sets(targets: NDArray[np.integer], probabilities: NDArray, coverage: float) -> PredictionSets:
-    """The threshold that gives prediction sets a coverage, by split conformal prediction.
+    """Fit the threshold of prediction sets with a given coverage by split conformal prediction.
 
-    New images drawn as these were have their class in the set with at least that probability, over all classes
-    together, if nothing else was fitted to these; about that where the epoch or a calibration was. Of a single class it
-    may be less.
+    For new images from the same distribution, the set contains the true class with at least this probability over all
+    classes together, if nothing else was fitted on the same images. The guarantee is approximate if the epoch or a
+    calibration was also chosen on them. The coverage of a single class may be lower.
 
     Args:
-        targets: class index of each validation image, shape (n,).
-        probabilities: shape (n, classes).
-        coverage: share from 0 to 1.
+        targets: Class index of each validation image, shape (n,).
+        probabilities: Predicted probabilities, shape (n, classes).
+        coverage: Share from 0 to 1.
     """
     needed = np.sort(_more_probable(probabilities)[np.arange(len(targets)), targets])
     rank = ceil((len(needed) + 1) * coverage)
@@ -95,19 +95,19 @@ def fit_prediction_sets(targets: NDArray[np.integer], probabilities: NDArray, co
 
 
 def fit_abstention(probabilities: NDArray, share: float) -> Abstention:
-    """The threshold below which the confidence of a `share` of some images is."""
+    """Fit the threshold so that the confidence of a `share` of the images is below it."""
     return Abstention(share, float(np.quantile(probabilities.max(axis=1), share, method="higher")))
 
 
 def abstention_curve(
     targets: NDArray[np.integer], probabilities: NDArray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Accuracy on the images that are kept, as the model abstains on more and more of those of least confidence.
+    """Compute the accuracy on the kept images as a function of the share of abstentions, in order of confidence.
 
-    Images of the same confidence go together.
+    Images with equal confidence are kept or dropped together.
 
     Returns:
-        The share on which the model abstains, rising from 0, and the accuracy on the rest.
+        The share on which the model abstains, ascending from 0, and the accuracy on the other images.
     """
     confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
     order = np.argsort(-confidence, kind="stable")
@@ -117,7 +117,7 @@ def abstention_curve(
 
 
 def _more_probable(probabilities: NDArray) -> NDArray[np.float64]:
-    """What the classes that come before each class hold together; of equal ones the first comes first."""
+    """Return the sum of the probabilities of all more probable classes, for each class. Ties are ordered by index."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
     ranked = np.take_along_axis(probabilities, order, axis=1).astype(np.float64)
     before = np.concatenate([np.zeros((len(ranked), 1)), np.cumsum(ranked, axis=1)[:, :-1]], axis=1).clip(max=1)

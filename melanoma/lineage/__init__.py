@@ -1,1 +1,1 @@
-"""What a run has seen and which shortcuts it took: the protocol, and images known from earlier training."""
+"""Protocol of a run (the shortcuts that it takes), and images that were used in earlier training."""

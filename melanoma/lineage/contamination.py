@@ -1,4 +1,4 @@
-"""Which images a model and its ancestors have seen, and what follows for a test set."""
+"""Images that a model and its ancestors were trained or tuned on, and contamination of a test set by these images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ __all__ = ["Contamination", "Seen", "TrainedOn", "contamination", "images_seen",
 
 
 class TrainedOn(NamedTuple):
-    """The split of a run (`path`, `part`, `parent` and `sha256` of each image) and its protocol."""
+    """Split of a run (`path`, `part`, `parent` and `sha256` of each image), and its protocol."""
 
     split: pd.DataFrame
     protocol: Protocol
@@ -21,11 +21,11 @@ class TrainedOn(NamedTuple):
 
 @dataclass(frozen=True)
 class Seen:
-    """Images that a model, and those whose weights it began from, were trained or tuned on.
+    """Images that a model and its ancestors (the models whose weights it started from) were trained or tuned on.
 
     Attributes:
-        images: SHA-256 of each.
-        complete: whether there are no others.
+        images: SHA-256 of each image.
+        complete: Whether these are all such images.
     """
 
     images: frozenset[str] = frozenset()
@@ -34,13 +34,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Contamination:
-    """What a test set shares with images that were seen before.
+    """Overlap of a test set with seen images.
 
     Attributes:
-        test_images: that were seen, as they are, as a copy, or by another image of their lesion or patient; None where
-            it is not known of any image that it was seen.
-        not_compared: images that could be compared by their bytes only, so that copies of them are not found.
-        protocol: the shortcuts that follow.
+        test_images: Number of test images that are seen images, copies of these, or images of their lesions or
+            patients; None if no seen image is known.
+        not_compared: Number of images that could be compared by their bytes only, so that their copies are not found.
+        protocol: The resulting shortcuts.
     """
 
     test_images: int | None
@@ -49,46 +49,47 @@ class Contamination:
 
 
 def images_seen(ancestors: Iterable[TrainedOn], *, complete: bool, selected: bool = True) -> Seen:
-    """What a run and its ancestors have seen.
+    """Collect the images that a run and its ancestors were trained or tuned on.
 
     Args:
-        ancestors: the run, then those whose weights it began from.
-        complete: whether all ancestors are known.
-        selected: count test images on whose results a run was selected.
+        ancestors: The run, followed by the runs whose weights it started from.
+        complete: Whether all ancestors are known.
+        selected: Whether to include the test images of runs that were selected by test results.
     """
     seen: set[str] = set()
     for split, protocol in ancestors:
         chosen = ["train", "validation", *(["test"] if selected and Shortcut.SELECTED_ON_TEST in protocol else [])]
         used = split[split.part.isin(chosen)]
-        # An image that only its augmented copies stand for was seen too.
+        # An image is also seen if only augmented images of it were used.
         seen |= set(split.sha256[(split.parent == "") & split.path.isin({*used.path, *used.parent})])
         complete = complete and Shortcut.PRETRAINING_UNKNOWN not in protocol
     return Seen(frozenset(seen), complete)
 
 
 def with_copies(seen: Seen, table: pd.DataFrame, similarity: float | None) -> tuple[set[str], int]:
-    """Which images of an audit's table were seen, as they are, as a copy, or by another image of their lesion.
+    """Extend the seen images by their copies, and other images of their lesions and patients, in an audit's table.
 
     Args:
-        seen: the images.
-        table: of an audit.
-        similarity: see `melanoma.audit.across.copies_among`.
+        seen: Seen images.
+        table: Table of an audit.
+        similarity: See `melanoma.audit.across.copies_among`.
 
     Returns:
-        SHA-256 of these and of all that were seen, and how many images could be compared by their bytes only.
+        SHA-256 of all these images, and the number of images that could be compared by their bytes only.
     """
     rows, not_compared = seen_among(table, seen.images, similarity)
     return {*seen.images, *table.sha256[rows]}, not_compared
 
 
 def contamination(seen: Seen, table: pd.DataFrame, test: pd.DataFrame, similarity: float | None) -> Contamination:
-    """What a run's test images share with what its initial weights have seen.
+    """Compute the overlap of the test images of a run with the images behind its initial weights.
 
     Args:
-        seen: by the model whose weights the run starts from.
-        table: of the audit of all images: one that the run has removed gives a test image of its lesion away too.
-        test: rows of the test images: `path` and `parent`.
-        similarity: see `melanoma.audit.across.copies_among`.
+        seen: Images that the model with the initial weights was trained or tuned on.
+        table: Table of the audit of all images, including images that the run has removed, because these can connect a
+            test image to a seen image.
+        test: Columns `path` and `parent` of the test images.
+        similarity: See `melanoma.audit.across.copies_among`.
     """
     if not seen.images:
         return Contamination(None, 0, Protocol.of(Shortcut.PRETRAINING_UNKNOWN))

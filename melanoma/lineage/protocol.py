@@ -1,4 +1,4 @@
-"""The protocol of a run: clean, or the names of the shortcuts it takes."""
+"""Protocol of a run: `clean`, or the names of the shortcuts that it takes."""
 
 import os
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from melanoma.config.schema import AuditConfig, TrainConfig
 
 __all__ = ["CLEAN", "SHORTCUTS_VARIABLE", "Protocol", "Shortcut", "protocol_of"]
 
-SHORTCUTS_VARIABLE = "MELANOMA_SHORTCUTS"  # environment of a trial: further shortcuts
+SHORTCUTS_VARIABLE = "MELANOMA_SHORTCUTS"  # environment variable with additional shortcuts of a trial
 _KNOWN_WEIGHTS = (None, "none", "imagenet")
 
 
 class Shortcut(StrEnum):
-    """What makes a result not clean, by its name in the tracking store."""
+    """Shortcuts that make a result not clean, by their names in the tracking store."""
 
     PUBLISHED = "published"
     AUGMENTED_BEFORE_SPLIT = "augmented_before_split"
@@ -39,21 +39,21 @@ class Shortcut(StrEnum):
 
 @dataclass(frozen=True)
 class Protocol:
-    """The shortcuts that were taken, each once, in the order in which they became known.
+    """Shortcuts of a run, without repetition, in the order in which they were added.
 
-    A name that this version does not know, written by another, is a shortcut too.
+    A name that was written by another version and is unknown to this version counts as a shortcut.
     """
 
     shortcuts: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, *shortcuts: str) -> "Protocol":
-        """A protocol of these shortcuts."""
+        """Return a protocol of these shortcuts."""
         return cls(tuple(dict.fromkeys(str(one) for one in shortcuts)))
 
     @classmethod
     def parse(cls, text: str) -> "Protocol":
-        """From its form in the tracking store: names separated by commas, or `clean`."""
+        """Parse the text in the tracking store: names separated by commas, or `clean`."""
         return cls.of(*(name for name in text.split(",") if name not in ("", "clean")))
 
     def __str__(self) -> str:
@@ -75,11 +75,11 @@ CLEAN = Protocol()
 
 
 def protocol_of(settings: TrainConfig, columns: pd.Index) -> Protocol:
-    """The shortcuts that a run takes.
+    """Return the protocol of a run.
 
     Args:
-        settings: the whole configuration.
-        columns: of the source's table: a shortcut about lesions is none where no lesions are known.
+        settings: The whole configuration.
+        columns: Columns of the source's table. Shortcuts about lesions or patients require a column for these.
     """
     debug, audit, group = settings.debug, settings.audit, settings.split.group
     published = settings.protocol == "published"
@@ -92,18 +92,18 @@ def protocol_of(settings: TrainConfig, columns: pd.Index) -> Protocol:
         Shortcut.GROUPS_IGNORED: published or (group == "none" and bool(known)),
         Shortcut.LESIONS_IGNORED: not published and group == "patient" and "lesion" in known,
         Shortcut.PATIENTS_IGNORED: not published and group == "lesion" and "patient" in known,
-        # Above the default fewer copies are found, at 1 none.
+        # Values above the default find fewer near duplicates; 1 finds none.
         Shortcut.NEAR_DUPLICATES_IGNORED: not published
         and (not audit.near_duplicates or audit.similarity > AuditConfig().similarity),
         Shortcut.CONFLICTS_KEPT: not published and audit.conflicts == "keep",
         Shortcut.CONFLICTS_FIRST: not published and audit.conflicts == "first",
-        # A file does not say which images made it.
+        # A weights file does not record which images it was trained on.
         Shortcut.PRETRAINING_UNKNOWN: settings.model.weights not in _KNOWN_WEIGHTS
         and ":/" not in str(settings.model.weights),
         Shortcut.DEBUG_OVERFIT: debug.overfit,
         Shortcut.DEBUG_ONE_BATCH: debug.train_batches == 1 and not debug.overfit,
         Shortcut.DEBUG_FEW_BATCHES: (debug.train_batches or 0) > 1 and not debug.overfit,
     }
-    # What a sweep knows of its trials, and a trial cannot know of itself.
-    told = Protocol.parse(os.environ.get(SHORTCUTS_VARIABLE, ""))
-    return Protocol.of(*(name for name, is_taken in taken.items() if is_taken)) | told
+    # Shortcuts of the sweep, which a trial cannot detect.
+    inherited = Protocol.parse(os.environ.get(SHORTCUTS_VARIABLE, ""))
+    return Protocol.of(*(name for name, is_taken in taken.items() if is_taken)) | inherited

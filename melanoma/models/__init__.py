@@ -1,1 +1,1 @@
-"""Networks: each a function from input shape and class count to a Keras model of logits."""
+"""Networks. Each is a function from image size and number of classes to a Keras model that returns logits."""

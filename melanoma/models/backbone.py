@@ -1,4 +1,4 @@
-"""Any network of keras.applications under a new head."""
+"""Networks of keras.applications with a new head."""
 
 import inspect
 import sys
@@ -15,35 +15,35 @@ __all__ = ["backbone", "families", "imagenet_weights"]
 def backbone(
     image_size: int, classes: int, *, family: str, dropout: float = 0.2, pretrained: bool = True
 ) -> keras.Model:
-    """A keras.applications network with its own preprocessing, global average pooling and a new head.
+    """Build a keras.applications network with its own preprocessing, global average pooling and a new head.
 
     Args:
-        image_size: side of the input in pixels.
-        classes: number of classes.
-        family: name in keras.applications, such as EfficientNetV2B0, ConvNeXtTiny, MobileNetV3Large or ResNet50V2.
-        dropout: rate before the head.
-        pretrained: its weights will be loaded: batch normalisation stays as it comes with them.
+        image_size: Side of the input in pixels.
+        classes: Number of classes.
+        family: Name in keras.applications, such as EfficientNetV2B0, ConvNeXtTiny, MobileNetV3Large or ResNet50V2.
+        dropout: Dropout rate before the head.
+        pretrained: Whether pretrained weights will be loaded. If so, batch normalization is frozen.
 
     Returns:
-        A model from (n, image_size, image_size, 3) in 0 to 255 to logits, in which the layer `backbone` is the
+        A model from pixels, shape (n, image_size, image_size, 3), 0 to 255, to logits. Its layer `backbone` is the
         network without its top.
 
     Raises:
-        ConfigError: there is no such family, or it cannot take this image size.
+        ConfigError: If the family does not exist or does not support the image size.
     """
     inputs = keras.Input((image_size, image_size, 3), name="image")
     network = _network(family, image_size, weights=None)
     if pretrained:
         for layer in network.layers:
             if isinstance(layer, layers.BatchNormalization):
-                layer.trainable = False  # which in Keras also means: normalise by the stored statistics
+                layer.trainable = False  # in Keras, this also selects inference mode
     features = network(_preprocessed(family, inputs))
     x = layers.GlobalAveragePooling2D()(features)
     return keras.Model(inputs, head(x, classes, dropout))
 
 
 def families() -> list[str]:
-    """All names that `family` can take."""
+    """Return all valid values of `family`."""
     return sorted(
         name
         for name, function in vars(keras.applications).items()
@@ -52,16 +52,16 @@ def families() -> list[str]:
 
 
 def imagenet_weights(model: keras.Model, *, family: str, image_size: int) -> None:
-    """Put ImageNet weights into the `backbone` layer of a model, from the network or from Keras's own cache.
+    """Load ImageNet weights into the `backbone` layer of a model, from Keras's cache or by download.
 
     Raises:
-        ModelError: they can be neither found nor fetched.
+        ModelError: If the weights are not in the cache and cannot be downloaded.
     """
     try:
         source = _network(family, image_size, weights="imagenet")
     except ConfigError:
         raise
-    except Exception as error:  # Keras raises bare Exception where a download fails
+    except Exception as error:  # Keras raises a bare Exception if a download fails
         raise ModelError(
             f"The ImageNet weights of {family} cannot be fetched, and are not in Keras's cache. On a machine with a "
             f"network run keras.applications.{family}(include_top=False).save_weights('{family}.weights.h5'), copy the "
@@ -79,7 +79,7 @@ def _network(family: str, image_size: int, weights: str | None) -> keras.Model:
         network = function(include_top=False, weights=weights, input_shape=(image_size, image_size, 3), **options)
     except ValueError as error:
         raise ConfigError([f"{family} cannot be built: {error} Received: data.image_size={image_size}"]) from error
-    network.name = "backbone"  # afterwards: EfficientNetV2 looks its architecture up by the name it is given
+    network.name = "backbone"  # set afterwards, because EfficientNetV2 uses the name to look up its architecture
     return network
 
 
@@ -88,7 +88,7 @@ def _preprocesses_itself(family: str) -> bool:
 
 
 def _preprocessed(family: str, inputs: keras.KerasTensor) -> keras.KerasTensor:
-    """The family's own preprocessing, as part of the graph so that it is saved with the model."""
+    """Apply the family's own preprocessing in the graph, so that it is saved with the model."""
     function = getattr(keras.applications, family, None)
     if function is None or _preprocesses_itself(family):
         return inputs

@@ -1,4 +1,4 @@
-"""What all networks share: the head, precision, initial weights, and the form in which they are saved."""
+"""Functions for all networks: the head, precision, initial weights, and the saved form."""
 
 import warnings
 from collections.abc import Callable
@@ -27,17 +27,17 @@ _AVERAGED = "averaged"
 
 
 def head(features: keras.KerasTensor, classes: int, dropout: float = 0.0) -> keras.KerasTensor:
-    """Dropout and the dense layer of logits: one for two classes, else one a class; always float32."""
+    """Add dropout and the float32 dense layer of logits: one logit for two classes, else one per class."""
     if dropout:
         features = layers.Dropout(dropout)(features)
     return layers.Dense(1 if classes == 2 else classes, dtype="float32", name=HEAD)(features)
 
 
 def build_network(builder: Callable[..., keras.Model], *, image_size: int, classes: int, policy: str) -> keras.Model:
-    """Build a network of logits under a Keras dtype policy.
+    """Build a network that returns logits, under a Keras dtype policy.
 
     Raises:
-        ConfigError: the builder refuses its arguments, or its network does not fit image size and classes.
+        ConfigError: If the builder rejects its arguments, or the output of the network does not match the classes.
     """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
@@ -58,12 +58,12 @@ def build_network(builder: Callable[..., keras.Model], *, image_size: int, class
 def with_probabilities(
     network: keras.Model, test_time_augmentation: Literal["none", "flips", "dihedral"] = "none"
 ) -> keras.Model:
-    """The network followed by the softmax: class probabilities of shape (n, classes), also for two classes.
+    """Add a softmax that returns class probabilities of shape (n, classes), including for two classes.
 
     Args:
-        network: from pixels to logits.
-        test_time_augmentation: average the logits of the image and its mirror images (`flips`: 4 views), or of all
-            its mirrored and quarter-turned images (`dihedral`: 8 views).
+        network: Network from pixels to logits.
+        test_time_augmentation: `flips` averages the logits of the image and its mirror images (4 views), `dihedral`
+            those of all its mirrored and quarter-turned images (8 views).
     """
     images, logits = network.input, network.output
     if test_time_augmentation != "none":
@@ -76,7 +76,7 @@ def with_probabilities(
 
 
 def network_of(model: keras.Model) -> keras.Model:
-    """The network inside a model that averages over views of the image; else the model itself."""
+    """Return the network inside a model that averages over views of the image, or the model itself."""
     return next((layer for layer in model.layers if layer.name == _AVERAGED), model)
 
 
@@ -86,19 +86,21 @@ def _averaged(network: keras.Model, images: keras.KerasTensor, turned: bool) -> 
     views += [keras.ops.flip(view, axis=1) for view in views]
     if turned:
         views += [keras.ops.transpose(view, (0, 2, 1, 3)) for view in views]
-    # One batch rather than a call for each: a smaller graph, which is sooner traced and exported.
+    # One batch instead of one call per view: the smaller graph is faster to trace and export.
     logits = network(keras.ops.concatenate(views, axis=0))
     return keras.ops.mean(keras.ops.reshape(logits, (len(views), -1, logits.shape[-1])), axis=0)
 
 
 def copy_weights(source: keras.Model, target: keras.Model, with_head: bool = True) -> bool:
-    """Copy weights between models of one architecture; the head too, if wanted and of the same number of outputs.
+    """Copy weights between models of the same architecture.
+
+    The head is copied if `with_head` is true and both models have the same number of outputs.
 
     Returns:
         Whether the head was copied.
 
     Raises:
-        ModelError: the networks differ in more than the head.
+        ModelError: If the networks differ in more than the head.
     """
     source = network_of(source)
     given, wanted = _body(source), _body(target)
@@ -119,10 +121,10 @@ def copy_weights(source: keras.Model, target: keras.Model, with_head: bool = Tru
 
 
 def load_weights_file(network: keras.Model, path: Path) -> None:
-    """Load a `.keras` model or a `.weights.h5` file, of the whole network or of its `backbone`.
+    """Load the weights of a `.keras` model or a `.weights.h5` file, for the whole network or its `backbone`.
 
     Raises:
-        ModelError: no such file, or weights of another network.
+        ModelError: If the file does not exist or has the weights of another network.
     """
     if not path.is_file():
         raise ModelError(
@@ -136,7 +138,7 @@ def load_weights_file(network: keras.Model, path: Path) -> None:
     for target in targets:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # one for each layer that the file does not have
+                warnings.simplefilter("ignore")  # one per layer that the file lacks
                 target.load_weights(path)
             return
         except (ValueError, OSError, KeyError) as error:
@@ -147,10 +149,10 @@ def load_weights_file(network: keras.Model, path: Path) -> None:
 
 
 def load_model_file(path: Path) -> keras.Model:
-    """Load a saved Keras model without running code of its own.
+    """Load a saved Keras model without running code that it contains.
 
     Raises:
-        ModelError: it cannot be read, or has layers that run arbitrary code.
+        ModelError: If the file cannot be read, or is unsafe to load; see `load_keras_file`.
     """
     try:
         return load_keras_file(path)
@@ -161,5 +163,5 @@ def load_model_file(path: Path) -> keras.Model:
 
 
 def _body(model: keras.Model) -> list:
-    """What comes before the head; after it a saved model may have a calibration."""
+    """Return the weights before the head. After it, a saved model may have calibration layers."""
     return [w for layer in takewhile(lambda layer: layer.name != HEAD, model.layers) for w in layer.weights]

@@ -1,4 +1,4 @@
-"""Losses on logits, for one column of 0 and 1 (two classes) or one-hot labels."""
+"""Losses on logits, for binary labels of one column (two classes) or one-hot labels."""
 
 import keras
 
@@ -6,7 +6,7 @@ __all__ = ["training_loss"]
 
 
 def training_loss(classes: int, *, label_smoothing: float = 0.0, focal_gamma: float | None = None) -> keras.losses.Loss:
-    """Cross-entropy, or the focal loss (Lin et al. 2017, arXiv:1708.02002) where `focal_gamma` is given."""
+    """Return cross-entropy, or the focal loss (Lin et al. 2017, arXiv:1708.02002) if `focal_gamma` is given."""
     options: dict = {"from_logits": True, "label_smoothing": label_smoothing}
     if focal_gamma is not None:
         options["gamma"] = focal_gamma
@@ -15,4 +15,4 @@ def training_loss(classes: int, *, label_smoothing: float = 0.0, focal_gamma: fl
         return (keras.losses.BinaryCrossentropy if binary else keras.losses.CategoricalCrossentropy)(**options)
     if binary:
         return keras.losses.BinaryFocalCrossentropy(**options)
-    return keras.losses.CategoricalFocalCrossentropy(alpha=1.0, **options)  # Keras would take a quarter of the loss
+    return keras.losses.CategoricalFocalCrossentropy(alpha=1.0, **options)  # Keras's default scales it by 0.25

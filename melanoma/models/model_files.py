@@ -1,6 +1,6 @@
-"""Opening the files of a model that somebody may have tampered with.
+"""Safe loading of untrusted model files.
 
-A copy of this file is inside every packaged model: it imports nothing else of this project.
+Every packaged model contains a copy of this file, so it must not import other modules of this project.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import keras
 __all__ = ["CHECKSUMS", "NOTE", "UnsafeModel", "changed_file", "load_keras_file", "sha256_of", "stripped"]
 
 CHECKSUMS = "checksums.json"
-NOTE = "registered_model_meta"  # which MLflow leaves beside a model that it takes from the registry
+NOTE = "registered_model_meta"  # MLflow adds this file to models from the registry
 
 _CARRY_CODE = ("Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "FlaxLayer", "JaxLayer")
 _MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
@@ -25,18 +25,19 @@ _MAX_WEIGHTS = 16 * 1024**3
 
 
 class UnsafeModel(ValueError):
-    """A model file could run code or read other files when it is loaded; the message says what was found."""
+    """Raised if loading a model file could run code or read other files. The message names the cause."""
 
 
 def load_keras_file(path: Path) -> keras.Model:
-    """Load a saved Keras model, after a look at what loading it would do.
+    """Load a saved Keras model after checking its file.
 
-    Keras's safe mode is no security boundary, so layers that carry code are refused before any is built.
+    Keras's safe mode is not a security boundary. Therefore layers that contain code are rejected before any layer is
+    built.
 
     Raises:
-        UnsafeModel: it has a Lambda, a TFSMLayer or another layer of code, at any depth, or weights that point to other
-            files.
-        ValueError, OSError, TypeError, KeyError: it cannot be read.
+        UnsafeModel: If the file has a Lambda, a TFSMLayer or another layer with code, at any depth, weights that link
+            to other files, unexpected members, or an excessive size.
+        ValueError, OSError, TypeError, KeyError: If the file cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -52,7 +53,7 @@ def load_keras_file(path: Path) -> keras.Model:
 
 
 def sha256_of(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder, by its path there; without what Python or MLflow leave beside them."""
+    """Return the SHA-256 of every file below a folder, by relative path, except files that Python or MLflow added."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -62,24 +63,25 @@ def sha256_of(folder: Path) -> dict[str, str]:
 
 
 def changed_file(folder: Path, known: dict[str, str]) -> str | None:
-    """What is wrong with the files of a package, in words; None where they are as they were written.
+    """Describe the first changed, missing or added file of a package, or return None if there is none.
 
     Args:
-        folder: of the package.
-        known: `sha256_of` it when it was written, or of some of its folders: there no file may have come.
+        folder: Folder of the package.
+        known: Result of `sha256_of` for the original package, or for some of its folders. Added files are detected in
+            these folders only.
     """
     found = sha256_of(folder)
     for name, expected in known.items():
         if found.get(name) != expected:
-            return f"{name} has SHA-256 {found.get(name, 'none: it is not there')}, and {expected} was written"
+            return f"{name} has SHA-256 {found.get(name, 'none: it is missing')}, expected {expected}"
     folders = {name.split("/")[0] for name in known}
     strange = [name for name in found if name not in known and name.split("/")[0] in folders]
     strange = [name for name in strange if not name.endswith(f"/{CHECKSUMS}")]
-    return f"{strange[0]}, of SHA-256 {found[strange[0]]}, was not written" if strange else None
+    return f"{strange[0]} was added (SHA-256 {found[strange[0]]})" if strange else None
 
 
 def stripped(folder: Path, known: dict[str, str]) -> None:
-    """Take out of a copy of a package all that was not written into it: compiled code, links, other files."""
+    """Remove from a copy of a package all files that are not part of it, such as compiled code and links."""
     for path in sorted(folder.rglob("*"), reverse=True):
         listed = path.relative_to(folder).as_posix() in known
         if path.is_symlink() or (path.is_file() and not listed and path != folder / NOTE):

@@ -1,4 +1,4 @@
-"""The plain CNNs of the reference studies: convolutions with pooling, then dense layers."""
+"""Plain CNNs of the reference studies: convolutions with pooling, then dense layers."""
 
 from collections.abc import Sequence
 
@@ -19,24 +19,24 @@ def plain_cnn(
     dense: Sequence[int] = (128,),
     dropout: float = 0.0,
 ) -> keras.Model:
-    """Pixels / 255, then 3x3 convolutions each with 2x2 max pooling, flattened, dense layers, and the head.
+    """Build a CNN: pixels / 255, 3x3 convolutions each with 2x2 max pooling, dense layers, and the head.
 
     Args:
-        image_size: side of the input in pixels.
-        classes: number of classes.
-        filters: output channels of each convolution.
+        image_size: Side of the input in pixels.
+        classes: Number of classes.
+        filters: Output channels of each convolution.
         padding: `valid` or `same`.
-        dense: units of each dense layer.
-        dropout: rate before the head.
+        dense: Units of each dense layer.
+        dropout: Dropout rate before the head.
 
     Returns:
-        A model from (n, image_size, image_size, 3) in 0 to 255 to logits.
+        A model from pixels, shape (n, image_size, image_size, 3), 0 to 255, to logits.
 
     Raises:
-        ValueError: no filters, or the image is too small for so many poolings.
+        ValueError: If `filters` is empty, or the image is too small for the number of pooling layers.
     """
     if not filters:
-        raise ValueError("model.filters must name the channels of one convolution or more. Received: []")
+        raise ValueError("model.filters must list the channels of at least one convolution. Received: []")
     inputs = keras.Input((image_size, image_size, 3), name="image")
     x = layers.Rescaling(1 / 255)(inputs)
     for number, channels in enumerate(filters):
@@ -45,7 +45,7 @@ def plain_cnn(
                 f"The image is too small for {len(filters)} convolutions; raise data.image_size. Received: {image_size}"
             )
         x = layers.Conv2D(channels, 3, padding=padding, name=f"conv{number + 1}")(x)
-        # The same values as ReLU before pooling, at a quarter of the work.
+        # The result equals ReLU before pooling, with a quarter of the computation.
         x = layers.ReLU()(layers.MaxPooling2D()(x))
     x = layers.Flatten()(x)
     for number, units in enumerate(dense):

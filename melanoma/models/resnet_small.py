@@ -1,4 +1,4 @@
-"""A small residual network for training from scratch."""
+"""Small residual network for training from scratch."""
 
 from collections.abc import Sequence
 
@@ -19,26 +19,27 @@ def resnet_small(
     patch: int = 2,
     dropout: float = 0.2,
 ) -> keras.Model:
-    """Residual blocks (He et al. 2015, arXiv:1512.03385) with batch normalisation and global average pooling.
+    """Build a residual network (He et al. 2015, arXiv:1512.03385) with batch normalization and global average pooling.
 
-    The last normalisation of each block starts at zero, so that the network begins as a shallow one (Goyal et al.
-    2017, arXiv:1706.02677). Shortcuts that halve the resolution average before they project (He et al. 2018,
-    arXiv:1812.01187).
+    The scale of the last normalization of each block is initialized to zero, so that the network is initially shallow
+    (Goyal et al. 2017, arXiv:1706.02677). Shortcuts that halve the resolution use average pooling before the projection
+    (He et al. 2018, arXiv:1812.01187).
 
     Args:
-        image_size: side of the input in pixels.
-        classes: number of classes.
-        widths: channels of each stage; each stage but the first halves the resolution.
-        blocks: residual blocks of each stage.
-        patch: factor by which the stem reduces the resolution: 2 by a convolution of 3x3, more by one whose patches do
-            not overlap (as in ViT and ConvNeXt; Liu et al. 2022, arXiv:2201.03545), which is the cheaper.
-        dropout: rate before the head.
+        image_size: Side of the input in pixels.
+        classes: Number of classes.
+        widths: Channels of each stage. Each stage except the first halves the resolution.
+        blocks: Number of residual blocks of each stage.
+        patch: Factor by which the stem reduces the resolution. The stem is a 3x3 convolution for 2, and a cheaper
+            convolution of non-overlapping patches for larger factors (as in ViT and ConvNeXt; Liu et al. 2022,
+            arXiv:2201.03545).
+        dropout: Dropout rate before the head.
 
     Returns:
-        A model from (n, image_size, image_size, 3) in 0 to 255 to logits.
+        A model from pixels, shape (n, image_size, image_size, 3), 0 to 255, to logits.
     """
     if len(widths) != len(blocks):
-        raise ValueError(f"widths and blocks must be of one length. Received: widths={widths} blocks={blocks}")
+        raise ValueError(f"widths and blocks must have the same length. Received: widths={widths} blocks={blocks}")
     inputs = keras.Input((image_size, image_size, 3), name="image")
     x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
     x = _convolution(x, widths[0], kernel=max(patch, 3), stride=patch)

@@ -1,4 +1,4 @@
-"""The weights that a network starts from."""
+"""Initial weights of a network."""
 
 import logging
 
@@ -23,18 +23,18 @@ def initial_weights(
     saved: keras.Model | None = None,
     with_head: bool = True,
 ) -> None:
-    """Put the weights that `model.weights` names into a new network.
+    """Load the weights that `model.weights` specifies into a new network.
 
     Args:
-        network: changed in place.
-        weights: None or `none` (as drawn), `imagenet`, a file, or the address of a saved model.
-        family: of keras.applications, for `imagenet`.
-        image_size: side of the input in pixels.
-        saved: the model behind the address.
-        with_head: its classes are those of the network, so its head can be kept.
+        network: Network, changed in place.
+        weights: None or `none` (random initialization), `imagenet`, a file, or the URI of a saved model.
+        family: Family in keras.applications, for `imagenet`.
+        image_size: Side of the input in pixels.
+        saved: Model that was loaded from the URI.
+        with_head: Whether `saved` has the classes of the network, so that its head can be kept.
 
     Raises:
-        ModelError: the weights cannot be had, or are those of another network.
+        ModelError: If the weights are not available or are those of another network.
     """
     if weights is None or weights == "none":
         return
@@ -44,7 +44,7 @@ def initial_weights(
         imagenet_weights(network, family=family, image_size=image_size)
     elif saved is not None:
         kept = copy_weights(saved, network, with_head)
-        log.info("weights from %s, head %s", weights, "kept" if kept else "new: other classes")
+        log.info("initial weights from %s, head %s", weights, "kept" if kept else "new: other classes")
     else:
         load_weights_file(network, user_path(weights))
         log.info("weights from %s", weights)

@@ -1,4 +1,4 @@
-"""Which runs of an experiment could be promoted, and which of them is the best by validation."""
+"""Candidates for promotion: the runs of an experiment, ranked by a validation metric."""
 
 import re
 from collections import Counter
@@ -19,27 +19,27 @@ __all__ = ["Candidate", "Exclusion", "candidate_of", "find_candidates", "ranked"
 
 
 class Exclusion(Enum):
-    """Why a run is no candidate."""
+    """The reason why a run is not a candidate."""
 
     NOT_FINISHED = "it ended as {status}"
     EVALUATION_ONLY = "evaluates the model of another run"
-    NO_MODEL = "gathers other runs and has no model"
+    NO_MODEL = "is a parent run without a model of its own"
     NOT_CLEAN = "protocol {protocol}"
     KNOWN_LEAKS = "known leaks: {leaks}"
     NO_TEST_SET = "its test images are not known"
     NOT_MEASURED = "{metric} was not measured"
     OTHER_IMAGES = "validated or tested on other images"
-    ROLLED_BACK = "it was rolled back; run=RUN_ID promotes it all the same"
+    ROLLED_BACK = "it was rolled back; run=RUN_ID promotes it again"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A run that was looked at.
+    """A run that was considered for promotion.
 
     Attributes:
-        record: of the run.
-        metric: that ranks, as in `registry.metric`.
-        excluded: why it is no candidate; None for a candidate.
+        record: Record of the run.
+        metric: Metric for the ranking, as in `registry.metric`.
+        excluded: Why the run is not a candidate; None for a candidate.
     """
 
     record: RunRecord
@@ -48,42 +48,42 @@ class Candidate:
 
     @property
     def run_id(self) -> str:
-        """Of the run."""
+        """ID of the run."""
         return self.record.id
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run."""
         return self.record.name
 
     @property
     def task(self) -> str:
-        """As in `melanoma.task`."""
+        """Task of the run, as in the tag `melanoma.task`."""
         return self.record.task
 
     @property
     def test_set(self) -> str | None:
-        """Digest of its test images."""
+        """Digest of the run's test images."""
         return self.record.digest("test")
 
     @property
     def validation_set(self) -> str | None:
-        """Digest of its validation images."""
+        """Digest of the run's validation images."""
         return self.record.digest("validation")
 
     @property
     def value(self) -> float:
-        """Of the metric; NaN without."""
+        """Value of the metric; NaN if the run does not have it."""
         return self.record.metrics_named(self.metric).get(self.metric, np.nan)
 
     @property
     def text(self) -> str:
-        """The metric with its interval."""
+        """The metric with its interval, as text."""
         return stored_text(self.record.metrics_named(self.metric), self.metric)
 
     @property
     def reason(self) -> str:
-        """Why it is no candidate, in words; empty for a candidate."""
+        """Why the run is not a candidate, as text; empty for a candidate."""
         if self.excluded is None:
             return ""
         return self.excluded.value.format(
@@ -95,10 +95,10 @@ class Candidate:
 
 
 def find_candidates(experiment: str, metric: str) -> list[Candidate]:
-    """All runs of an experiment that measured a test set, newest first.
+    """Return all runs of an experiment with test metrics, newest first.
 
     Raises:
-        ModelError: there is no such experiment, or nothing in it.
+        ModelError: If the experiment does not exist, or if no run has test metrics or `metric`.
     """
     found = mlflow.get_experiment_by_name(experiment)
     if found is None:
@@ -126,10 +126,10 @@ def find_candidates(experiment: str, metric: str) -> list[Candidate]:
 
 
 def candidate_of(run_id: str, metric: str) -> Candidate:
-    """One run.
+    """Return the candidate of one run.
 
     Raises:
-        ModelError: there is no such run, or it was deleted.
+        ModelError: If the run does not exist or was deleted.
     """
     record = RunRecord.read(run_id)
     if record.run.info.lifecycle_stage != "active":
@@ -140,10 +140,10 @@ def candidate_of(run_id: str, metric: str) -> Candidate:
 
 
 def task_of(candidates: list[Candidate]) -> str:
-    """The one task of those that could be promoted, or of all where none could.
+    """Return the task of the candidates; of all given runs if none is a candidate.
 
     Raises:
-        ModelError: there are several.
+        ModelError: If there is not exactly one task.
     """
     fit = [one for one in candidates if one.excluded is None]
     tasks = sorted({one.task for one in fit or candidates if one.task})
@@ -156,27 +156,27 @@ def task_of(candidates: list[Candidate]) -> str:
 
 
 def ranked(candidates: list[Candidate], settings: RegistryConfig, task: str, test_set: str | None) -> list[Candidate]:
-    """The candidates of a task, best first, then those that are none, each with the reason.
+    """Rank the candidates of a task, best first, followed by the excluded runs with the reason of each.
 
     Args:
-        candidates: newest first.
-        settings: the metric that ranks.
-        task: as in `melanoma.task`.
-        test_set: digest of the test images that all must have been tested on, those of the champion; without one, or
-            where no candidate was tested on them, those that most candidates share.
+        candidates: Runs, newest first.
+        settings: Settings with the direction of the metric.
+        task: Task, as in the tag `melanoma.task`.
+        test_set: Digest of the champion's test images, on which all candidates must have been tested. If it is None, or
+            if no candidate was tested on these images, the test set that most candidates share.
 
     Raises:
-        ModelError: as many candidates share one set of images as another.
+        ModelError: If two sets of images are shared by equally many candidates.
     """
     own = [one for one in candidates if one.task == task]
     fit = [one for one in own if one.excluded is None]
-    # A metric of other validation images ranks nothing.
+    # Metrics on different validation images cannot be ranked.
     sets = [(one.test_set, one.validation_set) for one in fit]
     of_champion = [both for both in sets if both[0] == test_set]
     shared = Counter(of_champion or sets).most_common(2)
     if len(shared) == 2 and shared[0][1] == shared[1][1]:
         raise ModelError(
-            "The runs were validated or tested on different images, and as many on one set as on another, so that they "
+            "The runs were validated or tested on different images, with equally many on two of the sets, so they "
             f"cannot be ranked; name one with run=RUN_ID. Received: {', '.join(one.run_id for one in fit[:5])}"
         )
     wanted = shared[0][0] if shared else None

@@ -1,4 +1,4 @@
-"""The gates, applied to what a run has recorded."""
+"""Application of the gates to what a run recorded."""
 
 from functools import partial
 
@@ -28,7 +28,7 @@ _BY_PROTOCOL_GATE = (Exclusion.NOT_CLEAN, Exclusion.KNOWN_LEAKS)
 
 
 def gates_of(chosen: Candidate, champion: ModelVersion | None, settings: RegistryConfig) -> list[Gate]:
-    """All gates but that of serving; only the first ones where the others would rest on changed files.
+    """Evaluate all gates except the serving gate; only the first ones if files that the others read were changed.
 
     To add a gate, write a function in `melanoma.registry.gates` and call it in the list below.
     """
@@ -51,12 +51,12 @@ def gates_of(chosen: Candidate, champion: ModelVersion | None, settings: Registr
 
 
 def _evidence_gate(record: RunRecord) -> Gate:
-    """The files that the gates look at are as the run has logged them."""
+    """Require that the files that the gates read have not changed since the run logged them."""
     name = "evidence"
     unknown = [path for path in _REQUIRED if not record.is_hashed(path)]
     if unknown:
         return Gate(name, False, f"the run has logged no hash of {unknown[0]}; train again")
-    # Subgroups are there only where the data has such columns.
+    # The subgroup table exists only if the data has such columns.
     paths = [*_REQUIRED, *([Artifact.SUBGROUPS] if record.is_hashed(Artifact.SUBGROUPS) else [])]
     try:
         for path in paths:
@@ -85,7 +85,7 @@ def _champion_gate(champion: ModelVersion | None, ours: RunRecord, settings: Reg
         tables = [theirs.predictions("test"), ours.predictions("test")]
         classes, other = (class_names_in(table) for table in reversed(tables))
         if other != classes:
-            raise DataError(f"it knows other classes: {', '.join(other)}")
+            raise DataError(f"it has other classes: {', '.join(other)}")
         if theirs.binary_tasks.get(task) != ours.binary_tasks.get(task):
             raise DataError(f"{task} is of {theirs.binary_tasks.get(task)}, and here of {ours.binary_tasks.get(task)}")
     except (ModelError, DataError) as error:
@@ -93,5 +93,5 @@ def _champion_gate(champion: ModelVersion | None, ours: RunRecord, settings: Reg
     try:
         (reference, model), _, _ = matched_predictions(tables, "test", False)
     except DataError:
-        return Gate(name, False, "cannot be compared: the two were tested on other images")
+        return Gate(name, False, "cannot be compared: the two runs have different test images")
     return gate(compare_tables(model, reference, classes, ours.binary_tasks))

@@ -1,4 +1,4 @@
-"""The gates of a promotion. Each is a function of what the run recorded; `melanoma.registry.evidence` lists them."""
+"""The gates of a promotion. Each is a function of what a run recorded; `melanoma.registry.evidence` applies them."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,12 +26,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Gate:
-    """One requirement.
+    """The result of one requirement of a promotion.
 
     Attributes:
-        name: of the metric, or what is required.
-        passed: whether it is met.
-        text: the numbers, and what was wanted.
+        name: Name of the metric or of the requirement.
+        passed: Whether the requirement is met.
+        text: The measured and the required values.
     """
 
     name: str
@@ -40,31 +40,34 @@ class Gate:
 
 
 def protocol_gate(protocol: Protocol, leaks: str | None) -> Gate:
-    """The run took no shortcut, and none of its test images is known to be in training too."""
+    """Require a clean protocol, and that no test image is known to be a training image too."""
     text = str(protocol) + (f"; test images that training has seen: {leaks}" if leaks else "")
     return Gate("protocol", protocol.is_clean and not leaks, f"{text}; wanted clean")
 
 
 def interval_gate(params: Mapping[str, str]) -> Gate:
-    """The run's intervals, which it configures itself, have enough confidence and resamples.
+    """Require intervals with at least 95% confidence and 200 resamples, and a subgroup minimum of at most 30 images.
 
     Args:
-        params: of the run.
+        params: Parameters of the run.
     """
     least = {"evaluation.confidence": 0.95, "evaluation.bootstrap": 200}
     found = {name: float(params.get(name, 0)) for name in (*least, "evaluation.subgroup_minimum")}
     passed = all(found[name] >= bound for name, bound in least.items()) and found["evaluation.subgroup_minimum"] <= 30
-    text = f"{found['evaluation.confidence']:.1%} of {found['evaluation.bootstrap']:.0f} resamples, subgroups from "
-    text += f"{found['evaluation.subgroup_minimum']:.0f} images on; wanted at least 95% of 200, from 30 or fewer on"
+    text = f"{found['evaluation.confidence']:.1%} of {found['evaluation.bootstrap']:.0f} resamples, subgroups of at "
+    text += f"least {found['evaluation.subgroup_minimum']:.0f} images; wanted at least 95%, 200 and at most 30"
     return Gate("intervals", passed, text)
 
 
 def binary_task_gate(defined: Mapping[str, Sequence[str]], wanted: Mapping[str, Sequence[str]] | None) -> Gate | None:
-    """What a run's binary tasks mean, on which floors of theirs rest; None where nothing is required.
+    """Require the definitions of the run's binary tasks, on which floors of their metrics depend.
 
     Args:
-        defined: the positive classes of each binary task of the run (`data.binary_tasks`).
-        wanted: those that are required.
+        defined: The positive classes of each binary task of the run (`data.binary_tasks`).
+        wanted: The required positive classes of each binary task; None for no requirement.
+
+    Returns:
+        The gate; None if `wanted` is None.
     """
     if wanted is None:
         return None
@@ -77,14 +80,14 @@ def binary_task_gate(defined: Mapping[str, Sequence[str]], wanted: Mapping[str, 
 def limit_gates(
     metrics: Mapping[str, float], floors: Mapping[str, float | None], ceilings: Mapping[str, float | None]
 ) -> list[Gate]:
-    """Absolute limits: a floor is compared with the lower end of a metric's interval, a ceiling with the upper end.
+    """Compare the lower bound of each metric's interval with its floor, and the upper bound with its ceiling.
 
     A metric of the validation or test images without an interval fails.
 
     Args:
-        metrics: of the run, by the names of the tracking store.
-        floors: least value by metric; None requires nothing.
-        ceilings: greatest value by metric.
+        metrics: Metrics of the run, under the names of the tracking store.
+        floors: Minimum of each metric; None for no requirement.
+        ceilings: Maximum of each metric; None for no requirement.
     """
     least = [_limit(metrics, name, bound, "low") for name, bound in floors.items() if bound is not None]
     return least + [_limit(metrics, name, bound, "high") for name, bound in ceilings.items() if bound is not None]
@@ -101,25 +104,29 @@ def _limit(metrics: Mapping[str, float], name: str, bound: float, end: str) -> G
         return Gate(name, False, f"{own[name]:.3f} without an interval; wanted: {wanted}")
     if held is None:
         held, wanted = own[name], f"{sign} {bound:g}"
-    # An interval that does not contain its own value is not trusted.
+    # The interval may not contain the value itself; the stricter of the two decides.
     passed = min(held, own[name]) >= bound if end == "low" else max(held, own[name]) <= bound
     return Gate(name, bool(passed), f"{stored_text(own, name)}; wanted: {wanted}")
 
 
 def subgroup_gate(table: pd.DataFrame, looked_at: Sequence[str], settings: SubgroupGateConfig) -> Gate | None:
-    """The worst of the subgroups that are large enough to be assessed; None where nothing is required.
+    """Compare the worst subgroup that is large enough to be assessed with a floor.
 
     Args:
-        table: `evaluation/subgroups.csv` of the run, as text; empty without metadata.
-        looked_at: the columns by which the run was told to look for subgroups.
-        settings: those that it must have looked at, the metric, and the floor that the lower end of its interval holds.
+        table: `evaluation/subgroups.csv` of the run, with text values; empty without metadata.
+        looked_at: The columns by which the run assessed subgroups (`evaluation.subgroups`).
+        settings: The columns that the run must have assessed, the metric, and the floor of the lower bound of its
+            interval.
+
+    Returns:
+        The gate; None if there is no floor.
     """
     if settings.floor is None:
         return None
     metric, name = settings.metric, f"subgroups, {settings.metric}"
     left_out = [column for column in settings.columns if column not in looked_at]
     if left_out:
-        return Gate(name, False, f"the run was told not to look at {', '.join(left_out)} (evaluation.subgroups)")
+        return Gate(name, False, f"the run did not assess {', '.join(left_out)} (evaluation.subgroups)")
     column = next((c for c in table if c == metric or c.endswith(f"/{metric}")), None)
     assessed = table[table.assessed == "yes"] if len(table) else table
     if len(assessed) and column is None and not needs_both(metric):
@@ -138,14 +145,17 @@ def subgroup_gate(table: pd.DataFrame, looked_at: Sequence[str], settings: Subgr
 
 
 def champion_gate(found: Iterable[Comparison], champion: str, settings: ChampionGateConfig) -> Gate | None:
-    """Non-inferiority to the champion by the margin, or superiority; None where nothing is required.
+    """Require non-inferiority to the champion within a margin, or superiority.
 
     The interval of the paired difference decides, not its p-value.
 
     Args:
-        found: paired comparisons of the candidate with the champion on the same test images.
-        champion: what to call it.
-        settings: the rule.
+        found: Paired comparisons of the candidate with the champion on the same test images.
+        champion: Title of the champion, for the name of the gate.
+        settings: The rule, the metric and the margin.
+
+    Returns:
+        The gate; None if the rule is `none`.
     """
     if settings.rule == "none":
         return None

@@ -1,4 +1,4 @@
-"""Looking at the registry, and going back to the champion before."""
+"""Display of the registry, and rollback to the previous champion."""
 
 import logging
 
@@ -28,10 +28,10 @@ _SHOWN = ("test/balanced_accuracy", "test/auc")
 
 
 def rollback(settings: RollbackConfig, uri: str) -> ModelVersion:
-    """Swap the aliases `champion` and `previous`; returns the version that is the champion now.
+    """Swap the aliases `champion` and `previous`, and return the version that becomes the champion.
 
     Raises:
-        ModelError: there is no previous champion, or it cannot be loaded.
+        ModelError: If there is no previous champion, or if it cannot be loaded.
     """
     name = only_model(settings.task)
     with registry_lock(uri, name):
@@ -39,27 +39,27 @@ def rollback(settings: RollbackConfig, uri: str) -> ModelVersion:
             log.warning("%s", sentence)
         champion, before = alias_of(name, Alias.CHAMPION), alias_of(name, Alias.PREVIOUS)
         if champion is None or before is None:
-            have = "no champion" if champion is None else f"version {champion.version} and none before"
-            raise ModelError(f"There is no champion to go back to. Received: {name} with {have}")
+            have = "no champion" if champion is None else f"version {champion.version} and no previous champion"
+            raise ModelError(f"There is no previous champion to roll back to. Received: {name} with {have}")
         try:
             checked_model(f"models:/{name}/{before.version}")
         except (UnsafeModel, MlflowException, OSError) as error:
             raise ModelError(
-                f"The champion before cannot be used any more ({str(error).splitlines()[0]}), and nothing was changed. "
+                f"The previous champion cannot be used ({str(error).splitlines()[0]}), and nothing was changed. "
                 f"Received: {name}, version {before.version}"
             ) from error
         decision = new_decision("rollback", before, champion, before.run_id, [])
         write_down(name, decision)
         carry_out(name, decision)
     out().print(
-        f"Rolled back: {name}, version {before.version}, is the champion (before: version {champion.version})",
+        f"Rolled back: {name}, version {before.version}, is the champion (previous: version {champion.version})",
         markup=False,
     )
     return before
 
 
 def show_registry(settings: RollbackConfig, uri: str) -> None:  # noqa: ARG001
-    """Print versions with their aliases and metrics, and the decision trail, of one registered model or of all."""
+    """Print the versions, with aliases and metrics, and the decision trail of one or all registered models."""
     names = registered_models() if settings.task is None else [only_model(settings.task)]
     if not names:
         out().print("No model is registered; `melanoma promote` registers the best run of an experiment.", markup=False)
@@ -73,7 +73,7 @@ def _show_versions(name: str) -> None:
     for column in ("version", "alias", "state", "run", *_SHOWN):
         table.add_column(column, no_wrap=column == "run")
     client = mlflow.MlflowClient()
-    aliases = client.get_registered_model(name).aliases  # a search gives versions without them
+    aliases = client.get_registered_model(name).aliases  # a search returns versions without their aliases
     versions = client.search_model_versions(f"name = '{name}'")
     for version in sorted(versions, key=lambda one: -int(one.version)):
         metrics = _metrics(version)

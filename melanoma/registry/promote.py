@@ -1,4 +1,4 @@
-"""Promotion: the best run by validation becomes the champion, if it passes the gates."""
+"""Promotion: make the best run by a validation metric the champion if it passes the gates."""
 
 import logging
 import tempfile
@@ -42,18 +42,18 @@ _SHOWN = 15
 
 
 def promote(settings: PromoteConfig, uri: str) -> ModelVersion | None:
-    """Promote the best run of an experiment, or the one that is named; returns the new champion.
+    """Promote the best run of an experiment, or a given run.
 
     Args:
-        settings: of the command.
-        uri: of the MLflow store.
+        settings: Settings of the command.
+        uri: URI of the MLflow store.
 
     Returns:
-        The version that became the champion; None for a dry run, and where the best is the champion already.
+        The version that became the champion; None for a dry run, or if the run is already the champion.
 
     Raises:
-        PromotionRefused: no run is a candidate, or the best did not pass a gate.
-        ModelError: there is no such run or experiment.
+        PromotionRefused: If no run is a candidate, or if the run failed a gate.
+        ModelError: If the run or the experiment does not exist.
     """
     task = settings.task or task_of(_listed(settings))
     name = model_name(task)
@@ -62,7 +62,7 @@ def promote(settings: PromoteConfig, uri: str) -> ModelVersion | None:
             for sentence in repair(name):
                 log.warning("%s", sentence)
         champion = alias_of(name, Alias.CHAMPION)
-        listed = _listed(settings)  # again: another promotion or a rollback may have ended meanwhile
+        listed = _listed(settings)  # again, because another promotion or a rollback may have finished in the meantime
         chosen = listed[0] if settings.run else _best(listed, settings.registry, task, champion)
         if chosen.task != task:
             raise ModelError(f"The run is of another task than {task}. Received: run={settings.run} of {chosen.task}")
@@ -87,14 +87,14 @@ def _registered(
     settings: RegistryConfig,
     uri: str,
 ) -> ModelVersion:
-    """Register the package, test it as it is served, and make it the champion."""
+    """Register the package, run the smoke test of serving, and make it the champion."""
     package = save_package(chosen.run_id)
     version = register(name, task, package.address, package.model_id, chosen.run_id, package.tags)
     try:
         serving = [smoke_gate(f"models:/{name}/{version.version}", chosen.run_id, uri)] if settings.smoke_test else []
         champion = alias_of(name, Alias.CHAMPION)
         if _number(champion) != _number(compared):
-            gates = gates_of(chosen, champion, settings)  # a rollback, or another machine
+            gates = gates_of(chosen, champion, settings)  # changed by a rollback or by another machine
         gates = [*gates, *serving]
         if not all(gate.passed for gate in gates):
             raise _refused(name, chosen, version, champion, gates, settings)
@@ -108,7 +108,7 @@ def _registered(
         raise
     carry_out(name, decision)
     _show_gates(chosen, gates)
-    was = f" (before: version {champion.version})" if champion else ""
+    was = f" (previous: version {champion.version})" if champion else ""
     out().print(f"Promoted: {name}, version {version.version}, is the champion{was}", markup=False)
     out().print(f"Use       melanoma predict model=models:/{name}@{Alias.CHAMPION} input=IMAGE", markup=False)
     out().print(f"Serve     melanoma serve model=models:/{name}@{Alias.CHAMPION}", markup=False)
@@ -118,7 +118,7 @@ def _registered(
 
 
 def _listed(settings: PromoteConfig) -> list[Candidate]:
-    """The run that is named, or all of the experiment."""
+    """Return the given run, or all runs of the experiment."""
     if settings.run is None:
         return find_candidates(settings.tracking.experiment, settings.registry.metric)
     return [candidate_of(settings.run, settings.registry.metric)]
@@ -134,7 +134,9 @@ def _best(listed: list[Candidate], settings: RegistryConfig, task: str, champion
         try:
             test_set = candidate_of(champion.run_id or "", settings.metric).test_set
         except ModelError:
-            log.warning("The run of the champion is not there any more: %s", champion.run_id or "it never had one")
+            log.warning(
+                "The run of the champion no longer exists: %s", champion.run_id or "it was registered without one"
+            )
     withdrawn = rolled_back(model_name(task))
     listed = [
         replace(one, excluded=Exclusion.ROLLED_BACK) if one.excluded is None and one.run_id in withdrawn else one
@@ -189,7 +191,7 @@ def _refused(
     gates: list[Gate],
     settings: RegistryConfig,
 ) -> PromotionRefused:
-    """Write a refusal down, and say why."""
+    """Record a refusal, and return the exception with its reasons."""
     failed = [gate for gate in gates if not gate.passed]
     decision = new_decision("refuse", version, champion, chosen.run_id, [gate.name for gate in failed])
     _record(chosen, version, decision, gates, settings)
@@ -211,7 +213,7 @@ def _record(
     gates: list[Gate],
     settings: RegistryConfig,
 ) -> None:
-    """The decision on the run, and on the version where there is one: tags, `promotion.json` and the description."""
+    """Record the decision in tags, in `promotion.json` of the run, and in the description of the version, if any."""
     client = mlflow.MlflowClient()
     state = {"promote": PROMOTED, "refuse": "refused"}[decision.action]
     content = {**asdict(decision), "decision": state, "gates": [asdict(gate) for gate in gates]}
@@ -234,7 +236,7 @@ def _record(
     if version is None:
         return
     for key, value in tags.items():
-        if key != Tag.PROMOTION or state == "refused":  # promoted is written when it is
+        if key != Tag.PROMOTION or state == "refused":  # `promoted` is written after the promotion
             client.set_model_version_tag(version.name, version.version, key, value)
     client.update_model_version(version.name, version.version, _description(chosen, decision, gates, state))
 

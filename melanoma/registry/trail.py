@@ -1,4 +1,4 @@
-"""The decision trail: what was decided on a registered model, by whom, and whether it is still under way."""
+"""The decision trail of a registered model: each decision, its author and its state."""
 
 import getpass
 import json
@@ -22,7 +22,7 @@ from melanoma.tracking.store import without_password
 
 __all__ = ["Decision", "decisions", "new_decision", "owner", "process_alive", "write_down"]
 
-_ABANDONED = 3600  # seconds after which the process of a decision on another machine counts as dead
+_ABANDONED = 3600  # seconds after which the process of a decision on another machine is considered dead
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class Decision:
     """One entry of the decision trail.
 
     Attributes:
-        key: its name in the trail; sorted, they are in order of time.
+        key: Name of the entry in the trail; sorted keys are in chronological order.
         action: `promote`, `refuse` or `rollback`.
-        version: that was decided on; None for a run that was refused before it was registered.
-        replaces: the champion before.
-        run_id: of the version.
-        by: user@host.
-        when: in UTC, ISO 8601.
-        command: as typed.
-        owner: host:process:start, by which a decision whose process died is recognized.
+        version: Number of the version; None for a run that was refused before it was registered.
+        replaces: Version number of the previous champion.
+        run_id: ID of the version's run.
+        by: Author of the decision, as user@host.
+        when: Time in UTC, ISO 8601.
+        command: Command line of the decision.
+        owner: Process of the decision as host:process:start, to recognize a decision whose process died.
         state: `begun`, `done` or `abandoned`.
-        failed: names of the gates that were not passed.
+        failed: Names of the failed gates.
     """
 
     key: str
@@ -59,7 +59,7 @@ class Decision:
 def new_decision(
     action: str, version: ModelVersion | None, replaces: ModelVersion | None, run_id: str, failed: list[str]
 ) -> Decision:
-    """A decision of this process, now."""
+    """Create a decision of this process, with the current time."""
     now = datetime.now(UTC)
     return Decision(
         key=f"{now:%Y-%m-%dT%H:%M:%S.%fZ}-{os.getpid()}",
@@ -71,18 +71,18 @@ def new_decision(
         when=now.isoformat(timespec="seconds"),
         command=without_password(" ".join([sys.argv[0], *map(shlex.quote, sys.argv[1:])]))[:1000],
         owner=owner(),
-        failed=[gate[:100] for gate in failed[:20]],  # a tag has its limits
+        failed=[gate[:100] for gate in failed[:20]],  # the length of a tag is limited
     )
 
 
 def write_down(name: str, decision: Decision) -> None:
-    """Enter a decision in the trail, or enter it anew."""
+    """Write a decision to the trail, or overwrite it."""
     text = json.dumps(asdict(decision), ensure_ascii=False)
     mlflow.MlflowClient().set_registered_model_tag(name, f"{Tag.DECISION}{decision.key}", text)
 
 
 def decisions(name: str) -> list[Decision]:
-    """The trail, oldest first."""
+    """Return the decision trail of a registered model, oldest first."""
     try:
         tags = mlflow.MlflowClient().get_registered_model(name).tags
     except MlflowException as error:
@@ -98,12 +98,12 @@ def decisions(name: str) -> list[Decision]:
 
 
 def owner() -> str:
-    """This process, as `process_alive` identifies it: host:process:start."""
+    """Return the identity of this process for `process_alive`, as host:process:start."""
     return f"{_machine()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
 
 
 def _machine() -> str:
-    """The host, and where that is known the space of process numbers: containers may share a host's name."""
+    """Return the host and, if available, the PID namespace, because containers may share a host name."""
     try:
         return f"{socket.gethostname()}/{Path('/proc/self/ns/pid').readlink()}".replace(":", "")
     except OSError:
@@ -111,7 +111,7 @@ def _machine() -> str:
 
 
 def process_alive(owner: str, begun: float) -> bool:
-    """Whether a process may still go on; one of another machine is given an hour."""
+    """Return whether a process may still be running; on another machine, this is assumed for one hour."""
     host, _, process = owner.partition(":")
     if host == _machine():
         number, _, started = process.partition(":")

@@ -1,9 +1,9 @@
-"""What stands in the registry, and changing it so that a crash at any point leaves one champion.
+"""Crash-safe changes of the registry: a crash at any point leaves one champion.
 
-MLflow has no transaction over several aliases and tags, and no compare-and-set. So each decision is first written down
-as begun, in a tag of the registered model; the alias `champion` is then moved by one call, before which nothing has
-changed for those who serve it and after which the decision stands; whatever is left to write can be told from the
-decision, and the next command that changes the registry writes it.
+MLflow has no transaction over several aliases and tags, and no compare-and-set. Each decision is therefore first
+written to a tag of the registered model, with the state `begun`. A single call then moves the alias `champion`. Before
+this call nothing has changed for the clients of the champion; after it the decision is final. All remaining writes can
+be derived from the decision, and the next command that changes the registry completes them.
 """
 
 import json
@@ -46,9 +46,12 @@ _NOTICE = "Research software, not a medical device: no diagnosis may rest on it.
 
 @contextmanager
 def registry_lock(uri: str, name: str) -> Iterator[None]:
-    """Held while the registered model is changed, among the processes of this machine; a killed one's lock is free."""
+    """Lock a registered model against changes by other processes of this machine.
+
+    The lock is released if its process is killed.
+    """
     file = sqlite_path(uri)
-    file = None if file is None else file.resolve()  # one lock, however the address is written
+    file = None if file is None else file.resolve()  # one lock for all spellings of the address
     lock = f"{content_key(uri if file is None else file.name, name)[:16]}.registry.lock"
     folder = cache_dir() if file is None else file.parent
     with FileLock(folder / f".{lock}"):
@@ -56,12 +59,12 @@ def registry_lock(uri: str, name: str) -> Iterator[None]:
 
 
 def alias_of(name: str, alias: str) -> ModelVersion | None:
-    """The version that an alias stands for, or None."""
+    """Return the version that an alias points to, or None."""
     return _found(mlflow.MlflowClient().get_model_version_by_alias, name, alias)
 
 
 def _version(name: str, number: int) -> ModelVersion | None:
-    """A version by its number; None where it was deleted."""
+    """Return a version by its number; None if it was deleted."""
     return _found(mlflow.MlflowClient().get_model_version, name, str(number))
 
 
@@ -75,10 +78,10 @@ def _found(get: Callable[[str, str], ModelVersion], name: str, key: str) -> Mode
 
 
 def register(name: str, task: str, address: str, model_id: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
-    """A new version, pending, once no other that was begun before it is undecided.
+    """Register a new pending version, and wait until all earlier pending versions are decided.
 
-    The store numbers versions one after the other, so that they serve as tickets: of several processes, on whatever
-    machines, the one with the lowest number goes first.
+    The store numbers versions consecutively, so that the numbers order concurrent promotions, also across machines: the
+    process with the lowest number goes first.
     """
     client = mlflow.MlflowClient()
     try:
@@ -102,27 +105,27 @@ def register(name: str, task: str, address: str, model_id: str, run_id: str, tag
 
 
 def _wait_for_earlier_versions(version: ModelVersion) -> None:
-    told = False
+    announced = False
     while before := [other for other in _pending(version.name) if int(other.version) < int(version.version)]:
         repair(version.name)
-        if not told:
+        if not announced:
             log.info(
                 "Waiting for the promotion of version %s by %s",
                 before[0].version,
                 before[0].tags.get(Tag.PROMOTION_OWNER),
             )
-            told = True
+            announced = True
         time.sleep(1)
 
 
 def withdraw(version: ModelVersion) -> None:
-    """Delete a version without a decision, so that no other waits for one."""
+    """Delete a version without a decision, so that no other promotion waits for it."""
     with suppress(MlflowException):
         mlflow.MlflowClient().delete_model_version(version.name, version.version)
 
 
 def rolled_back(name: str) -> set[str]:
-    """Runs that were in service and then taken out of it by a rollback, and have not come back since."""
+    """Return the IDs of the runs whose latest promotion was rolled back."""
     versions = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
     last = {}
     for version in sorted(versions, key=lambda one: int(one.version)):
@@ -132,13 +135,13 @@ def rolled_back(name: str) -> set[str]:
 
 
 def carry_out(name: str, decision: Decision) -> None:
-    """Make the version of a decision that was written down the champion, and the champion before it `previous`."""
+    """Carry out a recorded decision: make its version the champion, and the champion before it `previous`."""
     with_retries(mlflow.MlflowClient().set_registered_model_alias, name, Alias.CHAMPION, str(decision.version))
     _finish(name, decision)
 
 
 def repair(name: str) -> list[str]:
-    """Finish or abandon decisions of processes that died; returns what was done, in sentences."""
+    """Finish or abandon the decisions of dead processes, and return a sentence for each action."""
     client, done = mlflow.MlflowClient(), []
     trail = decisions(name)
     for decision in trail:
@@ -147,14 +150,14 @@ def repair(name: str) -> list[str]:
         goes_on = process_alive(decision.owner, datetime.fromisoformat(decision.when).timestamp())
         champion = alias_of(name, Alias.CHAMPION)
         if champion is not None and int(champion.version) == decision.version:
-            _finish(name, decision)  # it stands, whoever was to finish it
+            _finish(name, decision)  # the decision is final; only its records are incomplete
             if not goes_on:
-                done.append(f"Finished the {decision.action} of version {decision.version}, which was interrupted.")
+                done.append(f"Finished an interrupted decision: {decision.action} version {decision.version}.")
         elif not goes_on:
             if decision.action == "promote":
                 _mark_interrupted(decision)
             write_down(name, replace(decision, state="abandoned"))
-            done.append(f"Gave up the {decision.action} of version {decision.version}, which was interrupted.")
+            done.append(f"Abandoned an interrupted decision: {decision.action} version {decision.version}.")
     were = {decision.version for decision in trail if decision.state == "done"}
     for version in _pending(name):
         if int(version.version) not in were and not process_alive(
@@ -179,16 +182,16 @@ def _finish(name: str, decision: Decision) -> None:
 
 
 def _mark_interrupted(decision: Decision) -> None:
-    """The run says of itself that it was promoted, as that was written before it was done."""
+    """Mark the run as interrupted: `promotion.json` was written before the promotion was complete."""
     _tag_run(decision.run_id, "interrupted")
     with suppress(MlflowException, OSError, ValueError, KeyError):
-        told = json.loads(mlflow.artifacts.load_text(f"runs:/{decision.run_id}/{Artifact.PROMOTION}"))
-        if told["when"] == decision.when:
-            mlflow.MlflowClient().log_dict(decision.run_id, {**told, "decision": "interrupted"}, Artifact.PROMOTION)
+        recorded = json.loads(mlflow.artifacts.load_text(f"runs:/{decision.run_id}/{Artifact.PROMOTION}"))
+        if recorded["when"] == decision.when:
+            mlflow.MlflowClient().log_dict(decision.run_id, {**recorded, "decision": "interrupted"}, Artifact.PROMOTION)
 
 
 def _tag_run(run_id: str, state: str) -> None:
-    with suppress(MlflowException):  # it was deleted: the registry goes on without it
+    with suppress(MlflowException):  # the run was deleted; the registry does not need it
         mlflow.MlflowClient().set_tag(run_id, Tag.PROMOTION, state)
 
 

@@ -1,1 +1,1 @@
-"""Reports that are written from the tracking store, never by hand."""
+"""Reports that are generated from the tracking store."""

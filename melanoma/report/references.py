@@ -1,4 +1,4 @@
-"""The reference experiments: what was published, and what the tracking store knows of them."""
+"""The reference experiments: published results and the runs in the tracking store."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from melanoma.tracking.run import flattened
 
 __all__ = ["Interval", "Measured", "Reference", "gain", "read_references", "runs_of"]
 
-# What a command in the header of an experiment may set: anything else makes it another experiment.
+# Keys that the command in an experiment's header may set; any other override makes it another experiment.
 _FREE = {"data.path", "data.metadata.path", "protocol", "seed"}
 _RESAMPLES = 2000
 
@@ -40,40 +40,40 @@ class Interval:
 
     @property
     def points(self) -> str:
-        """As a difference of percentages."""
+        """The interval in percentage points."""
         value, low, high = (100 * number for number in (self.value, self.low, self.high))
         return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One protocol of a reference experiment.
+    """Results of a reference experiment under one protocol.
 
     Attributes:
-        runs: the latest of each seed.
-        test: accuracy on the delivered test images.
+        runs: The latest run of each seed.
+        test: Accuracy on the delivered test images.
     """
 
     runs: list[RunRecord]
     test: Interval
 
     def mean(self, metric: str) -> float:
-        """Of a metric over the seeds."""
+        """Return the mean of a metric over the seeds."""
         return float(np.mean([run.metrics[metric] for run in self.runs]))
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference experiment: one that re-creates a published project.
+    """A reference experiment: an experiment that re-creates a published project.
 
     Attributes:
-        name: of the experiment.
-        published: accuracy.
-        note: to what was published.
-        reproduced: under `protocol=published`; None where it was not run.
-        honest: under the clean protocol.
-        inflation: by how much the reproduced accuracy on validation images exceeds the honest one on test images, with
-            the classes in the shares of these; None where one is missing, or a class.
+        name: Name of the experiment.
+        published: Published accuracy.
+        note: Note on the published result.
+        reproduced: Results under `protocol=published`; None if there are no runs.
+        honest: Results under the clean protocol; None if there are no runs.
+        inflation: Difference between the reproduced validation accuracy, reweighted to the class shares of the test
+            images, and the honest test accuracy. None if one of them or a class is missing.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Reference:
 
 
 def read_references() -> list[Reference]:
-    """What the tracking store knows of each reference experiment, in the order of `published.yaml`."""
+    """Read the reference experiments from the tracking store, in the order of `published.yaml`."""
     text = resources.files("melanoma.report").joinpath("published.yaml").read_text(encoding="utf-8")
     references = []
     for name, known in track(yaml.safe_load(text).items(), "Reading the experiments"):
@@ -99,11 +99,11 @@ def read_references() -> list[Reference]:
 
 
 def runs_of(name: str, *further: str) -> list[RunRecord]:
-    """All runs with the settings that an experiment's file has today, oldest first.
+    """Return all runs whose settings match the current file of an experiment, oldest first.
 
     Args:
-        name: of the experiment.
-        further: keys that the command line may have set, beside those of any experiment.
+        name: Name of the experiment.
+        further: Additional keys that the command line may have set.
     """
     try:
         found = find_runs(name)
@@ -115,18 +115,18 @@ def runs_of(name: str, *further: str) -> list[RunRecord]:
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    """All but where it is tracked, and by which code of ours: the commit is in the table."""
+    """Return the settings without the tracking section and the `_target_` keys; the report lists the commit instead."""
     leaves = flattened(config)
     return {key: value for key, value in leaves.items() if not key.startswith("tracking.") and "_target_" not in key}
 
 
 def _changed(settings: dict[str, Any], filed: dict[str, Any]) -> set[str]:
-    """Keys of another value; one that only one of them has came with another version."""
+    """Return the keys with different values; a key in only one of the two comes from another version and is ignored."""
     return {key for key in settings.keys() & filed.keys() if settings[key] != filed[key]}
 
 
 def _measured(found: Sequence[RunRecord], protocol: str) -> Measured | None:
-    """The latest run of each seed."""
+    """Measure the latest run of each seed."""
     clean = protocol == "clean"
     own = [run for run in found if (run.protocol.is_clean if clean else Shortcut.PUBLISHED in run.protocol)]
     by_seed = {run.config["seed"]: run for run in own}
@@ -138,9 +138,9 @@ def _measured(found: Sequence[RunRecord], protocol: str) -> Measured | None:
 
 
 def _answers(runs: Sequence[RunRecord], part: str = "test") -> pd.DataFrame:
-    """All predictions of some runs, a row for each image and run: `run` (its position), `label`, `hit` and `group`.
+    """Return the predictions of runs, a row for each image and run: `run` (its position), `label`, `hit` and `group`.
 
-    The groups of two runs that have an image in common are one, so that its rows are drawn together.
+    Groups of different runs that share an image are merged, so that its rows are drawn together.
     """
     tables = []
     for number, run in enumerate(runs):
@@ -153,7 +153,7 @@ def _answers(runs: Sequence[RunRecord], part: str = "test") -> pd.DataFrame:
 
 
 def _weights(answers: pd.DataFrame, rng: np.random.Generator) -> NDArray[np.float32]:
-    """How often each row is drawn: once in the first line, in the others as in the resamples of a bootstrap."""
+    """Return the weight of each row: 1 in the first line, and the counts of a bootstrap resample in each other line."""
     targets = answers.label.astype("category").cat.codes.to_numpy()
     drawn = bootstrap_weights(targets, answers.group.to_numpy(), _RESAMPLES, rng)
     return np.concatenate([np.ones((1, len(answers)), np.float32), drawn])
@@ -162,7 +162,7 @@ def _weights(answers: pd.DataFrame, rng: np.random.Generator) -> NDArray[np.floa
 def _accuracy(
     answers: pd.DataFrame, weights: NDArray[np.float32], shares: pd.Series | None = None
 ) -> NDArray[np.float64]:
-    """Accuracy in each line of weights; with shares, that of classes in these shares."""
+    """Compute the accuracy for each line of weights; with `shares`, reweight the classes to these shares."""
     hit = answers.hit.to_numpy(np.float64)
     if shares is None:
         return weights @ hit / weights.sum(axis=1)
@@ -177,17 +177,17 @@ def _interval(values: NDArray[np.float64]) -> Interval:
 
 
 def _inflation(theirs: Sequence[RunRecord], ours: Sequence[RunRecord]) -> Interval | None:
-    told, honest = _answers(theirs, "validation"), _answers(ours)
+    reported, honest = _answers(theirs, "validation"), _answers(ours)
     shares = honest.label.value_counts(normalize=True)
-    if not set(shares.index) <= set(told.label):
+    if not set(shares.index) <= set(reported.label):
         return None
     rng = np.random.default_rng(0)
-    first, second = (_accuracy(answers, _weights(answers, rng), shares) for answers in (told, honest))
+    first, second = (_accuracy(answers, _weights(answers, rng), shares) for answers in (reported, honest))
     return _interval(first - second)
 
 
 def gain(before: Measured, after: Measured) -> Interval:
-    """Accuracy on the same test images, of two experiments with the seeds that both have."""
+    """Compute the difference in accuracy of two experiments on the same test images, over their common seeds."""
     seeds = {run.config["seed"] for run in before.runs} & {run.config["seed"] for run in after.runs}
     pairs = [[run for run in measured.runs if run.config["seed"] in seeds] for measured in (after, before)]
     answers = _answers([*pairs[0], *pairs[1]])

@@ -1,4 +1,4 @@
-"""The tables and the figure of the reference experiments, and of ours, in the README of `experiments/`."""
+"""The tables and the figure of the reference experiments and our experiments, in the README of `experiments/`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,15 +26,15 @@ _FIGURE = "results.png"
 
 
 def write_report(folder: Path) -> list[Reference]:
-    """Write the tables into `README.md` of a folder, between their marks, and the figure beside it.
+    """Write the tables between their markers in `README.md` of a folder, and the figure next to it.
 
     Raises:
-        DataError: the store has none of the experiments, or the README has no place for a table.
+        DataError: If the store has no run of a reference experiment, or if the README has no markers for a table.
     """
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     for begin in (_REFERENCE, _OURS):
-        _filled(text, begin, "", readme)  # before the runs are read, which takes a minute
+        _filled(text, begin, "", readme)  # fails before the runs are read, which takes a minute
     references = read_references()
     if not any(one.reproduced or one.honest for one in references):
         raise DataError(
@@ -91,7 +91,7 @@ def _commits(runs: Sequence[RunRecord]) -> str:
 
 
 def _table_of_ours() -> str:
-    """The latest clean run of each of our best experiments; of a cross-validation all test images, each in its fold."""
+    """Format the latest clean run of each of our best experiments; for a cross-validation, over all folds."""
     lines = [
         "| experiment | test images | accuracy | balanced accuracy | AUC | fit | code |",
         f"{'|---' * 7}|",
@@ -117,7 +117,7 @@ def _table_of_ours() -> str:
 
 
 def _gained(references: Mapping[str, Reference]) -> list[str]:
-    """The effect of the rebalancing of M3 over M2: as it was reported, and on clean test images."""
+    """Describe the effect of the rebalancing of M3 over M2: as reported, and on clean test images."""
     before, after = references["isic9_m2"], references["isic9_m3"]
     lines = []
     if before.reproduced and after.reproduced:

@@ -1,1 +1,1 @@
-"""The packaged model: images in, decisions out; a server, a page and other formats for it."""
+"""The packaged model, which maps images to decisions, with a server, a web page and exports to other formats."""

@@ -1,4 +1,4 @@
-"""A page to try a packaged model on one's own images. Nothing that is sent is kept."""
+"""A web page to try a packaged model on your own images. Uploaded images are not stored."""
 
 import asyncio
 import base64
@@ -32,16 +32,16 @@ _SENT = "application/octet-stream"
 
 
 def show_app(settings: ServeConfig, uri: str) -> None:  # noqa: ARG001
-    """Show the page until the process is stopped.
+    """Serve the page until the process is stopped.
 
     Args:
-        settings: the model (see `load_saved_model`; None is the only champion), and the address to listen on, where
-            port 0 takes a free one.
-        uri: of the MLflow store.
+        settings: The model (see `load_saved_model`; None for the only champion) and the address to listen on. Port 0
+            selects a free port.
+        uri: URI of the MLflow store.
 
     Raises:
-        ModelError: there is no such model, or it was changed since.
-        ConfigError: the address cannot be used.
+        ModelError: If the model does not exist or was changed after logging.
+        ConfigError: If the address cannot be used.
     """
     host = settings.host
     with listening(host, settings.port) as bound, package_folder(settings.saved_model) as folder:
@@ -52,11 +52,11 @@ def show_app(settings: ServeConfig, uri: str) -> None:  # noqa: ARG001
 
 
 def page(classifier: LesionClassifier, card: str) -> FastAPI:
-    """The page, its answers, and the model card.
+    """Create the application with the page, the predictions and the model card.
 
     Args:
-        classifier: that predicts.
-        card: the model card in Markdown.
+        classifier: Classifier for the predictions.
+        card: The model card in Markdown.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     facts = classifier.facts
@@ -94,7 +94,7 @@ def page(classifier: LesionClassifier, card: str) -> FastAPI:
 
     @app.post("/predict")
     async def predict(request: Request) -> JSONResponse:
-        # What the page sends; a page from elsewhere may send other types unasked.
+        # Our page sends this type. A page of another site cannot send it without a preflight request.
         if request.headers.get("content-type") != _SENT:
             return JSONResponse({"error": f"The content type must be {_SENT}."}, status_code=415)
         content = bytearray()
@@ -117,7 +117,7 @@ def page(classifier: LesionClassifier, card: str) -> FastAPI:
 
 
 def _answer(classifier: LesionClassifier, image: bytes) -> dict[str, Any]:
-    """What the page shows of an image."""
+    """Return what the page shows for an image."""
     pixels = classifier.pixels(image)
     probabilities = classifier.probabilities(pixels[None])
     row = classifier.decided(probabilities).iloc[0]

@@ -1,7 +1,7 @@
-"""The model that others call: from images, as they come, to decisions.
+"""The classifier of a packaged model, which maps images to decisions.
 
-A copy of this file, and of those it imports relatively, is inside every packaged model, so that a package works where
-this project is not installed, and goes on working when the project has changed.
+Every packaged model contains a copy of this file and of the files that it imports relatively. A package therefore works
+without an installation of this project, and keeps working when the project changes.
 """
 
 import base64
@@ -31,22 +31,25 @@ from ..models.model_files import CHECKSUMS, UnsafeModel, changed_file, load_kera
 
 __all__ = ["MAX_SERVED", "LesionClassifier"]
 
-MAX_SERVED = 256  # images of one request
+MAX_SERVED = 256  # images per request
 _BATCH = 64
-_AT_ONCE = 4  # of the largest images that are allowed, in one request
-_DECODERS = min(os.cpu_count() or 1, 8)  # images decoded at once, whoever asks: a large one takes hundreds of megabytes
+_AT_ONCE = 4  # images of the maximum size per request
+_DECODERS = min(
+    os.cpu_count() or 1, 8
+)  # images decoded concurrently over all requests; a large one takes hundreds of megabytes
 _decoding = BoundedSemaphore(_DECODERS)
 _EXPECTED = "expected a JPEG or PNG as base64{elsewhere}, or pixels of shape (height, width, 3) from 0 to 255"
 
 
 class LesionClassifier:
-    """A Keras model with all that stands between an image file and a decision.
+    """A Keras model with preprocessing, thresholds and checks, which maps image files to decisions.
 
     Args:
-        model: from pixels of shape (n, image_size, image_size, 3), 0 to 255, to probabilities of shape (n, classes).
-        facts: as `facts.json` of a package holds them: `classes`, `image_size`, `resize`, `max_megapixels`,
-            `operating_points`, `prediction_sets` and `abstention`.
-        version: what it calls itself in its answers.
+        model: Model that maps pixels of shape (n, image_size, image_size, 3), 0 to 255, to probabilities of shape
+            (n, classes).
+        facts: Content of `facts.json` of a package: `classes`, `image_size`, `resize`, `max_megapixels`,
+            `binary_tasks`, `operating_points`, `prediction_sets` and `abstention`.
+        version: Version of the model, for the column `model_version`.
     """
 
     def __init__(self, model: Any, facts: dict[str, Any], version: str):
@@ -58,12 +61,12 @@ class LesionClassifier:
         self._size, self._resize = size, str(facts["resize"])
         self._max_pixels = float(facts["max_megapixels"]) * 1e6
         self._points = {str(name): float(threshold) for name, threshold in facts["operating_points"].items()}
-        tasks = facts["binary_tasks"] if "binary_tasks" in facts else facts["views"]  # so before 2026-12
+        tasks = facts["binary_tasks"] if "binary_tasks" in facts else facts["views"]  # `views` before 2026-12
         self._tasks = {str(name): [str(label) for label in labels] for name, labels in tasks.items()}
         sets, abstention = facts["prediction_sets"], facts["abstention"]
         self._sets = PredictionSets(**sets) if sets else None
         self._abstention = Abstention(**abstention) if abstention else None
-        # One graph for any number of images, so that no request waits for a compilation.
+        # One graph for any number of images, so that no request waits for tracing.
         signature = [tf.TensorSpec((None, size, size, 3), tf.uint8)]
         self._graph = tf.function(lambda pixels: model(pixels, training=False), input_signature=signature)
         self._graph(np.zeros((1, size, size, 3), np.uint8))
@@ -71,13 +74,13 @@ class LesionClassifier:
 
     @classmethod
     def from_folder(cls, data: Path) -> "LesionClassifier":
-        """The classifier of a package.
+        """Load the classifier of a package.
 
         Args:
-            data: the folder of the package's data.
+            data: Folder of the package's data.
 
         Raises:
-            MlflowException: DATA_LOSS, where a file was changed since it was written, or the model could run code.
+            MlflowException: DATA_LOSS, if a file was changed after it was written, or if the model could execute code.
         """
         package = data.parent.parent
         wrong = changed_file(package, json.loads((data / CHECKSUMS).read_text(encoding="utf-8")))
@@ -91,20 +94,20 @@ class LesionClassifier:
         return cls(model, facts, _version(package, facts))
 
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
-        """Decisions for images.
+        """Predict decisions for images.
 
         Args:
-            data: a column `image`: JPEG or PNG as bytes, as base64 or as a path (not where it is served), or pixels of
-                shape (height, width, 3) or (height, width), 0 to 255.
-            params: none are known.
+            data: Table with a column `image`: JPEG or PNG as bytes, as base64 or as a path (paths not when served), or
+                pixels of shape (height, width, 3) or (height, width), 0 to 255.
+            params: Ignored.
 
         Returns:
-            A row for each image: `predicted` (of two classes by the operating point, else the most probable), `score`
-            (its probability), `probability/<class>`, for each operating point `score/<task>` and
+            A row for each image: `predicted` (for two classes by the operating point, otherwise the most probable
+            class), `score` (its probability), `probability/<class>`, for each operating point `score/<task>` and
             `referred/<task>`, `prediction_set` (list of classes), `abstain`, and `model_version`.
 
         Raises:
-            MlflowException: BAD_REQUEST, with one sentence, where an image cannot be used.
+            MlflowException: BAD_REQUEST, with one sentence, if an image cannot be used.
         """
         images = _images(data)
         if _is_served():
@@ -112,15 +115,15 @@ class LesionClassifier:
         return self.decided(np.concatenate([self.probabilities(pixels) for pixels in self.decoded(images)]))
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Probabilities of shape (n, classes) for pixels of shape (n, image_size, image_size, 3), 0 to 255."""
+        """Return probabilities of shape (n, classes) for pixels of shape (n, image_size, image_size, 3), 0 to 255."""
         return np.asarray(self._graph(pixels), dtype=np.float64)
 
     def get_raw_model(self) -> "LesionClassifier":
-        """MLflow calls this from its method of the same name."""
+        """Return this classifier; MLflow's method of the same name calls it."""
         return self
 
     def decided(self, probabilities: NDArray[np.float64]) -> pd.DataFrame:
-        """The rows of `predict` for probabilities of shape (n, classes)."""
+        """Return the rows of `predict` for probabilities of shape (n, classes)."""
         chosen = probabilities.argmax(axis=1)
         scores = {task: probabilities[:, self._positive(task)].sum(axis=1) for task in self._points}
         referred = {task: score >= self._points[task] for task, score in scores.items()}
@@ -139,10 +142,10 @@ class LesionClassifier:
         return pd.DataFrame(table)
 
     def pixels(self, image: Any) -> NDArray[np.uint8]:
-        """What the model sees of an image, shape (image_size, image_size, 3).
+        """Return the model input for an image, shape (image_size, image_size, 3).
 
         Raises:
-            UnreadableImage: with the reason.
+            UnreadableImage: If the image cannot be used, with the reason.
         """
         content = _content(image)
         with _decoding:
@@ -155,12 +158,12 @@ class LesionClassifier:
         return [i for i, label in enumerate(self.classes) if label in labels]
 
     def decoded(self, images: list[Any]) -> Iterator[NDArray[np.uint8]]:
-        """Batches of pixels, the next one in the making while one is looked at.
+        """Yield batches of pixels; the next batch is decoded while the current one is processed.
 
         Raises:
-            MlflowException: BAD_REQUEST, with one sentence, where an image cannot be used.
+            MlflowException: BAD_REQUEST, with one sentence, if an image cannot be used.
         """
-        if len(images) == 1:  # in another thread it would take longer
+        if len(images) == 1:  # faster than in another thread
             yield self._usable(0, images[0])[None]
             return
         coming: list[Future] = []
@@ -178,7 +181,7 @@ class LesionClassifier:
                 future.cancel()
 
     def _refuse_too_many_pixels(self, images: list[Any]) -> None:
-        """Files of a few bytes may hold more pixels than can be decoded while others wait."""
+        """Refuse a request with too many pixels: even small files may take long to decode and block other requests."""
         total = 0
         for image in images:
             with suppress(UnreadableImage, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -202,12 +205,12 @@ class LesionClassifier:
 
 
 def _load_pyfunc(path: str) -> LesionClassifier:
-    """Called by MLflow with the folder of a package's data."""
+    """Load the classifier; MLflow calls this with the folder of the package's data."""
     return LesionClassifier.from_folder(Path(path))
 
 
 def _version(package: Path, facts: dict[str, Any]) -> str:
-    """MLflow leaves a note beside a model that it takes from the registry."""
+    """Return the registered version from the file that MLflow adds to a model from the registry, or else the run ID."""
     note = package / "registered_model_meta"
     found = yaml.safe_load(note.read_text(encoding="utf-8")) if note.is_file() else {}
     name = found.get("model_name")
@@ -220,7 +223,7 @@ def _images(data: pd.DataFrame) -> list[Any]:
         raise MlflowException(f"A column `image` is expected. Received: {names}", BAD_REQUEST)
     images = list(data["image"])
     if len(images) == 1 and isinstance(images[0], list) and images[0] and isinstance(images[0][0], str | bytes):
-        images = images[0]  # MLflow gives the whole list of a request's `inputs` as one row
+        images = images[0]  # MLflow passes the whole list of a request's `inputs` as one row
     if not images:
         raise MlflowException("There are no images; give one or more. Received: 0 images", BAD_REQUEST)
     if _is_served() and len(images) > MAX_SERVED:
@@ -240,12 +243,12 @@ def _content(image: Any) -> bytes | Path | NDArray:
         try:
             return np.asarray(image)
         except ValueError as error:
-            raise UnreadableImage("its rows are not of one length") from error
+            raise UnreadableImage("its rows have different lengths") from error
     raise UnreadableImage(f"it is of type {type(image).__name__}")
 
 
 def _from_text(image: str | Path) -> bytes | Path:
-    if not _is_served():  # a client could else find out which files there are
+    if not _is_served():  # paths would let clients probe for files
         with suppress(OSError, ValueError, RuntimeError):
             path = Path(image).expanduser()
             if path.is_file():
@@ -274,6 +277,6 @@ def _picture(pixels: NDArray, max_pixels: float) -> Image.Image:
 
 
 def _is_served() -> bool:
-    """Whether this is MLflow's scoring server, which sets these: requests are untrusted then."""
+    """Return whether this is MLflow's scoring server, which sets these variables; its requests are untrusted."""
     environment = os.environ
     return environment.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") == "true" or "__pyfunc_model_path__" in environment

@@ -1,4 +1,4 @@
-"""Writing a model in the formats of other runtimes, checked to answer as the Keras model does."""
+"""Export of a model to the formats of other runtimes, with a check against the predictions of the Keras model."""
 
 import json
 import logging
@@ -33,16 +33,16 @@ _TRIED = 8  # images
 
 
 def export_model(settings: ExportConfig, uri: str) -> Path:  # noqa: ARG001
-    """Write a model as ONNX or LiteRT, with a JSON beside it that describes its input and its decisions.
+    """Export a model to ONNX or LiteRT, with a JSON file next to it that describes its input and its decisions.
 
     Args:
-        settings: the model (see `load_saved_model`; None is the only champion), the format, and the output file, where
-            None names it after the model, in this folder.
-        uri: of the MLflow store.
+        settings: The model (see `load_saved_model`; None for the only champion), the format, and the output file. If
+            the output file is None, it is named after the model, in the current folder.
+        uri: URI of the MLflow store.
 
     Raises:
-        ModelError: there is no such model, it cannot be converted, or the file predicts other probabilities.
-        DataError: the file cannot be written.
+        ModelError: If the model does not exist or cannot be converted, or if the probabilities differ.
+        DataError: If the file cannot be written.
     """
     kind, output = settings.format, settings.output
     missing = [name for name in _NEEDS[kind] if find_spec(name) is None]
@@ -68,10 +68,14 @@ def export_model(settings: ExportConfig, uri: str) -> Path:  # noqa: ARG001
 
 
 def convert(classifier: LesionClassifier, kind: str) -> tuple[bytes, float]:
-    """The model in another format, and how far its probabilities are from those of Keras on random images.
+    """Convert a model to another format.
+
+    Returns:
+        The converted model, and the maximum absolute difference between its probabilities and those of the Keras model
+        on random images.
 
     Raises:
-        ModelError: it cannot be converted, or the probabilities differ by more than 1e-5.
+        ModelError: If the model cannot be converted, or if the probabilities differ by more than 1e-5.
     """
     size = classifier.facts["image_size"]
     pixels = np.random.default_rng(0).integers(0, 256, (_TRIED, size, size, 3)).astype(np.float32)
@@ -82,7 +86,7 @@ def convert(classifier: LesionClassifier, kind: str) -> tuple[bytes, float]:
             with _quietly():
                 classifier.model.export(str(file), format=kind, verbose=False)
                 predict = runner(file)
-        except Exception as error:  # of the converters, whose errors have no common class
+        except Exception as error:  # the errors of the converters have no common class
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelError(
                 f"The model cannot be written in this format ({reason[:300]}). Received: {kind}"
@@ -94,7 +98,10 @@ def convert(classifier: LesionClassifier, kind: str) -> tuple[bytes, float]:
 
 
 def runner(file: Path) -> Predict:
-    """Probabilities from pixels (n, size, size, 3), 0 to 255, by ONNX Runtime or LiteRT."""
+    """Return a function that predicts with ONNX Runtime or LiteRT.
+
+    It maps pixels of shape (n, size, size, 3), 0 to 255, to probabilities.
+    """
     if file.suffix == ".onnx":
         import onnxruntime
 
@@ -108,15 +115,16 @@ def _litert(file: Path) -> Predict:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(file), num_threads=os.cpu_count())
-    asked, answered = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    input_index = interpreter.get_input_details()[0]["index"]
+    output_index = interpreter.get_output_details()[0]["index"]
 
     def predict(pixels: NDArray[np.float32]) -> Any:
         if tuple(interpreter.get_input_details()[0]["shape"]) != pixels.shape:
-            interpreter.resize_tensor_input(asked, pixels.shape)
+            interpreter.resize_tensor_input(input_index, pixels.shape)
             interpreter.allocate_tensors()
-        interpreter.set_tensor(asked, pixels)
+        interpreter.set_tensor(input_index, pixels)
         interpreter.invoke()
-        return interpreter.get_tensor(answered)
+        return interpreter.get_tensor(output_index)
 
     interpreter.allocate_tensors()
     return predict
@@ -129,7 +137,7 @@ def _feed(classifier: LesionClassifier) -> str:
 
 
 def _quietly() -> Any:
-    """The converters talk to standard error, and warn of each other."""
+    """Suppress the output of the converters to standard error, and their warnings."""
     warnings.simplefilter("ignore")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return quiet_native_imports()

@@ -1,4 +1,4 @@
-"""Packaging a run's model for the registry: an MLflow pyfunc that takes images and needs nothing of this project."""
+"""Packaging of a run's model for the registry: an MLflow pyfunc that takes images and does not need this project."""
 
 import base64
 import io
@@ -38,11 +38,11 @@ _NEEDS = ("tensorflow", "keras", "mlflow", "numpy", "pandas", "pillow", "h5py", 
 
 
 def save_package(run_id: str) -> LoggedFiles:
-    """Package the model of a finished run, as a model named `package` of that run; one that is there is taken.
+    """Package the model of a finished run as a logged model `package` of the run, or return the existing package.
 
     Raises:
-        ModelError: the run has no model, or it was changed since.
-        MlflowException: the store refuses it.
+        ModelError: If the run has no model, or if the model was changed after logging.
+        MlflowException: If the store refuses the package.
     """
     client, experiment = mlflow.MlflowClient(), mlflow.get_run(run_id).info.experiment_id
     saved = load_saved_model(run_id)
@@ -62,18 +62,18 @@ def save_package(run_id: str) -> LoggedFiles:
 
 
 def load_package(folder: Path) -> LesionClassifier:
-    """The classifier of a package that `checked_model` gave, without running the code inside the package."""
+    """Load the classifier of a package from `checked_model`, without running the code inside the package."""
     return LesionClassifier.from_folder(folder / "data" / PACKAGE)
 
 
 def load_classifier(model: str) -> LesionClassifier:
-    """The classifier of a registered version, or of a run's model as if it were packaged.
+    """Load the classifier of a registered version or of a run's model.
 
     Args:
-        model: see `load_saved_model`.
+        model: Model to load (see `load_saved_model`).
 
     Raises:
-        ModelError: there is no such model, or it was changed since.
+        ModelError: If the model does not exist or was changed after logging.
     """
     saved = load_saved_model(model)
     if saved.file.parent.name == PACKAGE:
@@ -82,21 +82,21 @@ def load_classifier(model: str) -> LesionClassifier:
 
 
 def write_package(model: str, target: Path) -> None:
-    """Write the package of a saved model to a folder that is not there yet; the store is left alone.
+    """Write the package of a saved model to a new folder, without a change to the store.
 
     Args:
-        model: see `load_saved_model`.
-        target: the folder.
+        model: Model to package (see `load_saved_model`).
+        target: Folder to create.
 
     Raises:
-        ModelError: there is no such model, it was changed since, or its run is not in the store.
+        ModelError: If the model does not exist, if it was changed after logging, or if its run is not in the store.
     """
     with tempfile.TemporaryDirectory(prefix="melanoma-package-") as folder:
         mlflow.pyfunc.save_model(str(target), **_parts(Path(folder), load_saved_model(model)))
 
 
 def _parts(folder: Path, saved: SavedModel) -> dict[str, Any]:
-    """Write the package's parts into a folder; returns the arguments of `mlflow.pyfunc.save_model`."""
+    """Write the parts of the package to a folder, and return the arguments of `mlflow.pyfunc.save_model`."""
     data = folder / PACKAGE
     data.mkdir()
     shutil.copyfile(saved.file, data / "model.keras")
@@ -105,7 +105,7 @@ def _parts(folder: Path, saved: SavedModel) -> dict[str, Any]:
     try:
         card = RunRecord.read(saved.run_id).text(Artifact.MODEL_CARD)
     except NotRecorded:
-        card = "This model has no card: what its run recorded was not complete."
+        card = "This model has no card: its run did not record all that a card needs."
     (data / "model_card.md").write_text(card, encoding="utf-8")
     code = _copy_code(folder)
     checksums = {f"data/{PACKAGE}/{name}": digest for name, digest in sha256_of(data).items()}
@@ -149,7 +149,7 @@ def _facts(saved: SavedModel) -> dict[str, Any]:
 
 
 def _copy_code(folder: Path) -> Path:
-    """The code that a package runs, under a name of its own, so that packages of several versions can be loaded."""
+    """Copy the package's code under a unique name, so that packages of several versions can be loaded together."""
     here, code = Path(melanoma.__file__).parent, folder / "code"
     for name in _CODE:
         target = code / name
@@ -161,7 +161,7 @@ def _copy_code(folder: Path) -> Path:
 
 
 def _example(saved: SavedModel) -> pd.DataFrame:
-    """An image of the model's own input example, as base64 of a PNG, which keeps each pixel."""
+    """Return an image of the model's input example as a base64 PNG, which is lossless."""
     folder = str(saved.file.parents[1])
     pixels = np.asarray(Model.load(folder).load_input_example(folder))[0]
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""`melanoma serve`: MLflow's scoring server behind a guard that answers bad requests with one sentence."""
+"""`melanoma serve`: MLflow's scoring server behind a guard that refuses bad requests with a one-sentence error."""
 
 import asyncio
 import json
@@ -22,22 +22,22 @@ log = logging.getLogger("melanoma")
 _OPEN = ("/ping", "/health", "/version")
 _MAX_BYTES = 64 * 1024**2
 _MAX_SENTENCE = 500
-_MAX_COMMAS = 1_000_000  # numbers of pixels that were sent as such take fifty times their size
+_MAX_COMMAS = 1_000_000  # pixels sent as numbers take fifty times their size
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _EXAMPLE = '{"inputs": {"image": ["<base64 of a JPEG or PNG>"]}}'
 
 
 def serve(settings: ServeConfig, uri: str) -> None:  # noqa: ARG001
-    """Answer requests at `/invocations` until the process is stopped.
+    """Serve predictions at `/invocations` until the process is stopped.
 
     Args:
-        settings: the model (see `load_saved_model`; None is the only champion), and the address to listen on, where
-            port 0 takes a free one.
-        uri: of the MLflow store.
+        settings: The model (see `load_saved_model`; None for the only champion) and the address to listen on. Port 0
+            selects a free port.
+        uri: URI of the MLflow store.
 
     Raises:
-        ModelError: there is no such model, or it was changed since.
-        ConfigError: the address cannot be used.
+        ModelError: If the model does not exist or was changed after logging.
+        ConfigError: If the address cannot be used.
     """
     host = settings.host
     with listening(host, settings.port) as bound, package_folder(settings.saved_model) as folder:
@@ -52,7 +52,7 @@ def serve(settings: ServeConfig, uri: str) -> None:  # noqa: ARG001
 
 
 class BadRequest(Exception):
-    """A request that is refused, with a status and one sentence."""
+    """A refused request, with an HTTP status and a one-sentence reason."""
 
     def __init__(self, status: int, sentence: str):
         super().__init__(sentence)
@@ -60,17 +60,17 @@ class BadRequest(Exception):
 
 
 class Guard:
-    """Lets only well-formed requests of bounded size through to MLflow, and makes one sentence of its errors.
+    """ASGI middleware that forwards only well-formed requests of bounded size, and reduces errors to one sentence.
 
-    MLflow's server takes bodies of any size, answers some malformed ones as its own failure, and puts tracebacks and
-    the data that it received into its answers.
+    MLflow's server accepts bodies of any size, reports some malformed requests as server errors, and includes
+    tracebacks and the received data in its responses.
     """
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Handle a request (ASGI)."""
         if scope["type"] != "http" or scope["path"] in _OPEN:
             await self.app(scope, receive, send)
             return
@@ -81,19 +81,19 @@ class Guard:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 body = await _body(scope, receive)
-            asked = await asyncio.to_thread(_checked, body)
+            checked = await asyncio.to_thread(_checked, body)
         except TimeoutError:
             await _refusal(408, f"The request was not complete within {REQUEST_TIMEOUT} s.")(scope, receive, send)
             return
         except BadRequest as error:
             await _refusal(error.status, str(error))(scope, receive, send)
             return
-        await self._answer(scope, asked, send)
+        await self._answer(scope, checked, send)
 
-    async def _answer(self, scope: Scope, asked: bytes, send: Send) -> None:
+    async def _answer(self, scope: Scope, checked: bytes, send: Send) -> None:
         status, parts = 200, []
         inside = {**scope, "headers": [(b"content-type", b"application/json"), *_other_headers(scope)]}
-        inbox: list[Message] = [{"type": "http.request", "body": asked, "more_body": False}]
+        inbox: list[Message] = [{"type": "http.request", "body": checked, "more_body": False}]
 
         async def receive() -> Message:
             return inbox.pop() if inbox else {"type": "http.disconnect"}
@@ -117,7 +117,7 @@ class Guard:
 
 def _refusal(status: int, sentence: str) -> JSONResponse:
     code = "INTERNAL_ERROR" if status >= 500 else "BAD_REQUEST"
-    # It may quote what was sent: line breaks, and halves of characters that no answer can hold.
+    # The sentence may quote the request, with line breaks and lone surrogates that cannot be encoded.
     line = " ".join(sentence.encode(errors="replace").decode().split())[:_MAX_SENTENCE]
     return JSONResponse({"error_code": code, "message": line}, status_code=status)
 
@@ -145,7 +145,7 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
 
 
 def _checked(body: bytes) -> bytes:
-    """The request in the one form that is passed on."""
+    """Check a request, and return it in the one form that MLflow receives."""
     if body.count(b",") > _MAX_COMMAS:
         raise BadRequest(413, "There are too many numbers; send images as base64 of a JPEG or PNG, not as pixels.")
     try:
@@ -169,7 +169,7 @@ def _checked(body: bytes) -> bytes:
 
 
 def _images(content: Any) -> list[Any] | None:
-    """The images of a request in any of MLflow's forms; None where it has none."""
+    """Return the images of a request in any of MLflow's formats; None if it has another format."""
     if not isinstance(content, dict) or len([form for form in _FORMS if form in content]) != 1:
         return None
     if isinstance(split := content.get("dataframe_split"), dict):
@@ -193,7 +193,7 @@ def _other_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
 
 
 def _sentence(status: int, answer: bytes) -> str:
-    """What MLflow said, without its preamble and the data."""
+    """Return the error message of MLflow, without its preamble and the data."""
     if status >= 500:
         return "The request took too long." if status == 504 else "The model failed; the server's log says more."
     try:

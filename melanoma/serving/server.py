@@ -1,4 +1,4 @@
-"""What `serve` and `app` share: which model, and a server on loopback."""
+"""Shared parts of `serve` and `app`: the model, the socket and the server."""
 
 import asyncio
 import ipaddress
@@ -27,20 +27,22 @@ __all__ = ["REQUEST_TIMEOUT", "address_of", "listening", "package_folder", "run_
 
 log = logging.getLogger("melanoma")
 
-_AT_ONCE = 32  # requests; more are answered with 503
+_AT_ONCE = 32  # concurrent requests; further ones receive status 503
 _CONNECTIONS = 512
-REQUEST_TIMEOUT = 30  # seconds for a request to come, and again for its body
+REQUEST_TIMEOUT = 30  # seconds to wait for a request, and again for its body
 
 
 @contextmanager
 def package_folder(model: str | None) -> Iterator[Path]:
-    """The files of a packaged model, checked; a run's model that was not promoted is packaged in a temporary folder.
+    """Yield the folder of a packaged model, with its files checked.
+
+    A model that was not promoted is packaged in a temporary folder.
 
     Args:
-        model: see `load_saved_model`; None is the only champion.
+        model: Model to load (see `load_saved_model`); None for the only champion.
 
     Raises:
-        ModelError: there is no such model, it was changed since, or its run is not in the store.
+        ModelError: If the model does not exist, if it was changed after logging, or if its run is not in the store.
     """
     address = model_address(model)
     log.info("Loading %s", address)
@@ -53,26 +55,26 @@ def package_folder(model: str | None) -> Iterator[Path]:
     if checked.known and checked.metadata.get("packaged"):
         yield checked.folder
         return
-    # A package runs the code inside it, so that only one is taken as it is whose files the store knows.
-    log.warning("This model was not promoted; it is packaged from its run for this process only")
+    # A package runs the code inside it, so it is served unchanged only if its files match the hashes in the store.
+    log.warning("This model was not promoted; a temporary package is created for this process only")
     with tempfile.TemporaryDirectory(prefix="melanoma-serve-") as temporary:
         write_package(address, Path(temporary) / "package")
         yield Path(temporary) / "package"
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that is bound, before anything that takes long.
+    """Return a listening socket; called first, so that an unusable address fails before the model is loaded.
 
     Raises:
-        ConfigError: the address cannot be had.
+        ConfigError: If the address cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio switches off waiting for more to send (Nagle) only where the protocol is named: 40 ms an answer.
+    # asyncio disables Nagle's algorithm, which adds 40 ms per response, only if the protocol is given explicitly.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
-        bound.listen(128)  # another process could else bind it too
+        bound.listen(128)  # otherwise another process could bind it too
     except (OSError, OverflowError, TypeError, ValueError) as error:
         bound.close()
         raise ConfigError(
@@ -91,7 +93,7 @@ def _is_loopback(bound: socket.socket) -> bool:
 
 
 def address_of(bound: socket.socket, host: str) -> str:
-    """What to open, or to ask."""
+    """Return the URL of the server."""
     return f"http://{_in_address(host)}:{bound.getsockname()[1]}"
 
 
@@ -100,16 +102,16 @@ def _in_address(host: str) -> str:
 
 
 def run_server(app: ASGIApp, bound: socket.socket, host: str) -> None:
-    """Answer requests until the process is stopped.
+    """Serve an application until the process is stopped.
 
     Args:
-        app: that answers.
-        bound: of `listening`.
-        host: how this machine was called.
+        app: Application to serve.
+        bound: Socket from `listening`.
+        host: Host name or address as configured by the user.
     """
     app = _Bounded(app)
     if _is_loopback(bound):
-        # A page from elsewhere could else have its own name resolve to this machine, and read the answers.
+        # Prevents DNS rebinding: another site could resolve its name to this machine and read the responses.
         app = TrustedHostMiddleware(app, allowed_hosts=["localhost", "127.0.0.1", "[::1]", _in_address(host)])
     settings = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, limit_concurrency=_CONNECTIONS,
@@ -119,19 +121,19 @@ def run_server(app: ASGIApp, bound: socket.socket, host: str) -> None:
 
 
 class _Bounded:
-    """Answers 503 where too many requests are under way."""
+    """ASGI middleware that responds with status 503 if there are too many concurrent requests."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
         self.under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Handle a request (ASGI)."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         if self.under_way >= _AT_ONCE:
-            message = f"{_AT_ONCE} requests are under way; try again later."
+            message = f"{_AT_ONCE} requests are in progress; try again later."
             content = {"error_code": "TEMPORARILY_UNAVAILABLE", "message": message, "error": message}
             await JSONResponse(content, status_code=503, headers={"Retry-After": "1"})(scope, receive, send)
             return
@@ -143,19 +145,19 @@ class _Bounded:
 
 
 class _TimedProtocol(H11Protocol):
-    """Closes a connection over which no request comes; uvicorn would wait without limit, and count it."""
+    """HTTP protocol that closes idle connections, which uvicorn would keep open and count as concurrent requests."""
 
     _seen: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Of asyncio."""
+        """Start the timer (called by asyncio)."""
         super().connection_made(transport)
         self.loop.call_later(REQUEST_TIMEOUT, self._look)
 
     def _look(self) -> None:
         if self.transport.is_closing():
             return
-        # `cycle` is the last request that came whole up to its body.
+        # `cycle` is the last request whose headers arrived completely.
         if self.conn.our_state is h11.IDLE and self.cycle is self._seen:
             self.transport.close()
             return

@@ -1,1 +1,1 @@
-"""Sweeps: many trials of one experiment, each in a process of its own, under one parent run."""
+"""Sweeps: many trials of one experiment, each in a separate process, under one parent run."""

@@ -1,4 +1,4 @@
-"""Where trials run: on this machine, on a Ray cluster, or as SLURM jobs. Each gives a function that runs one trial."""
+"""Launchers of trials: local, Ray and SLURM. Each yields a function that runs one trial."""
 
 import ctypes
 import logging
@@ -24,24 +24,24 @@ from melanoma.errors import FAILURE_FILE_VARIABLE, ConfigError
 
 __all__ = ["Job", "Outcome", "open_launcher"]
 
-_TAIL = 20_000  # characters of a trial's error output that are kept
-_CONNECT_TIMEOUT = 10  # seconds for a cluster to answer
-_GRACE = 20  # seconds a trial has to end its run in the tracking store
+_TAIL = 20_000  # kept characters at the end of a trial's error output
+_CONNECT_TIMEOUT = 10  # seconds for the connection to a cluster
+_GRACE = 20  # seconds for a trial to end its run in the tracking store
 _PARENT_DIED = 1  # PR_SET_PDEATHSIG
-_LIBC = ctypes.CDLL(None)  # before any fork: loading it in a child could wait for a lock for ever
+_LIBC = ctypes.CDLL(None)  # loaded before any fork: in a child process this could deadlock
 _THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One trial as a process: its command, the folder it starts in, and what it adds to the environment."""
+    """A trial as a process: its command, its working folder, and its additional environment variables."""
 
     command: list[str]
     folder: str
     environment: dict[str, str]
 
     def with_threads(self, threads: int) -> "Job":
-        """The same with a number of threads, so that parallel trials share the cores."""
+        """Return a copy with a limited number of threads, so that parallel trials share the cores."""
         return replace(self, environment={**dict.fromkeys(_THREADS, str(threads)), **self.environment})
 
 
@@ -50,10 +50,10 @@ class Outcome:
     """How a trial's process ended.
 
     Attributes:
-        code: exit code, negative for a signal.
-        output: the end of its error output.
-        message: of the expected failure that ended it; empty for any other end.
-        lost: the launcher failed rather than the process: a worker died, or a job was cancelled.
+        code: Exit code; negative for a signal.
+        output: End of the error output.
+        message: Message of the expected error that ended the process; empty otherwise.
+        lost: Whether the launcher failed and not the trial, such as when a worker died or a job was cancelled.
     """
 
     code: int
@@ -64,14 +64,17 @@ class Outcome:
 
 @contextmanager
 def open_launcher(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Outcome]]:
-    """A function that runs a trial and waits for it, to be called from several threads; all ends with the block.
+    """Yield a function that runs a trial and waits for it; all trials end when the context exits.
+
+    The function can be called from several threads.
 
     Args:
-        settings: of the launcher.
-        folder: for the logs of SLURM jobs.
+        settings: Settings of the launcher.
+        folder: Folder for the logs of SLURM jobs.
 
     Raises:
-        ConfigError: the launcher is not installed, or its cluster cannot be reached.
+        ConfigError: If the launcher is not installed, if its cluster cannot be reached, or if no node has the requested
+            resources.
     """
     using = {"local": _local, "ray": _ray, "slurm": _slurm}[settings.name]
     with using(settings, folder) as run:
@@ -79,7 +82,7 @@ def open_launcher(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[
 
 
 def run_process(job: Job) -> Outcome:
-    """Run a trial as a process of its own that dies with this one."""
+    """Run a trial as a child process that ends with this process."""
     with tempfile.TemporaryDirectory(prefix="melanoma-trial-") as folder:
         report = Path(folder) / "failure.txt"
         started = _start(job, report)
@@ -87,7 +90,7 @@ def run_process(job: Job) -> Outcome:
 
 
 def _start(job: Job, report: Path) -> subprocess.Popen[str] | Outcome:
-    """Start a trial that will write the message of an expected failure to `report`."""
+    """Start a trial that writes the message of an expected error to `report`."""
     try:
         return subprocess.Popen(
             job.command,
@@ -100,7 +103,7 @@ def _start(job: Job, report: Path) -> subprocess.Popen[str] | Outcome:
             errors="replace",
             preexec_fn=partial(_die_with, os.getpid()) if sys.platform == "linux" else None,
         )
-    except (OSError, subprocess.SubprocessError) as error:  # no memory for another process, and the like
+    except (OSError, subprocess.SubprocessError) as error:  # such as too little memory for another process
         return Outcome(1, f"The trial's process could not be started: {error}", lost=True)
 
 
@@ -123,7 +126,7 @@ def _local(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], O
     def run(job: Job) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="melanoma-trial-") as reports:
             report = Path(reports) / "failure.txt"
-            with starting:  # a process that starts after the sweep has ended would go on
+            with starting:  # a process started after the end of the sweep would not be stopped
                 if closed.is_set():
                     return Outcome(1, "The sweep was ended before this trial started.", lost=True)
                 started = _start(job.with_threads(threads), report)
@@ -166,10 +169,10 @@ def _ray(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Out
             [f"The Ray cluster cannot be reached ({reason}). Received: launcher.address={settings.address}"]
         ) from error
     _refuse_too_much(settings, ray.nodes())
-    asked: dict[str, Any] = {"num_cpus": settings.cpus or 1, "num_gpus": settings.gpus or 0, "max_retries": 0}
+    resources: dict[str, Any] = {"num_cpus": settings.cpus or 1, "num_gpus": settings.gpus or 0, "max_retries": 0}
     if settings.memory_gb:
-        asked["memory"] = int(settings.memory_gb * 1e9)
-    task = ray.remote(**asked)(run_process)
+        resources["memory"] = int(settings.memory_gb * 1e9)
+    task = ray.remote(**resources)(run_process)
 
     def run(job: Job) -> Outcome:
         try:
@@ -184,7 +187,7 @@ def _ray(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Out
 
 
 def _refuse_unreachable(address: str | None) -> None:
-    """Ray itself would retry for minutes."""
+    """Refuse an address without a listening server; Ray itself would retry for minutes."""
     at = urlsplit(address if address is not None and "://" in address else f"ray://{address or ''}")
     try:
         if at.hostname is None or at.port is None:
@@ -192,13 +195,13 @@ def _refuse_unreachable(address: str | None) -> None:
         socket.create_connection((at.hostname, at.port), timeout=_CONNECT_TIMEOUT).close()
     except (OSError, ValueError) as error:
         raise ConfigError(
-            [f"The Ray cluster cannot be reached; start it, or give launcher.address=null for one on this machine "
+            [f"The Ray cluster cannot be reached; start it, or give launcher.address=null to start one on this machine "
              f"({error}). Received: launcher.address={address}"]
         ) from error  # fmt: skip
 
 
 def _refuse_too_much(settings: LauncherConfig, nodes: list[dict[str, Any]]) -> None:
-    """A trial that requests more than any node has would never start."""
+    """Refuse a trial that requests more than any node has, because it would never start."""
     wanted = {"CPU": settings.cpus or 1, "GPU": settings.gpus or 0, "memory": (settings.memory_gb or 0) * 1e9}
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     if not any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in alive):
@@ -232,18 +235,18 @@ def _slurm(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], O
         raise ConfigError(
             [f"SLURM cannot be used ({str(error).splitlines()[0]}). Received: launcher.cluster={settings.cluster}"]
         ) from error
-    asked = {
+    resources = {
         "timeout_min": settings.minutes, "cpus_per_task": settings.cpus, "gpus_per_node": settings.gpus or None,
         "mem_gb": settings.memory_gb, "slurm_partition": settings.partition, "name": "melanoma",
     }  # fmt: skip
-    executor.update_parameters(**{name: value for name, value in asked.items() if value is not None})
+    executor.update_parameters(**{name: value for name, value in resources.items() if value is not None})
     jobs: list[Any] = []
     closed = threading.Event()
 
     def run(job: Job) -> Outcome:
         submitted = executor.submit(run_process, job)
         jobs.append(submitted)
-        if closed.is_set():  # the sweep was ended while this one was being submitted
+        if closed.is_set():  # the sweep ended during the submission of this job
             submitted.cancel()
         try:
             return submitted.result()
@@ -260,7 +263,7 @@ def _slurm(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], O
 
 
 def _die_with(parent: int) -> None:
-    """A sweep that is killed takes its trials along; on resume they are begun again."""
+    """End this trial when the process of the sweep dies; the trial runs again on resume."""
     _LIBC.prctl(_PARENT_DIED, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before it could be watched
+    if os.getppid() != parent:  # the parent died before `prctl` took effect
         os._exit(1)

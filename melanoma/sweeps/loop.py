@@ -1,4 +1,4 @@
-"""The loop of a sweep: trials are asked for, run, and written down as they end."""
+"""The loop of a sweep: draw trials, run them, and record their results."""
 
 import logging
 import sys
@@ -33,13 +33,13 @@ from melanoma.workflows.checks import as_list
 __all__ = ["CHOSEN", "OVERRIDES", "RUN", "Sweep", "run_trials", "settle_interrupted", "trials_in"]
 
 log = logging.getLogger("melanoma")
-# What the study remembers of a trial: its run, its overrides as text and as a list, why it failed, what it repeats.
+# User attributes of a trial: its run, its overrides as text and as a list, its error, and the trial that it retries.
 RUN, OVERRIDES, CHOSEN, ERROR, RETRY = "run", "overrides", "chosen", "error", "retry_of"
 
 
 @dataclass
 class Sweep:
-    """What the steps of a sweep share."""
+    """The shared state of the steps of a sweep."""
 
     plan: Plan
     settings: TrainConfig
@@ -51,16 +51,16 @@ class Sweep:
     protocol: Protocol
     total: int
     of_folds: bool
-    begun: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
     ended_before: int = 0
 
 
 def run_trials(sweep: Sweep, run_trial: Callable[[Job], Outcome]) -> list[str]:
-    """Keep the workers busy until all trials have ended; returns why some failed.
+    """Run trials on all workers until all have ended, and return the errors of the failed ones.
 
     Raises:
-        TrialsFailed: as many failed as the sweep was told to stand.
-        TrainingError: a store cannot be used any more.
+        TrialsFailed: If `sweep.max_failures` trials failed, or one trial with `sweep.fail_fast`.
+        TrainingError: If a store cannot be used.
     """
     limits = sweep.plan.sweep
     most = 1 if limits.fail_fast else limits.max_failures
@@ -85,8 +85,8 @@ def run_trials(sweep: Sweep, run_trial: Callable[[Job], Outcome]) -> list[str]:
                 _log_progress(sweep, len(failed))
             if most is not None and len(failed) - before >= most:
                 raise TrialsFailed(
-                    f"The sweep was ended after {len(failed) - before} failed trials, as configured; continue with "
-                    f"sweep.resume={sweep.study.study_name}. Received: {failed[-1]}"
+                    f"The sweep was ended after {len(failed) - before} failed trials (sweep.max_failures, "
+                    f"sweep.fail_fast); continue with sweep.resume={sweep.study.study_name}. Received: {failed[-1]}"
                 )
     except (MlflowException, StorageInternalError, SQLAlchemyError) as error:
         raise TrainingError(
@@ -94,15 +94,15 @@ def run_trials(sweep: Sweep, run_trial: Callable[[Job], Outcome]) -> list[str]:
             f"sweep.resume={sweep.study.study_name}. Received: {str(error).splitlines()[0]}"
         ) from error
     finally:
-        # Without waiting: the launcher ends the trials that are still under way.
+        # Does not wait, because the launcher ends the running trials.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 def settle_interrupted(sweep: Sweep) -> None:
-    """Trials that were under way when the sweep was killed: take what they finished, begin the others again once."""
+    """Settle the trials that were running when the sweep was killed: keep finished ones, and retry the others once."""
     for trial in trials_in(sweep, TrialState.RUNNING):
         run_id = trial.user_attrs.get(RUN)
-        if run_id is None:  # killed between its number and its run
+        if run_id is None:  # killed before the creation of its run
             _retry(sweep, trial)
             sweep.study.tell(trial.number, state=TrialState.FAIL)
         elif not _settled(sweep, trial, read_trial(str(run_id))):
@@ -110,7 +110,7 @@ def settle_interrupted(sweep: Sweep) -> None:
 
 
 def _next_trial(sweep: Sweep) -> tuple[Trial, Job]:
-    """A trial of the study, with a run of its own in MLflow, as a job."""
+    """Draw the next trial, create an MLflow run for it, and return the trial and its job."""
     trial, settings = sweep.study.ask(), sweep.plan.sweep
     chosen = [f"{key}={value}" for key, value in suggested(trial, sweep.plan.space).items()]
     text = " ".join(chosen)
@@ -142,16 +142,16 @@ def _next_trial(sweep: Sweep) -> tuple[Trial, Job]:
     return trial, Job(command, str(Path.cwd()), environment)
 
 
-def _ended(sweep: Sweep, asked: Trial, outcome: Outcome) -> str | None:
-    """Write down how a trial ended, in the study and on its run; returns why, if it failed."""
-    trial = sweep.study.get_trials(deepcopy=False)[asked.number]
+def _ended(sweep: Sweep, drawn: Trial, outcome: Outcome) -> str | None:
+    """Record the result of a trial in the study and on its run, and return the error if it failed."""
+    trial = sweep.study.get_trials(deepcopy=False)[drawn.number]
     if _settled(sweep, trial, read_trial(str(trial.user_attrs[RUN]))):
         return None
     return _failed(sweep, trial, _why(outcome, sweep.metrics), outcome.output, retry=outcome.lost)
 
 
 def _settled(sweep: Sweep, trial: FrozenTrial, run: TrialRun) -> bool:
-    """Whether the trial's run says that it came to an end of its own: its values, or that it was pruned, are told."""
+    """Return whether the trial's run finished or was pruned; if so, report its result to the study."""
     text = trial.user_attrs[OVERRIDES]
     if Tag.PRUNED in run.tags:
         sweep.study.tell(trial.number, state=TrialState.PRUNED)
@@ -167,7 +167,11 @@ def _settled(sweep: Sweep, trial: FrozenTrial, run: TrialRun) -> bool:
 
 
 def _failed(sweep: Sweep, trial: FrozenTrial, error: str, output: str, *, retry: bool) -> str | None:
-    """The study is told last: a sweep that dies before finds the trial running, and comes here again."""
+    """Record a failed trial, and return its error unless it is retried.
+
+    The study is updated last: if the sweep dies before that, the trial is still running in the study, and these steps
+    are repeated on resume.
+    """
     reason, text = error.strip().splitlines()[-1], str(trial.user_attrs[OVERRIDES])
     close_trial(str(trial.user_attrs[RUN]), error=error, output=output)
     log.warning("Trial %d failed (%s): %s", trial.number, text, reason)
@@ -178,25 +182,25 @@ def _failed(sweep: Sweep, trial: FrozenTrial, error: str, output: str, *, retry:
 
 
 def _retry(sweep: Sweep, trial: FrozenTrial) -> bool:
-    """Put a trial that did not fail by itself in the queue once more, unless it is a second attempt itself."""
+    """Queue a trial again after an external failure, unless it is a retry itself; return whether it is retried."""
     if RETRY in trial.user_attrs:
         return False
     if trial.number not in _retried(sweep):
-        # What a grid fixed is there before anything was suggested.
+        # The values of a grid are known before the trial suggests any parameter.
         params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         sweep.study.enqueue_trial(params, user_attrs={RETRY: trial.number})
-        log.info("Trial %d is retried once: the failure was not its own", trial.number)
+        log.info("Trial %d is retried once: its process was ended from outside", trial.number)
     return True
 
 
 def _is_more(sweep: Sweep) -> bool:
-    """Whether fewer trials were begun than there shall be, or one waits that is begun again, which counts once."""
+    """Return whether trials are left to start; a retry is not counted as a further trial."""
     trials = sweep.study.get_trials(deepcopy=False)
     waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
-    begun = sum(RETRY not in trial.user_attrs and trial.state != TrialState.WAITING for trial in trials)
+    started = sum(RETRY not in trial.user_attrs and trial.state != TrialState.WAITING for trial in trials)
     if any(RETRY in trial.user_attrs for trial in waiting):
         return True
-    return begun < sweep.total and (bool(waiting) or sweep.plan.sweep.sampler != "grid")
+    return started < sweep.total and (bool(waiting) or sweep.plan.sweep.sampler != "grid")
 
 
 def _log_progress(sweep: Sweep, failed: int) -> None:
@@ -214,21 +218,21 @@ def _log_progress(sweep: Sweep, failed: int) -> None:
 
 
 def _time_left(sweep: Sweep, ended: int) -> str:
-    """An estimate, once a trial has ended since the sweep was begun or resumed."""
+    """Estimate the remaining time, once a trial has ended since the sweep was started or resumed."""
     now, left = ended - sweep.ended_before, sweep.total - ended
     if now <= 0 or left <= 0:
         return ""
-    minutes = (time.monotonic() - sweep.begun) / now * left / 60
+    minutes = (time.monotonic() - sweep.started) / now * left / 60
     return f"; about {minutes:.0f} min left" if minutes >= 1 else "; less than a minute left"
 
 
 def trials_in(sweep: Sweep, state: TrialState) -> list[FrozenTrial]:
-    """The trials that ended, or wait, in a state."""
+    """Return the trials in a state."""
     return sweep.study.get_trials(deepcopy=False, states=(state,))
 
 
 def _failures(sweep: Sweep) -> list[str]:
-    """Why trials failed that were not begun again."""
+    """Return the errors of failed trials that were not retried."""
     retried = _retried(sweep)
     return [str(t.user_attrs.get(ERROR)) for t in trials_in(sweep, TrialState.FAIL) if t.number not in retried]
 
@@ -238,7 +242,7 @@ def _retried(sweep: Sweep) -> set[int]:
 
 
 def _why(outcome: Outcome, metrics: Sequence[str]) -> str:
-    """Why a trial failed, its last line in a few words."""
+    """Return why a trial failed, with a summary in the last line."""
     if outcome.code < 0:
         hint = "; out of memory?" if outcome.code == -9 else ""
         return f"The trial's process was killed by signal {-outcome.code}{hint}"

@@ -1,4 +1,4 @@
-"""Which metrics a trial logs, so that a sweep is not begun for one that it does not."""
+"""The metrics that a trial logs, so that a sweep with any other objective is refused before it starts."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ _EPOCH = (
 
 
 def logged_metrics(classes: Sequence[str], binary_tasks: Mapping[str, Sequence[str]], *, folds: bool) -> set[str]:
-    """Names of the metrics of a run on such data; of a cross-validation those of its parent run."""
+    """Return the names of the metrics that a run on such data logs; with `folds`, those of its parent run."""
     targets = np.repeat(np.arange(len(classes)), 2)
     probabilities = np.random.default_rng(0).dirichlet(np.ones(len(classes)), len(targets))
     measured = set(measure(Predictions(targets, probabilities, classes, binary_tasks)))
-    # Defined only where a class is predicted, so that a few made-up predictions may lack them.
+    # Defined only if the class is predicted, so that a few random predictions may lack them.
     measured |= {f"precision/{label}" for label in classes}
     if folds:
         return {f"{part}/{name}_mean" for part in ("validation", "test") for name in measured} | {
@@ -37,10 +37,10 @@ def logged_metrics(classes: Sequence[str], binary_tasks: Mapping[str, Sequence[s
 
 
 def check_metrics(wanted: Sequence[str], known: set[str]) -> None:
-    """Refuse an objective that no trial logs.
+    """Refuse objectives that no trial logs.
 
     Raises:
-        ConfigError: with the names that are close.
+        ConfigError: If a metric is unknown, with similar names.
     """
     faults = []
     for name in wanted:

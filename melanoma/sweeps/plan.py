@@ -1,4 +1,4 @@
-"""From the command line of a sweep to its plan: what is varied, what is fixed, and how trials are run."""
+"""The plan of a sweep, read from its command line: search space, fixed overrides, sampler and launcher."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,15 +26,15 @@ _OURS = ("sweep", "launcher")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep does.
+    """The plan of a sweep.
 
     Attributes:
-        sweep: how it searches and when it ends.
-        launcher: where trials run.
-        space: what is varied; empty for the folds of a cross-validation.
-        fixed: the overrides that all trials share, as typed.
-        search_path: further folders of configs.
-        config: of a trial with the first value of each key.
+        sweep: Settings of the search and its end.
+        launcher: Settings of the launcher.
+        space: Search space; empty for the folds of a cross-validation.
+        fixed: Overrides that all trials share, as typed.
+        search_path: Additional configuration folders.
+        config: Configuration of a trial with the first value of each key.
     """
 
     sweep: SweepConfig
@@ -45,23 +45,23 @@ class Plan:
     config: DictConfig
 
     def trial_arguments(self, chosen: Sequence[str]) -> list[str]:
-        """The command line of a trial, after `melanoma train`."""
+        """Return the arguments of a trial, after `melanoma train`."""
         folders = [word for folder in self.search_path for word in ("--config-dir", folder)]
         return [*folders, *self.fixed, *chosen]
 
 
 def is_sweep(arguments: list[str]) -> bool:
-    """Whether the arguments of `melanoma train` ask for several runs."""
+    """Return whether the arguments of `melanoma train` request a sweep."""
     words = normalise(arguments)
-    asked = not {*_SWITCHES, "hydra.mode=MULTIRUN"}.isdisjoint(words)
-    return asked or any(is_sweep_key(word) for word in overrides_in(words))
+    requested = not {*_SWITCHES, "hydra.mode=MULTIRUN"}.isdisjoint(words)
+    return requested or any(is_sweep_key(word) for word in overrides_in(words))
 
 
 def read_plan(arguments: list[str]) -> Plan:
-    """Check the whole of a sweep before anything is run.
+    """Read the plan of a sweep, and check it before any trial runs.
 
     Raises:
-        ConfigError: with every fault.
+        ConfigError: If the configuration has faults.
     """
     register_resolvers()
     words = [word for word in normalise(arguments) if word not in _SWITCHES and word != "hydra.mode=MULTIRUN"]
@@ -102,7 +102,7 @@ def _fixed_and_varied(overrides: Sequence[str]) -> tuple[list[str], list[Dimensi
         try:
             parsed = parser.parse_override(word)
         except HydraException:
-            fixed.append(word)  # told with all other faults
+            fixed.append(word)  # `diagnose` reports it with all other faults
             continue
         if parsed.is_sweep_override():
             varied.append(dimension_of(parsed))
@@ -112,7 +112,7 @@ def _fixed_and_varied(overrides: Sequence[str]) -> tuple[list[str], list[Dimensi
 
 
 def _remaining(space: Sequence[Dimension], varied: Sequence[Dimension], given: Mapping[str, str]) -> list[Dimension]:
-    """What of a space the command line leaves to vary: not what it fixes or varies, nor what does not apply then."""
+    """Return the dimensions of a space that are not set on the command line and whose conditions can hold."""
     left = []
     for one in space:
         fixed = {key: values for key, values in one.when.items() if key in given}
@@ -123,7 +123,7 @@ def _remaining(space: Sequence[Dimension], varied: Sequence[Dimension], given: M
 
 
 def _refuse_search_of_folds(sweep: SweepConfig) -> None:
-    """Every fold is trained once, to its end."""
+    """Refuse settings under which not every fold is trained exactly once and completely."""
     if sweep.sampler != "grid" or sweep.n_trials is not None or sweep.pruner != "none":
         raise ConfigError(
             ["A sweep over folds trains all of them: sweep.sampler=grid, sweep.pruner=none, no "
@@ -132,7 +132,7 @@ def _refuse_search_of_folds(sweep: SweepConfig) -> None:
 
 
 def _grid(space: Sequence[Dimension]) -> list[Dimension]:
-    """Ranges with steps as lists of their values."""
+    """Replace ranges with steps by lists of their values."""
     return [replace(one, choices=tuple(one.values() or ())) for one in space]
 
 
@@ -141,13 +141,13 @@ def _first(dimension: Dimension) -> str:
 
 
 def is_sweep_key(word: str) -> bool:
-    """Whether an override is of the sweep itself, not of its trials."""
+    """Return whether an override configures the sweep itself and not its trials."""
     key = word.partition("=")[0].lstrip("+~")
     return key.partition(".")[0] in _OURS
 
 
 def resolved_plan(plan: Plan) -> dict:
-    """As it is kept with the sweep's run."""
+    """Return the plan as logged to the sweep's run."""
     return {
         "sweep": asdict(plan.sweep),
         "launcher": asdict(plan.launcher),

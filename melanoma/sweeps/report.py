@@ -1,4 +1,4 @@
-"""What a sweep found: the leaderboard, and Optuna's figures."""
+"""Results of a sweep: the leaderboard, and Optuna's figures."""
 
 import warnings
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _SHOWN = 20
 
 
 def leaderboard(study: optuna.Study, metrics: Sequence[str]) -> pd.DataFrame:
-    """One row a trial, the best first: `trial`, `state`, a column for each metric, what was varied, `run`, `error`."""
+    """Return one row per trial, best first: `trial`, `state`, one column per metric, `overrides`, `run` and `error`."""
     rows = []
     for trial in study.get_trials(deepcopy=False):
         if trial.state == TrialState.WAITING:
@@ -39,13 +39,13 @@ def leaderboard(study: optuna.Study, metrics: Sequence[str]) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows, columns=["trial", "state", *metrics, "overrides", "run", "error"])
-    # Of two metrics the second decides where the first is equal, so that the first row is `best_trial`.
+    # The second metric breaks ties of the first, so that the first row is `best_trial`.
     ascending = [direction.name == "MINIMIZE" for direction in study.directions]
     return table.sort_values(list(metrics), ascending=ascending, kind="stable", na_position="last", ignore_index=True)
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The best finished trial; of two objectives the one of the Pareto front that is best by the first."""
+    """Return the best finished trial; with two objectives, the best by the first objective on the Pareto front."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not done:
         return None
@@ -55,7 +55,7 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 
 def show_leaderboard(table: pd.DataFrame, metrics: Sequence[str]) -> None:
-    """Print the best trials, and how many ended how."""
+    """Print the best trials."""
     shown = Table(title="Trials, the best first", title_justify="left")
     for column in ("trial", "state", *metrics):
         shown.add_column(escape(column))
@@ -69,7 +69,7 @@ def show_leaderboard(table: pd.DataFrame, metrics: Sequence[str]) -> None:
 
 
 def sweep_figures(study: optuna.Study, metrics: Sequence[str]) -> dict[str, Figure]:
-    """Optuna's figures of a study, by name; those that need more trials or varied keys than there are, are left out."""
+    """Draw Optuna's figures of a study, by name, except those that need more trials or more varied keys."""
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         return {}
     draw: dict[str, Any] = {}
@@ -94,13 +94,13 @@ def sweep_figures(study: optuna.Study, metrics: Sequence[str]) -> dict[str, Figu
             try:
                 figures[name] = _whole_figure(make())
             except (ValueError, RuntimeError, ZeroDivisionError):
-                continue  # a single trial, a single value
+                continue  # such as for a single trial or a single value
     return figures
 
 
 def _whole_figure(axes: Any) -> Figure:
-    """The figure of the axes that Optuna returns: one, or one a parameter."""
+    """Return the figure of the axes that Optuna returns, which are one object or one per parameter."""
     figure = (axes if hasattr(axes, "figure") else axes.flat[0]).figure
     figure.set_size_inches(max(figure.get_size_inches()[0], 9), 5.5)
-    pyplot.close(figure)  # Optuna draws on pyplot, which would keep it
+    pyplot.close(figure)  # Optuna draws with pyplot, which would keep the figure open
     return figure

@@ -1,4 +1,4 @@
-"""What a sweep varies: from YAML and from Hydra's command line to dimensions, and from those to overrides."""
+"""The search space of a sweep: parse dimensions from YAML and from Hydra overrides, and convert values to overrides."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,14 @@ class Dimension:
     """One key of the configuration and the values it may take.
 
     Attributes:
-        key: as in an override: `optimizer.learning_rate`, or a group such as `model`.
-        choices: the values, as written in an override; empty for a range.
-        low: least value of a range.
-        high: greatest value of a range, which it includes.
-        step: between the values of a range; None for any.
-        whole: whether values are whole numbers.
-        log: whether a range is searched by its logarithm.
-        when: values of other keys, without which this one is left as it is.
+        key: Key as in an override: `optimizer.learning_rate`, or a group such as `model`.
+        choices: Values as written in an override; empty for a range.
+        low: Lower bound of a range, inclusive.
+        high: Upper bound of a range, inclusive.
+        step: Step between the values of a range; None for a continuous range.
+        whole: Whether the values are integers.
+        log: Whether a range is searched on a logarithmic scale.
+        when: Values of other keys under which this key is varied.
     """
 
     key: str
@@ -41,11 +41,11 @@ class Dimension:
     when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def applies(self, chosen: Mapping[str, str]) -> bool:
-        """Whether the values of other keys ask for this one."""
+        """Return whether this key is varied, given the values of other keys."""
         return all(chosen.get(key) in values for key, values in self.when.items())
 
     def values(self) -> list[str] | None:
-        """All values, as written in an override; None for a range without steps."""
+        """Return all values as written in an override; None for a range without steps."""
         if self.choices:
             return list(self.choices)
         step = self.step or (1 if self.whole else None)
@@ -56,10 +56,10 @@ class Dimension:
 
 
 def read_space(space: Mapping[str, Any]) -> list[Dimension]:
-    """The dimensions of `sweep.space`: by key a list of values, or `low`, `high` and more.
+    """Parse the dimensions of `sweep.space`: for each key a list of values, or `low`, `high` and further settings.
 
     Raises:
-        ConfigError: with every fault.
+        ConfigError: If the space has faults; the message lists all of them.
     """
     found, faults = [], []
     for key, given in space.items():
@@ -82,10 +82,10 @@ def read_space(space: Mapping[str, Any]) -> list[Dimension]:
 
 
 def dimension_of(override: Override) -> Dimension:
-    """The dimension that a sweep override on the command line asks for: `a,b`, `choice()`, `range()`, `interval()`.
+    """Convert a sweep override of the command line to a dimension: `a,b`, `choice()`, `range()` or `interval()`.
 
     Raises:
-        ConfigError: an empty range, or another kind of sweep.
+        ConfigError: If the range is empty or invalid, or if it is another kind of sweep.
     """
     key, value = str(override.get_key_element()), override.value()
     tags = set(getattr(value, "tags", ()) or ())
@@ -104,10 +104,10 @@ def dimension_of(override: Override) -> Dimension:
 
 
 def combinations(dimensions: Sequence[Dimension]) -> list[dict[str, str]]:
-    """All combinations of values, by key; a dimension that does not apply is left out.
+    """Return all combinations of values, by key, without the dimensions that do not apply.
 
     Raises:
-        ConfigError: a range cannot be counted through.
+        ConfigError: If a range has no step or is logarithmic.
     """
     found: list[dict[str, str]] = [{}]
     for dimension in dimensions:
@@ -128,7 +128,7 @@ def combinations(dimensions: Sequence[Dimension]) -> list[dict[str, str]]:
 
 
 def suggested(trial: "Trial", dimensions: Sequence[Dimension]) -> dict[str, str]:
-    """Values for a trial of Optuna's, by key, as written in an override."""
+    """Suggest values for an Optuna trial, by key, as written in an override."""
     chosen: dict[str, str] = {}
     for one in dimensions:
         if not one.applies(chosen):
@@ -140,7 +140,7 @@ def suggested(trial: "Trial", dimensions: Sequence[Dimension]) -> dict[str, str]
             chosen[one.key] = _written(whole, True)
         else:
             number = trial.suggest_float(one.key, one.low, one.high, step=one.step, log=one.log)
-            if one.step is None:  # four digits are enough, and can be read and typed again
+            if one.step is None:  # four significant digits are precise enough and easy to read
                 number = min(max(float(f"{number:.4g}"), one.low), one.high)
             chosen[one.key] = _written(number, False)
     return chosen
@@ -168,7 +168,7 @@ def _dimension(key: str, given: Any) -> Dimension:
     if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high)) or not low < high:
         raise ValueError("must have a low that is below its high")
     if log and (low <= 0 or step is not None):
-        raise ValueError("with log must begin above 0 and have no step")
+        raise ValueError("with log must start above 0 and have no step")
     if step is not None and not 0 < step <= high - low:
         raise ValueError("must have a step above 0 that fits into its range")
     whole = bool(given.get("int")) or all(isinstance(x, int) for x in (low, high, step or 0))
@@ -178,20 +178,20 @@ def _dimension(key: str, given: Any) -> Dimension:
 
 
 def ordered(dimensions: Sequence[Dimension]) -> list[Dimension]:
-    """Each after those that its `when` names."""
+    """Sort dimensions so that each follows the keys in its `when`."""
     placed: list[Dimension] = []
     rest = list(dimensions)
     while rest:
         ready = [one for one in rest if set(one.when) <= {other.key for other in placed}]
         if not ready:
-            raise ConfigError([f"sweep.space has keys whose when name each other. Received: {rest[0].key}"])
+            raise ConfigError([f"sweep.space has circular `when` conditions. Received: {rest[0].key}"])
         placed += ready
         rest = [one for one in rest if one not in ready]
     return placed
 
 
 def _text(value: Any) -> str:
-    """A value as written in an override."""
+    """Format a value for an override."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if not isinstance(value, str) or re.fullmatch(r"[\w.\-+/:@]+", value):

@@ -1,4 +1,4 @@
-"""The memory of a sweep: a study of Optuna's, which outlives the process."""
+"""The persistent state of a sweep: an Optuna study."""
 
 import json
 import warnings
@@ -30,7 +30,7 @@ _TAKEN = (
 
 
 def storage_address(configured: str | None, tracking: str) -> str:
-    """`sweep.storage`, else `sweeps.db` beside a SQLite tracking store, else in the project's root."""
+    """Return `sweep.storage`, or else `sweeps.db` next to a SQLite tracking store or in the project root."""
     if configured is not None:
         return configured
     beside = Path(tracking.removeprefix("sqlite:///")).parent if tracking.startswith("sqlite:///") else project_root()
@@ -38,10 +38,10 @@ def storage_address(configured: str | None, tracking: str) -> str:
 
 
 def check_name(settings: SweepConfig, name: str, address: str) -> None:
-    """Make sure that a new study's name is free, or that the one to resume is there.
+    """Check that the name of a new study is free, or that the study to resume exists.
 
     Raises:
-        ConfigError: it is not, or the store cannot be used.
+        ConfigError: If the check fails, or if the store cannot be used.
     """
     with _storage_errors(address):
         known = {
@@ -57,17 +57,17 @@ def check_name(settings: SweepConfig, name: str, address: str) -> None:
 
 @contextmanager
 def open_study(settings: SweepConfig, name: str, address: str, about: Mapping[str, Any]) -> Iterator[optuna.Study]:
-    """A new study, or with `sweep.resume` the one of that name; on a SQLite store for one process alone.
+    """Create a study, or load it with `sweep.resume`. In a SQLite store, only one process can open a study at a time.
 
     Args:
-        settings: of the sweep.
-        name: of the study.
-        address: of Optuna's store.
-        about: what must be the same when the sweep is resumed: the space, the data, the other overrides.
+        settings: Settings of the sweep.
+        name: Name of the study.
+        address: Address of Optuna's store.
+        about: Settings that must not change on resume: the space, the data, and the other overrides.
 
     Raises:
-        ConfigError: the store cannot be used, the name was taken meanwhile, the sweep was started with other settings,
-            or it is running.
+        ConfigError: If the store cannot be used, if another sweep has taken the name, if the sweep was started with
+            other settings, or if it is running.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with _study_lock(name, address):
@@ -86,7 +86,7 @@ def open_study(settings: SweepConfig, name: str, address: str, about: Mapping[st
             study.set_user_attr(_ABOUT, json.dumps(about))
         else:
             _refuse_changes(json.loads(study.user_attrs.get(_ABOUT, "{}")), about, name)
-        # One that goes on must not draw again what it drew before.
+        # A resumed sampler must not repeat its earlier draws.
         study.sampler = _sampler(settings, len(study.get_trials(deepcopy=False)))
         yield study
 
@@ -106,7 +106,7 @@ def _storage_errors(address: str) -> Iterator[None]:
 
 @contextmanager
 def _study_lock(name: str, address: str) -> Iterator[None]:
-    """Held by the process of a sweep: a second one would take its trials for dead. A killed one's lock is free."""
+    """Lock a study, as a second process would treat its running trials as dead; a killed process frees its lock."""
     if not address.startswith("sqlite:///"):
         yield
         return
@@ -123,14 +123,14 @@ def _study_lock(name: str, address: str) -> Iterator[None]:
 
 
 def remember(study: optuna.Study, number: int, key: str, value: str, address: str) -> None:
-    """Set a user attribute of a trial that is known by its number, as for one of a process that died.
+    """Set a user attribute of a trial by the trial's number, such as for a trial of a dead process.
 
     Args:
-        study: of the trial.
-        number: of the trial.
-        key: of the attribute.
-        value: of the attribute.
-        address: of Optuna's store.
+        study: Study of the trial.
+        number: Number of the trial.
+        key: Name of the attribute.
+        value: Value of the attribute.
+        address: Address of Optuna's store.
     """
     storage = storage_at(address)
     study_id = storage.get_study_id_from_name(study.study_name)

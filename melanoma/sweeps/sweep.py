@@ -1,4 +1,4 @@
-"""A sweep, from its plan to its leaderboard."""
+"""Execution of a sweep, from its plan to its leaderboard."""
 
 import logging
 import os
@@ -48,15 +48,15 @@ log = logging.getLogger("melanoma")
 
 
 def run_sweep(plan: Plan, folder: Path) -> None:
-    """Run the trials of a sweep, each in a process of its own, below one run in MLflow.
+    """Run the trials of a sweep, each in a separate process, under one parent run.
 
     Args:
-        plan: what is varied and how.
-        folder: for log files.
+        plan: Plan of the sweep.
+        folder: Folder for log files.
 
     Raises:
-        ConfigError: the sweep cannot start; nothing was trained.
-        TrialsFailed: some trials failed; the others are done.
+        ConfigError: If the sweep cannot start; no trial was run.
+        TrialsFailed: If some trials failed; the others finished.
     """
     log_file = log_to(folder, "sweep")
     settings: TrainConfig = typed(TrainConfig, plan.config)
@@ -69,7 +69,7 @@ def run_sweep(plan: Plan, folder: Path) -> None:
     check_name(plan.sweep, name, storage)
     with ExitStack() as launcher:
         run_trial = launcher.enter_context(open_launcher(plan.launcher, folder))
-        # Once, so that all trials find the images in the cache.
+        # Done once before the trials, so that all of them find the images in the cache.
         audit, dataset = clean_images(settings, source) if folds else prepare_once(settings, source)
         of_folds = not plan.space  # the folds are the trials
         if of_folds:
@@ -79,7 +79,8 @@ def run_sweep(plan: Plan, folder: Path) -> None:
         total = min(plan.sweep.n_trials or len(grid), len(grid)) if grid else int(plan.sweep.n_trials or 0)
         protocol = protocol_of(settings, source.table.columns) | _selection(metrics)
         tags = {Tag.TASK: settings.data.name, Tag.PROTOCOL: str(protocol), Tag.SWEEP: name}
-        tracking = replace(settings.tracking, system_metrics=False)  # the trials have them
+        # The trials log system metrics. The sweep logs its own figures even if the trials log none.
+        tracking = replace(settings.tracking, system_metrics=False, figures=True)
         with (
             open_study(plan.sweep, name, storage, _about(plan, metrics, dataset.fingerprint)) as study,
             tracked_run(
@@ -106,7 +107,7 @@ def run_sweep(plan: Plan, folder: Path) -> None:
                 _conclude(sweep, name)
                 raise
             finally:
-                launcher.close()  # ends the trials that are still running
+                launcher.close()  # ends the running trials
                 close_unfinished(run.id)
                 run.log_file(str(log_file), "logs")
             _report(sweep)
@@ -119,10 +120,10 @@ def run_sweep(plan: Plan, folder: Path) -> None:
 
 
 def _checked_metrics(plan: Plan, settings: TrainConfig, source: Source, folds: bool) -> list[str]:
-    """The objectives, once it is known that experiment and objectives fit the images.
+    """Return the objectives after a check that the experiment and the objectives fit the data.
 
     Raises:
-        ConfigError, DataError: they do not.
+        ConfigError, DataError: If they do not.
     """
     if settings.protocol == "both":
         raise ConfigError(
@@ -131,7 +132,7 @@ def _checked_metrics(plan: Plan, settings: TrainConfig, source: Source, folds: b
         )  # fmt: skip
     model: Any = OmegaConf.to_container(plan.config.model, resolve=True)
     check_experiment(settings, model, source)
-    # Each trial is a whole cross-validation, whose parent run has the means over its folds.
+    # Each trial is a complete cross-validation, whose parent run has the means over its folds.
     nested = folds and bool(plan.space) and "split.fold" not in {one.key for one in plan.space}
     metrics = _metrics(plan, nested)
     classes = kept_classes(settings.data, source.classes)
@@ -145,7 +146,7 @@ def _report(sweep: Sweep) -> None:
     for name, figure in sweep_figures(sweep.study, sweep.metrics).items():
         sweep.run.log_figure(figure, name)
     if sweep.of_folds:
-        return  # none is better than another
+        return  # folds are not ranked
     columns = ["trial", "state", *sweep.metrics, "overrides"]
     rows = [[str(value).replace("|", "\\|") for value in row] for row in table[columns].head(20).to_numpy()]
     lines = [columns, ["---"] * len(columns), *rows]
@@ -161,7 +162,7 @@ def _report(sweep: Sweep) -> None:
 
 
 def _conclude(sweep: Sweep, name: str) -> None:
-    """Tell the user what was found and what to do with it."""
+    """Print the leaderboard and the next steps."""
     show_leaderboard(leaderboard(sweep.study, sweep.metrics), sweep.metrics)
     console, best = out(), best_trial(sweep.study)
     lines = [f"Sweep    {name}, run {sweep.run.id}"]
@@ -176,7 +177,7 @@ def _conclude(sweep: Sweep, name: str) -> None:
 
 
 def _repeat(sweep: Sweep, trial: optuna.trial.FrozenTrial) -> str:
-    # Trained again, it was selected on test all the same.
+    # The settings were selected on the test set, also for a repeated training.
     on_test = Shortcut.SELECTED_ON_TEST
     variable = f"{SHORTCUTS_VARIABLE}={on_test} " if on_test in sweep.protocol else ""
     return variable + shlex.join(["melanoma", "train", *sweep.plan.trial_arguments(trial.user_attrs[CHOSEN])])
@@ -188,7 +189,7 @@ def _log_plan(sweep: Sweep) -> None:
 
 
 def _pool_folds(sweep: Sweep, audit: Audit, dataset: Dataset) -> None:
-    """The folds' predictions together, as a cross-validation without trials logs them."""
+    """Log the pooled predictions of the folds, as a cross-validation without a sweep does."""
     with quiet_native_imports():
         from melanoma.tracking.log import log_audit
         from melanoma.workflows.nested import log_cross_validation, stored_evaluation
@@ -210,7 +211,7 @@ def _pool_folds(sweep: Sweep, audit: Audit, dataset: Dataset) -> None:
 
 
 def _about(plan: Plan, metrics: Sequence[str], fingerprint: str) -> dict[str, Any]:
-    """What must be the same when a study is resumed."""
+    """Return the settings that must not change when a study is resumed."""
     space = {
         one.key: {
             **({"choices": list(one.choices)} if one.choices else {"low": one.low, "high": one.high}),
@@ -226,7 +227,7 @@ def _about(plan: Plan, metrics: Sequence[str], fingerprint: str) -> dict[str, An
 
 
 def _metrics(plan: Plan, folds: bool) -> list[str]:
-    """The objectives; of a cross-validation their means over the folds."""
+    """Return the objectives; with `folds`, their means over the folds."""
     given = as_list(plan.sweep.metric)
     return [f"{name}_mean" if folds and not name.endswith("_mean") else name for name in given]
 

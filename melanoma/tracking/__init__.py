@@ -1,1 +1,1 @@
-"""MLflow: the run, what is logged in it and under which name."""
+"""Tracking with MLflow: runs, their logged content, and the names in the store."""

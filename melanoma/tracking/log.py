@@ -1,4 +1,4 @@
-"""What is logged of an experiment, and under which name."""
+"""Logging of an experiment: audit, data set, samples, initial weights and fit."""
 
 import logging
 from contextlib import suppress
@@ -35,12 +35,12 @@ __all__ = [
 ]
 
 _SAMPLES = 8
-_FEW = 10  # images of a class below which its training set is called small
+_FEW = 10  # training images of a class, below which a warning is logged
 log = logging.getLogger("melanoma")
 
 
 def log_audit(run: Run, audit: Audit, dataset: Dataset, *, announce: bool = True) -> None:
-    """What the audit found, and what was removed because of it; with `announce` the user is told both."""
+    """Log the findings of the audit and the removed images; with `announce`, also print both."""
     run.log_json(audit.report(), Artifact.AUDIT)
     run.log_metrics({f"audit/{name}": count for name, count in audit.counts().items()})
     removed = dataset.removed
@@ -59,14 +59,14 @@ def log_audit(run: Run, audit: Audit, dataset: Dataset, *, announce: bool = True
 
 
 def announce_audit(audit: Audit) -> None:
-    """One line on what was found."""
+    """Print the findings of an audit in one line."""
     counts = audit.counts()
     found = [f"{counts[name]} {what}" for name, what in FINDINGS.items() if counts[name]]
     log.info("Audit of %d images: %s", counts["images"], ", ".join(found) or "nothing found")
 
 
 def log_dataset(run: Run, dataset: Dataset, source: str, balance: str = "none") -> None:
-    """The data set: the part of each image, what was left out, its digest, and the distribution of classes."""
+    """Log the data set: the part of each image, the excluded images, the digests, and the class distribution."""
     table = dataset.table
     columns = ["path", "label", "part", "parent", "sha256", "reason"]
     extra = [c for c in ("cluster", "group", "lesion", "patient") if c in table]
@@ -114,7 +114,7 @@ def log_dataset(run: Run, dataset: Dataset, source: str, balance: str = "none") 
 
 
 def log_samples(run: Run, dataset: Dataset, augment: Any, seed: int) -> None:
-    """Figures of some images of each class, and of what augmentation makes of some."""
+    """Log figures of sample images of each class, and of augmented images."""
     rng = np.random.default_rng(seed)
     train = dataset.part("train")
     originals = train[train.parent == ""]
@@ -136,10 +136,11 @@ def log_samples(run: Run, dataset: Dataset, augment: Any, seed: int) -> None:
 
 
 def log_ancestor(run: Run, ancestor: SavedModel, address: str, found: Contamination) -> None:
-    """The model whose weights a run starts from, and what the test images share with what that one has seen.
+    """Log the model whose weights a run starts from, and the overlap of its images with the test images.
 
-    Both know of each other: the new run has `melanoma.weights`, `melanoma.weights_run` and, where it is a registered
-    version, `melanoma.weights_version`; that run and that version have `melanoma.descendant.<id of the new run>`.
+    The runs refer to each other: the new run has the tags `melanoma.weights`, `melanoma.weights_run` and, for a
+    registered version, `melanoma.weights_version`. The other run and version have the tag
+    `melanoma.descendant.<id of the new run>`.
     """
     client = mlflow.MlflowClient()
     link, name = f"{Tag.DESCENDANT}{run.id}", client.get_run(run.id).info.run_name
@@ -150,7 +151,7 @@ def log_ancestor(run: Run, ancestor: SavedModel, address: str, found: Contaminat
         client.set_model_version_tag(version.name, version.version, link, name)
     if ancestor.run_id is not None:
         run.set_tags({Tag.WEIGHTS_RUN: ancestor.run_id})
-        with suppress(MlflowException):  # it may be of another store
+        with suppress(MlflowException):  # the run may be in another store
             client.set_tag(ancestor.run_id, link, name)
     if found.test_images is not None:
         run.log_metrics({"data/test_seen_in_pretraining": found.test_images})
@@ -164,7 +165,7 @@ def log_ancestor(run: Run, ancestor: SavedModel, address: str, found: Contaminat
 
 
 def log_fit(run: Run, fitted: Fitted, profile: Path) -> None:
-    """How the fit went: the curves, the epoch kept, and a profile where one was taken."""
+    """Log the training curves, the kept epoch, and the profile, if any."""
     run.log_figure(plots.training_curves(fitted.history, fitted.epoch), "training_curves", vector=True)
     run.log_params(
         {"fit.parameters": fitted.parameters, "fit.precision": fitted.precision, "fit.device": device_name()}

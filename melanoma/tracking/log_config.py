@@ -1,4 +1,4 @@
-"""What is logged of a configuration; apart from the rest, as a sweep logs its own without TensorFlow."""
+"""Logging of a configuration; a separate module so that a sweep can log its own without importing TensorFlow."""
 
 import platform
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ __all__ = ["log_config"]
 
 
 def log_config(run: Run, config: dict[str, Any], overrides: Sequence[str]) -> None:
-    """The resolved configuration as parameters and artifact, with the packages and the state of the code."""
+    """Log the resolved configuration as parameters and artifact, with the packages and the state of the code."""
     run.log_params({key: without_password(str(value)) for key, value in flattened(config).items()})
     resolved = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     run.log_evidence(without_password(resolved), Artifact.CONFIG)

@@ -1,4 +1,4 @@
-"""What is logged of calibration and of decisions: operating points, prediction sets and abstention."""
+"""Logging of calibration and decisions: operating points, prediction sets and abstention."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ log = logging.getLogger("melanoma")
 
 
 def log_calibration(run: Run, calibration: object, before: Sequence[Evaluation]) -> None:
-    """The calibration, and how the probabilities were without it."""
+    """Log the calibration, and the metrics of the uncalibrated probabilities."""
     if isinstance(calibration, Temperature):
         run.log_metrics({"calibration/temperature": calibration.temperature})
     for evaluation in before:
@@ -31,11 +31,11 @@ def log_calibration(run: Run, calibration: object, before: Sequence[Evaluation])
 
 
 def log_decisions(run: Run, evaluations: Sequence[Evaluation], decisions: Decisions, bootstrap: Bootstrap) -> None:
-    """What was fitted on validation, and what it costs and finds on each part.
+    """Log the decisions that were fitted on validation, and their rates on each part.
 
-    As `<part>/operating_point/<task>/<measure>`, `<part>/prediction_set/<measure>` and `<part>/abstention/<measure>`;
-    see `melanoma.evaluation.operating_point` and `melanoma.evaluation.uncertain`. The sensitivity and specificity of an
-    operating point have intervals.
+    The metrics are `<part>/operating_point/<task>/<measure>`, `<part>/prediction_set/<measure>` and
+    `<part>/abstention/<measure>`; see `melanoma.evaluation.operating_point` and `melanoma.evaluation.uncertain`. The
+    sensitivity and specificity of an operating point have intervals.
     """
     _log_points(run, evaluations, decisions.points, bootstrap)
     measured: dict[str, dict[str, dict[str, float]]] = {"prediction_set": {}, "abstention": {}}

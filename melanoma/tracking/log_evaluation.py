@@ -1,4 +1,4 @@
-"""What is logged of predictions, and of several runs together."""
+"""Logging of predictions, of cross-validation folds, and of the comparison of two protocols."""
 
 import logging
 from collections.abc import Mapping
@@ -36,22 +36,23 @@ def log_evaluations(
     decisions: Decisions | None = None,
     internal: Mapping[str, float] | None = None,
 ) -> None:
-    """Metrics with intervals, figures and predictions.
+    """Log metrics with intervals, figures and predictions.
 
-    The figures of the test set carry the plain names; those of another part begin with its name.
+    Names of figures have the part as a prefix, except for the test set.
 
     Args:
-        run: to log into.
-        evaluations: of each part.
-        dataset: that the images are from.
-        protocol: the shortcuts taken.
-        model: whose predictions they are, to show where it looked; None for those of several.
-        decisions: fitted on validation; None without.
-        internal: the metrics of the run that trained the model, where these are other images.
+        run: Run to log to.
+        evaluations: Evaluation of each part.
+        dataset: Data set of the images.
+        protocol: Shortcuts that were taken.
+        model: Model of the predictions, for Grad-CAM heatmaps; None for the predictions of several models.
+        decisions: Decisions that were fitted on validation; None if there are none.
+        internal: Metrics of the run that trained the model, if `evaluations` are of other images.
     """
     for evaluation in evaluations:
         run.log_metrics(evaluation.named_metrics())
-        for name, figure in _figures(evaluation, dataset, decisions, model).items():
+        figures = _figures(evaluation, dataset, decisions, model) if run.figures else {}
+        for name, figure in figures.items():
             if figure is not None:
                 vector = evaluation.part == "test" and "mistakes" not in name
                 run.log_figure(figure, name, part=evaluation.part, vector=vector)
@@ -72,7 +73,7 @@ def log_evaluations(
 def _figures(
     evaluation: Evaluation, dataset: Dataset, decisions: Decisions | None, model: Any
 ) -> dict[str, Figure | None]:
-    """All that is drawn of a test set; of validation what is used to choose a model."""
+    """Draw the figures of a part: all for the test set, and those for model selection for validation."""
     points = [] if decisions is None else decisions.points
     figures = {
         "confusion_matrix": plots.confusion_figure(evaluation, shares=False),
@@ -95,7 +96,7 @@ def log_folds(
     evaluations: dict[str, list[Evaluation]],
     pooled: Evaluation,
 ) -> None:
-    """Which images each fold tests, and how its metrics spread: `<part>/<metric>_mean` and `_std` over the folds."""
+    """Log the test images of each fold, and the metrics `<part>/<metric>_mean` and `_std` over the folds."""
     table = dataset.table[["path", "label", "sha256", "cluster", "group"]].assign(fold="")
     for name, parts in folds.items():
         table.loc[parts == "test", "fold"] = name
@@ -108,13 +109,13 @@ def log_folds(
         index=list(evaluations),
     )
     run.log_metrics({f"{name}_mean": value for name, value in values.mean().items()})
-    # Of a metric that one fold alone has there is no spread.
+    # The standard deviation is undefined for a metric that only one fold has.
     run.log_metrics({f"{name}_std": value for name, value in values.std(ddof=1).dropna().items()})
     run.log_text(values.to_csv(index_label="fold"), Artifact.FOLD_METRICS)
 
 
 def log_difference(run: Run, published: list[Evaluation], clean: list[Evaluation]) -> None:
-    """The two protocols side by side, as the run's description."""
+    """Log a comparison of the two protocols as the run's description."""
     lines = ["| part | metric | published protocol | clean protocol | inflation |", "|---|---|---|---|---|"]
     for one, other in zip(published, clean, strict=True):
         for name in HEADLINES:
@@ -132,7 +133,7 @@ def _warning(protocol: Protocol) -> str:
 
 
 def _table(evaluations: list[Evaluation], internal: Mapping[str, float] | None) -> str:
-    """The headline metrics for the run's description, which MLflow shows on top."""
+    """Format the headline metrics for the run's description, which MLflow shows at the top."""
     lines = ["| part | images | " + " | ".join(HEADLINES) + " |", "|---" * (len(HEADLINES) + 2) + "|"]
     for evaluation in evaluations:
         cells = [evaluation.text_of(name) for name in HEADLINES]

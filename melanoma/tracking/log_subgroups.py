@@ -1,4 +1,4 @@
-"""What is logged of subgroups."""
+"""Logging of subgroup metrics."""
 
 import logging
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ log = logging.getLogger("melanoma")
 def log_subgroups(
     run: Run, evaluation: Evaluation, dataset: Dataset, settings: EvaluationConfig, bootstrap: Bootstrap
 ) -> None:
-    """Metrics of the subgroups of a part, as a table, a figure and metrics, and which of them is the worst."""
+    """Log the metrics of the subgroups of a part as a table, a figure and metrics, and the worst subgroup."""
     rows = evaluation.rows
     if ESTIMATED_TONE in settings.subgroups and ESTIMATED_TONE not in rows:
         chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]

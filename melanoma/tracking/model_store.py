@@ -1,4 +1,4 @@
-"""The files of models in the store, and the hashes by which they are known again."""
+"""The files of models in the store, and the hashes that verify them."""
 
 import json
 import logging
@@ -40,12 +40,12 @@ PACKAGE = "package"  # the name of a packaged model, and of the folder of its da
 
 @dataclass(frozen=True)
 class LoggedFiles:
-    """A model that was logged.
+    """A logged model.
 
     Attributes:
-        address: `models:/<id>`.
-        model_id: of MLflow.
-        files: SHA-256 by path.
+        address: Address `models:/<id>`.
+        model_id: ID of the MLflow model.
+        files: SHA-256 of each file by path.
     """
 
     address: str
@@ -54,20 +54,20 @@ class LoggedFiles:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The hashes as the store's database holds them, apart from the artifact store."""
+        """The hashes as tags, which the database stores separately from the artifact store."""
         return {Tag.FILES: json.dumps(self.files)}
 
 
 @dataclass(frozen=True)
 class CheckedModel:
-    """A private copy of a model's files, as they were when it was logged, and nothing else.
+    """A private copy of a model's files, unchanged since the model was logged and without additional files.
 
     Attributes:
-        folder: the copy.
-        info: its MLmodel.
-        run_id: of the run that trained it: by the store, or for a folder by its MLmodel.
-        version: that is registered, if it is.
-        known: whether the store had the hashes of its files.
+        folder: Folder of the copy.
+        info: Content of its MLmodel file.
+        run_id: ID of the run that trained it, from the store or, for a folder, from its MLmodel file.
+        version: Registered version; None if the address is not one of a version.
+        known: Whether the store had the hashes of the files. If not, the files were not verified.
     """
 
     folder: Path
@@ -78,13 +78,13 @@ class CheckedModel:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What was saved with it."""
+        """Metadata that was saved with the model."""
         return self.info.metadata or {}
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the store's database says of a model, without a look at the model's files."""
+    """The database entry of a model, without its files."""
 
     address: str
     run_id: str | None
@@ -96,13 +96,13 @@ def log_model_files(name: str, save: Callable[..., None], run_id: str | None = N
     """Log a model to a run, and the SHA-256 of each of its files to the database.
 
     Args:
-        name: of the model.
-        save: writes the files, called with `path` as a flavour's `save_model` is.
-        run_id: of the run; None is the active one.
-        parts: further arguments of `mlflow.models.Model.log` and of `save`.
+        name: Name of the model.
+        save: Function that writes the files, called with `path` like `save_model` of an MLflow flavor.
+        run_id: ID of the run; None for the active run.
+        parts: Additional arguments of `mlflow.models.Model.log` and `save`.
 
     Raises:
-        ModelError: the store holds something else than was written.
+        ModelError: If the stored files differ from the written ones.
     """
     written: dict[str, str] = {}
 
@@ -113,19 +113,19 @@ def log_model_files(name: str, save: Callable[..., None], run_id: str | None = N
     flavor = SimpleNamespace(save_model=save_model)
     info = Model.log(artifact_path=None, name=name, flavor=flavor, run_id=run_id, **parts)
     stored = sha256_of(downloaded(info.model_uri))
-    written["MLmodel"] = stored["MLmodel"]  # MLflow goes on writing it
+    written["MLmodel"] = stored["MLmodel"]  # MLflow changes it after `save`
     if stored != written:
-        raise ModelError(f"The store does not hold what was written into it. Received: {info.model_uri}")
+        raise ModelError(f"The store returned other content than was written. Received: {info.model_uri}")
     logged = LoggedFiles(str(info.model_uri), str(info.model_id), written)
     mlflow.MlflowClient().set_logged_model_tags(logged.model_id, logged.tags)
     return logged
 
 
 def model_address(model: str | None) -> str:
-    """A model's address from what a user gives: an address, a folder, a run's id, or nothing for the only champion.
+    """Return the address of a model, given as an address, a folder or a run ID; None for the only champion.
 
     Raises:
-        ModelError: nothing is given, and there is no champion, or more than one.
+        ModelError: If `model` is None and there is not exactly one registered model.
     """
     if model is None:
         return f"models:/{only_model(None)}@{Alias.CHAMPION}"
@@ -136,10 +136,10 @@ def model_address(model: str | None) -> str:
 
 
 def registered_version(address: str) -> ModelVersion | None:
-    """The version behind `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `models:/NAME/latest`; None for others.
+    """Return the version of `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `models:/NAME/latest`; None otherwise.
 
     Raises:
-        MlflowException: there is no such version.
+        MlflowException: If the version does not exist.
     """
     found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/([^/@]+))", address)
     if found is None:
@@ -153,26 +153,27 @@ def registered_version(address: str) -> ModelVersion | None:
 
 
 def checked_model(address: str) -> CheckedModel:
-    """A copy of the files of a saved model, compared with the hashes that the store's database has of them.
+    """Copy the files of a saved model, and compare them with the hashes in the store's database.
 
     Args:
         address: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/ID`, `runs:/ID/NAME`, or a folder.
 
     Raises:
-        UnsafeModel: a file was changed since.
-        MlflowException, OSError: there is no such model.
+        UnsafeModel: If a file was changed after logging, if the MLmodel file cannot be read, or if a package has no
+            hashes in the store.
+        MlflowException, OSError: If the model does not exist.
     """
     entry = _entry(address)
     folder = downloaded(address if entry is None else entry.address)
     known = {} if entry is None else json.loads(entry.tags.get(Tag.FILES, "{}"))
     if known:
-        # A link or compiled code beside the files would be used though it has no hash.
+        # Links or compiled code next to the files would be used although they have no hash.
         stripped(folder, known)
         wrong = changed_file(folder, known)
         if wrong is not None:
             raise UnsafeModel(f"it was changed after it was saved: {wrong}")
     if entry is not None and entry.version is None:
-        (folder / NOTE).unlink(missing_ok=True)  # it calls itself a version
+        (folder / NOTE).unlink(missing_ok=True)  # the file would identify the model as a registered version
     try:
         info = Model.load(folder)
     except (AttributeError, TypeError, YAMLError) as error:
@@ -180,19 +181,19 @@ def checked_model(address: str) -> CheckedModel:
     if entry is None:
         return CheckedModel(folder, info, info.run_id, None, False)
     if not known and (info.metadata or {}).get("packaged"):
-        raise UnsafeModel("the store does not know what was packaged")
+        raise UnsafeModel("the store has no record of what was packaged")
     if not known:
         log.warning("The store has no hashes of the files of %s: they cannot be checked", address)
     return CheckedModel(folder, info, entry.run_id, entry.version, bool(known))
 
 
 def _entry(address: str) -> _Entry | None:
-    """What the store knows of an address; None for a folder."""
+    """Return the database entry of an address; None for a folder."""
     client, version = mlflow.MlflowClient(), registered_version(address)
     if version is not None:
-        # By its number: an alias may be moved meanwhile.
+        # Uses the version number, because the alias may move in the meantime.
         address, tags = f"models:/{version.name}/{version.version}", version.tags
-        if Tag.FILES not in tags and version.model_id:  # it was registered by hand
+        if Tag.FILES not in tags and version.model_id:  # registered by hand
             tags = client.get_logged_model(version.model_id).tags
         return _Entry(address, version.run_id or None, version, tags)
     if found := re.fullmatch(r"models:/(m-\w+)", address):

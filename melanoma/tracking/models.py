@@ -1,4 +1,4 @@
-"""Saving a Keras model to MLflow with what is needed to use it, and loading it again."""
+"""Saving and loading of a Keras model with MLflow, together with the metadata for its use."""
 
 import io
 from contextlib import redirect_stdout
@@ -29,17 +29,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model from pixels to probabilities, and the facts it was saved with.
+    """A model that maps pixels to probabilities, and its metadata.
 
     Attributes:
-        keras_model: from (n, image_size, image_size, 3) in 0 to 255 to (n, len(classes)).
-        classes: class names in the order of the outputs.
-        image_size: side of the input in pixels.
-        resize: see `melanoma.data.decode.decode`.
-        run_id: of the run that trained it, or None.
-        max_megapixels: larger images were refused in training.
-        decisions: operating points, prediction sets and abstention, fitted on validation.
-        file: the Keras model as it was written.
+        keras_model: Model that maps pixels of shape (n, image_size, image_size, 3), 0 to 255, to probabilities of shape
+            (n, len(classes)).
+        classes: Class names in the order of the outputs.
+        image_size: Side of the input in pixels.
+        resize: Resize method (see `melanoma.data.decode.decode`).
+        run_id: ID of the run that trained it, or None.
+        max_megapixels: Maximum size of the training images; larger ones were refused.
+        decisions: Operating points, prediction sets and abstention, fitted on validation.
+        file: File of the Keras model.
     """
 
     keras_model: keras.Model
@@ -55,15 +56,15 @@ class SavedModel:
 def save_model(
     model: keras.Model, *, classes: list[str], image_size: int, resize: str, example: NDArray, metadata: dict[str, Any]
 ) -> str:
-    """Log a model named `model` to the active run; returns its address `models:/<id>`.
+    """Log a model under the name `model` to the active run, and return its address `models:/<id>`.
 
     Args:
-        model: from pixels to probabilities.
-        classes: class names in the order of the outputs.
-        image_size: side of the input in pixels.
-        resize: how images are brought to that size.
-        example: a few images, shape (n, image_size, image_size, 3), 0 to 255.
-        metadata: further facts to keep with the model.
+        model: Model that maps pixels to probabilities.
+        classes: Class names in the order of the outputs.
+        image_size: Side of the input in pixels.
+        resize: Resize method (see `melanoma.data.decode.decode`).
+        example: Example images, shape (n, image_size, image_size, 3), 0 to 255.
+        metadata: Additional metadata of the model.
     """
     shape = (-1, image_size, image_size, 3)
     signature = ModelSignature(
@@ -71,7 +72,7 @@ def save_model(
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(classes)))]),
     )
     packages = ("tensorflow", "keras", "numpy", "mlflow")
-    # MLflow tries the example on the model, and Keras would draw a progress bar for each of two images.
+    # MLflow predicts on the example, and Keras would print progress bars.
     with redirect_stdout(io.StringIO()):
         logged = log_model_files(
             "model",
@@ -79,7 +80,7 @@ def save_model(
             model=model,
             signature=signature,
             input_example=example.astype(np.float32),
-            # Named here because MLflow would start a process with TensorFlow in it to find them out.
+            # Given here because MLflow would start a process with TensorFlow to infer them.
             pip_requirements=[f"{package}=={version(package)}" for package in packages],
             metadata={"classes": classes, "image_size": image_size, "resize": resize, **metadata},
         )
@@ -87,26 +88,28 @@ def save_model(
 
 
 def _save_into_folder(*, model: keras.Model, path: str, **arguments: Any) -> None:
-    """`mlflow.keras.save_model` writes the input example before it makes the folder for it."""
+    """Save a model; the folder must exist because `mlflow.keras.save_model` writes the input example before it."""
     Path(path).mkdir(parents=True, exist_ok=True)
     mlflow.keras.save_model(model, path, **arguments)
 
 
 def load_saved_model(model: str) -> SavedModel:
-    """Load a model that `save_model` logged, or the one inside a package of the registry.
+    """Load a model that was logged by `save_model`, or the model of a package in the registry.
 
     Args:
-        model: `models:/NAME@ALIAS`, `models:/ID`, `runs:/ID/model`, a run's id, or a folder.
+        model: `models:/NAME@ALIAS`, `models:/ID`, `runs:/ID/model`, a run ID, or a folder.
 
     Raises:
-        ModelError: it is not there, was not saved by this project, was changed since, or has layers that run arbitrary
-            code.
+        ModelError: If the model does not exist, was not saved by this project, was changed after logging, or has layers
+            that run arbitrary code.
     """
     try:
         checked = checked_model(model_address(model))
         folder, metadata = checked.folder, checked.metadata
         if not {"classes", "image_size"} <= set(metadata):
-            raise ModelError(f"The model does not say which classes it knows; was it trained here? Received: {model}")
+            raise ModelError(
+                f"The saved model does not record its classes, as a model that melanoma saved does. Received: {model}"
+            )
         if checked.info.flavors.get("keras", {}).get("save_exported_model"):
             raise ModelError(f"The model was saved as exported code, which is not run. Received: {model}")
         loaded = load_keras_file(_keras_file(folder))

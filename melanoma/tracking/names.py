@@ -1,4 +1,4 @@
-"""Names in the tracking store: of tags, artifacts and aliases, and of metrics that MLflow does not take as named."""
+"""Names in the tracking store: tags, artifacts, aliases, and metrics with names that MLflow does not accept."""
 
 import hashlib
 import re
@@ -25,7 +25,7 @@ class Tag:
     WEIGHTS = "melanoma.weights"
     WEIGHTS_RUN = "melanoma.weights_run"
     WEIGHTS_VERSION = "melanoma.weights_version"
-    DESCENDANT = "melanoma.descendant."  # with the id of the run that started from this one
+    DESCENDANT = "melanoma.descendant."  # followed by the ID of the run that started from this one
     EVALUATED_MODEL = "melanoma.evaluated_model"
     EVALUATED_RUN = "melanoma.evaluated_run"
     SWEEP = "melanoma.sweep"
@@ -33,13 +33,13 @@ class Tag:
     OVERRIDES = "melanoma.overrides"
     BEST = "melanoma.best"
     BEST_RUN = "melanoma.best_run"
-    SHA256 = "melanoma.sha256."  # with the path of an artifact that other claims rest on
-    FILES = "melanoma.files"  # of a logged model, and of a registered version: SHA-256 of each of its files
+    SHA256 = "melanoma.sha256."  # followed by the path of an artifact that serves as evidence
+    FILES = "melanoma.files"  # of a logged model or registered version: SHA-256 of each of its files
     PROMOTION = "melanoma.promotion"  # of a version: pending, promoted, rolled back, refused
     PROMOTION_OWNER = "melanoma.promotion.owner"
-    GATE = "melanoma.gate."  # with the name of a gate
-    DECISION = "melanoma.decision."  # of a registered model, with the key of a decision
-    # MLflow's own.
+    GATE = "melanoma.gate."  # followed by the name of a gate
+    DECISION = "melanoma.decision."  # of a registered model: followed by the key of a decision
+    # Tags of MLflow.
     NOTE = "mlflow.note.content"
     PARENT = "mlflow.parentRunId"
     COMMIT = "mlflow.source.git.commit"
@@ -78,14 +78,14 @@ class Alias:
 
 
 def stored_name(key: str) -> str:
-    """A name that MLflow takes. One that had to be changed ends in a hash, so that two never become one."""
+    """Convert a name to one that MLflow accepts; a changed name ends in a hash, so that names remain distinct."""
     parts = [re.sub(r"[^\w.\- :]", "_", part) for part in key.split("/")]
     name = "/".join("_" if part in ("", ".", "..") else part for part in parts)[:_MAX_NAME]
     return name if name == key else f"{name}_{hashlib.sha256(key.encode()).hexdigest()[:6]}"
 
 
 def metrics_named(metrics: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
-    """Metrics of the store under the names they were logged by, with their intervals; those that are there."""
+    """Return the available metrics of the given names under their original names, with their intervals."""
     ends = ("", "_ci_low", "_ci_high")
     wanted = [f"{name}{end}" for name in names for end in ends]
     return {name: metrics[stored_name(name)] for name in wanted if stored_name(name) in metrics}

@@ -1,4 +1,4 @@
-"""Reading what runs have recorded: the only place that does."""
+"""The records of runs; the only module that reads them."""
 
 import base64
 import hashlib
@@ -29,23 +29,23 @@ class NotRecorded(ModelError):
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """A run and what it has recorded.
+    """A run and its records.
 
-    What other claims rest on (configuration, split, predictions, subgroups, model card) is compared with the SHA-256
-    that the run has logged to the database; runs of old versions have logged none.
+    Evidence (configuration, split, predictions, subgroups, model card) is compared with the SHA-256 that the run logged
+    to the database; runs of older versions logged none.
 
     Attributes:
-        run: as MLflow gives it.
+        run: The MLflow run.
     """
 
     run: mlflow.entities.Run
 
     @classmethod
     def read(cls, run_id: str | None) -> "RunRecord":
-        """The record of a run.
+        """Read the record of a run.
 
         Raises:
-            NotRecorded: there is no such run.
+            NotRecorded: If the run does not exist.
         """
         try:
             return cls(mlflow.get_run(str(run_id)))
@@ -54,51 +54,51 @@ class RunRecord:
 
     @property
     def id(self) -> str:
-        """Of MLflow."""
+        """ID of the run."""
         return str(self.run.info.run_id)
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run."""
         return str(self.run.info.run_name)
 
     @property
     def label(self) -> str:
-        """The name, made unique by the start of the id."""
+        """The name with the first characters of the ID, to make it unique."""
         return f"{self.name} ({self.id[:6]})"
 
     @property
     def tags(self) -> dict[str, str]:
-        """By the names of `Tag`."""
+        """Tags by name; see `Tag`."""
         return dict(self.run.data.tags)
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The last value of each, by the names of the tracking store."""
+        """The last value of each metric, under the names of the tracking store."""
         return dict(self.run.data.metrics)
 
     @property
     def params(self) -> dict[str, str]:
-        """The configuration as text, cut to MLflow's limit."""
+        """The configuration as text, truncated to MLflow's limit."""
         return dict(self.run.data.params)
 
     @property
     def task(self) -> str:
-        """As in the tag `melanoma.task`; empty without."""
+        """The tag `melanoma.task`; empty if it is not set."""
         return self.tags.get(Tag.TASK, "")
 
     @property
     def protocol(self) -> Protocol:
-        """The shortcuts that the run took; `unknown` where it does not say."""
-        return Protocol.parse(self.tags.get(Tag.PROTOCOL, "unknown"))
+        """The shortcuts of the run; `unknown` if the run did not record them."""
+        return Protocol.parse(self.tags.get(Tag.PROTOCOL) or "unknown")
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration, under the names that keys have today.
+        """The resolved configuration, with renamed keys under their current names.
 
         Raises:
-            NotRecorded: it has none.
-            ModelError: it was changed since.
+            NotRecorded: If the run has no configuration.
+            ModelError: If the configuration was changed after logging.
         """
         config = dict(yaml.safe_load(self.text(Artifact.CONFIG)))
         move_renamed(config)
@@ -106,40 +106,40 @@ class RunRecord:
 
     @property
     def binary_tasks(self) -> dict[str, list[str]]:
-        """By name, the classes that count as positive; see `Predictions`."""
+        """The positive classes of each binary task; see `Predictions`."""
         found = (self.config.get("data") or {}).get("binary_tasks") or {}
         return {str(name): [str(label) for label in labels] for name, labels in found.items()}
 
     @cached_property
     def split(self) -> pd.DataFrame:
-        """The images of the run: `path`, `label`, `part`, `sha256` and more, all as text.
+        """The images of the run: `path`, `label`, `part`, `sha256` and other columns, all as text.
 
         Raises:
-            NotRecorded: it has none.
-            ModelError: it was changed since.
+            NotRecorded: If the run has no split.
+            ModelError: If the split was changed after logging.
         """
         try:
             return self._table(Artifact.SPLIT)
         except NotRecorded as error:
             raise NotRecorded(
                 "The run that trained the model has no data/split.csv, so that it is not known which images it has "
-                f"seen; `melanoma evaluate include_seen=true` evaluates all the same. Received: {self.id}"
+                f"seen; `melanoma evaluate include_seen=true` evaluates on all images. Received: {self.id}"
             ) from error
 
     @cached_property
     def subgroups(self) -> pd.DataFrame:
-        """Metrics of subgroups, all as text; empty where the run has none.
+        """Metrics of subgroups, all as text; empty if the run has none.
 
         Raises:
-            ModelError: they were changed since.
+            ModelError: If they were changed after logging.
         """
         return self._table(Artifact.SUBGROUPS) if self.optional_text(Artifact.SUBGROUPS) else pd.DataFrame()
 
     def predictions(self, part: str = "test") -> pd.DataFrame:
-        """Predictions of `test` or `validation`: `path`, `label`, `sha256`, `group` and `probability/<class>`.
+        """Return predictions of `test` or `validation`: `path`, `label`, `sha256`, `group` and `probability/<class>`.
 
         Raises:
-            ModelError: there are no such predictions, or they were changed since.
+            ModelError: If there are no such predictions, or if they were changed after logging.
         """
         table = self._predictions
         predictions = table[table.part == part].reset_index(drop=True)
@@ -148,11 +148,11 @@ class RunRecord:
         return predictions
 
     def metrics_named(self, *names: str) -> dict[str, float]:
-        """Metrics under the names they were logged by, with their intervals; those that are there."""
+        """Return the available metrics of the given names under their original names, with their intervals."""
         return metrics_named(self.run.data.metrics, names)
 
     def digest(self, part: str) -> str | None:
-        """Of the images of a part, as an MLflow input; None where the run has not exactly one such input."""
+        """Return the digest of the images of a part from the MLflow inputs; None unless there is exactly one."""
         inputs = self.run.inputs.dataset_inputs if self.run.inputs else []
         found = [
             one.dataset.digest
@@ -162,15 +162,15 @@ class RunRecord:
         return str(found[0]) if len(found) == 1 else None
 
     def is_hashed(self, path: str) -> bool:
-        """Whether the run has logged the SHA-256 of an artifact."""
+        """Return whether the run logged the SHA-256 of an artifact."""
         return f"{Tag.SHA256}{path}" in self.run.data.tags
 
     def text(self, path: str) -> str:
-        """A text that the run has logged, compared with its SHA-256 where the run has logged one.
+        """Return a text artifact, compared with its SHA-256 if the run logged one.
 
         Raises:
-            NotRecorded: the run has none.
-            ModelError: it was changed since.
+            NotRecorded: If the run has no such artifact.
+            ModelError: If the artifact was changed after logging.
         """
         try:
             content = downloaded(f"runs:/{self.id}/{path}").read_bytes()
@@ -186,19 +186,19 @@ class RunRecord:
         return content.decode()
 
     def optional_text(self, path: str) -> str:
-        """A text that the run has logged; empty where it has not."""
+        """Return a text artifact; empty if the run has no such artifact."""
         try:
             return self.text(path)
         except NotRecorded:
             return ""
 
     def json(self, path: str) -> dict[str, Any]:
-        """A dictionary that the run has logged; empty where it has not."""
+        """Return a JSON artifact as a dictionary; empty if the run has no such artifact."""
         text = self.optional_text(path)
         return dict(json.loads(text)) if text else {}
 
     def figure(self, name: str) -> str:
-        """A figure as a data address; empty where the run has none."""
+        """Return a figure as a data URL; empty if the run has no such figure."""
         try:
             path = downloaded(f"runs:/{self.id}/figures/{name}.png")
         except (MlflowException, OSError):
@@ -207,7 +207,7 @@ class RunRecord:
 
     @cached_property
     def _predictions(self) -> pd.DataFrame:
-        # A class may be called 0, NA or None.
+        # Class names may be 0, NA or None.
         texts = dict.fromkeys(("path", "part", "label", "sha256", "group", "predicted"), str)
         return pd.read_csv(StringIO(self.text(Artifact.PREDICTIONS)), keep_default_na=False, dtype=texts)
 
@@ -217,20 +217,20 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Ancestry:
-    """A run, then those whose weights it began from, one after the other; `complete` if no one is missing."""
+    """A run, followed by the runs of its initial weights in order; `complete` if no run is missing."""
 
     records: list[RunRecord]
     complete: bool
 
 
 def ancestry(run_id: str) -> Ancestry:
-    """The line of runs that a run's weights come from.
+    """Return the chain of runs from which a run's weights descend.
 
     Raises:
-        ModelError: the run itself is not there, or does not say which images it used.
+        ModelError: If the run does not exist, or if it did not record its images.
     """
     record = RunRecord.read(run_id)
-    _ = record.split  # of the run itself it must be known
+    _ = record.split  # the run itself must have a split
     line = [record]
     while (before := line[-1].tags.get(Tag.WEIGHTS_RUN)) is not None and before not in {one.id for one in line}:
         try:
@@ -243,15 +243,15 @@ def ancestry(run_id: str) -> Ancestry:
 
 
 def class_names_in(predictions: pd.DataFrame) -> list[str]:
-    """Class names of a table of predictions, in the order of the model's outputs."""
+    """Return the class names of a table of predictions, in the order of the model's outputs."""
     return [column.removeprefix("probability/") for column in predictions if column.startswith("probability/")]
 
 
 def find_runs(experiment: str, tag: str | None = None) -> list[RunRecord]:
-    """The finished runs of an experiment that measured a test set, oldest first.
+    """Return the finished runs of an experiment with test metrics, oldest first.
 
     Raises:
-        ModelError: there is no such experiment, or the tag is not KEY=VALUE.
+        ModelError: If the experiment does not exist, or if the tag is not KEY=VALUE.
     """
     found = mlflow.get_experiment_by_name(experiment)
     if found is None:

@@ -1,4 +1,4 @@
-"""Which models of this project are registered, and under which names."""
+"""The registered models of this project and their names."""
 
 import re
 
@@ -11,28 +11,28 @@ __all__ = ["model_name", "only_model", "registered_models"]
 
 
 def model_name(task: str) -> str:
-    """The name of a task's registered model."""
+    """Return the name of a task's registered model."""
     plain = re.sub(r"[^\w.-]", "_", task, flags=re.ASCII)
     return f"melanoma-{plain}" if plain == task else f"melanoma-{plain}-{content_key(task)[:6]}"
 
 
 def registered_models() -> list[str]:
-    """Names of the registered models of this project."""
+    """Return the names of the registered models of this project."""
     found = mlflow.MlflowClient().search_registered_models("name LIKE 'melanoma-%'")
     return sorted(model.name for model in found)
 
 
 def only_model(task: str | None) -> str:
-    """The registered model of a task, or the only one there is.
+    """Return the name of the registered model of a task; with None, the only registered model.
 
     Raises:
-        ModelError: there is none, or more than one.
+        ModelError: If the task has no registered model; with None, if there is not exactly one registered model.
     """
     known = registered_models()
     if task is not None:
         if model_name(task) not in known:
             raise ModelError(
-                f"Nothing of this task was promoted yet; known: {', '.join(known) or 'none'}. Received: task={task}"
+                f"No model of this task is registered; known: {', '.join(known) or 'none'}. Received: task={task}"
             )
         return model_name(task)
     if len(known) != 1:

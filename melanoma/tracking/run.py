@@ -1,4 +1,4 @@
-"""The life of one MLflow run: it ends FINISHED, FAILED or KILLED, whatever happens."""
+"""An MLflow run that always ends with the status FINISHED, FAILED or KILLED."""
 
 import hashlib
 import logging
@@ -36,14 +36,15 @@ _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds
 
 
 class Run:
-    """A run that is under way, by its id."""
+    """An active run with its ID; without `figures`, figures are not logged."""
 
-    def __init__(self, run_id: str):
+    def __init__(self, run_id: str, *, figures: bool = True):
         self.id = run_id
+        self.figures = figures
         self._client = mlflow.MlflowClient()
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters, cut to MLflow's limit, but for those that `mlflow run` has logged as they were given."""
+        """Log parameters, truncated to MLflow's limit, except those that `mlflow run` has already logged."""
         known = self._client.get_run(self.id).data.params
         given = {stored_name(key): str(value)[:_MAX_PARAM] for key, value in params.items()}
         new = [Param(key, value) for key, value in given.items() if key not in known]
@@ -51,20 +52,20 @@ class Run:
             with_retries(self._client.log_batch, self.id, params=new[start : start + _BATCH])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics; see `stored_name` for names that MLflow does not take."""
+        """Log metrics; see `stored_name` for names that MLflow does not accept."""
         now = get_current_time_millis()
         items = [Metric(stored_name(key), float(value), now, step) for key, value in metrics.items()]
         for start in range(0, len(items), _BATCH):
             with_retries(self._client.log_batch, self.id, metrics=items[start : start + _BATCH])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags, cut to MLflow's limit."""
+        """Set tags, truncated to MLflow's limit."""
         with_retries(
             self._client.log_batch, self.id, tags=[RunTag(key, str(value)[:_MAX_TAG]) for key, value in tags.items()]
         )
 
     def log_input(self, dataset: Dataset, context: str) -> None:
-        """Log a data set as an input of this run, the open one; where two runs log it first at once, both get it."""
+        """Log a data set as an input of this run, which must be the active run."""
         with_retries(mlflow.log_input, dataset, context=context)
 
     def log_text(self, text: str, path: str) -> None:
@@ -72,29 +73,31 @@ class Run:
         self._client.log_text(self.id, text, path)
 
     def log_evidence(self, text: str, path: str) -> None:
-        """Log a text that other claims rest on, and its SHA-256 to the database, apart from the artifact store."""
+        """Log a text that serves as evidence, and its SHA-256 to the database, separately from the artifact store."""
         self.log_text(text, path)
         self.set_tags({f"{Tag.SHA256}{path}": hashlib.sha256(text.encode()).hexdigest()})
 
     def log_json(self, content: Any, path: str) -> None:
-        """Log a dictionary as the artifact `path`, which ends in .json."""
+        """Log a dictionary as the artifact `path`, which must end in `.json`."""
         self._client.log_dict(self.id, content, path)
 
     def log_figure(self, figure: Figure, name: str, *, part: str = "test", vector: bool = False) -> None:
-        """Log a figure as `figures/<name>.png`, and as .svg where it is made of lines; `<part>_` goes before the name.
+        """Log a figure as `figures/<name>.png`, and with `vector` also as `.svg`.
 
-        Figures of the test set, and those of no part, have the plain name.
+        The name has the prefix `<part>_`, except for figures of the test set and figures of no part.
         """
+        if not self.figures:
+            return
         name = name if part == "test" else f"{part}_{name}"
-        # One that was drawn elsewhere is cut to what is on it.
+        # Figures from other libraries have no layout engine and are cropped to their content.
         whole = {} if figure.get_layout_engine() is not None else {"bbox_inches": "tight"}
         self._client.log_figure(self.id, figure, f"figures/{name}.png", save_kwargs={"dpi": 120, **whole})
         if vector:
-            figure.set_layout_engine("none")  # as it was laid out above
+            figure.set_layout_engine("none")  # keeps the layout from above
             self._client.log_figure(self.id, figure, f"figures/{name}.svg")
 
     def log_file(self, path: str, folder: str) -> None:
-        """Log a file, or a folder, below the artifact folder `folder`."""
+        """Log a file or a folder to the artifact folder `folder`."""
         if os.path.isdir(path):  # noqa: PTH112
             self._client.log_artifacts(self.id, path, folder)
         else:
@@ -111,20 +114,22 @@ def tracked_run(
     nested: bool = False,
     resume: str | None = None,
 ) -> Iterator[Run]:
-    """Open a run, or the one that `mlflow run` made, and close it with the status it deserves.
+    """Start a run, or continue the run that `mlflow run` created, and end it with the right status.
 
-    An exception ends it FAILED; Ctrl-C, SIGTERM and pruning end it KILLED; what was logged is kept.
+    The status is FAILED after an exception, KILLED after Ctrl-C, SIGTERM or pruning, and FINISHED otherwise. Logged
+    content is kept in all cases.
 
     Args:
-        uri: of the MLflow store.
-        tracking: the experiment, and whether system metrics are logged.
-        tags: of the run.
-        name: of the run, or None for `tracking.run_name`.
-        nested: a child of the run that is open.
-        resume: the id of a run that has ended, to open it again.
+        uri: URI of the MLflow store.
+        tracking: Settings of the experiment, figures and system metrics.
+        tags: Tags of the run.
+        name: Name of the run; None for `tracking.run_name`.
+        nested: Whether the run is a child of the active run.
+        resume: ID of an ended run to continue.
 
     Raises:
-        ConfigError: the store or the run cannot be opened, or the run that `mlflow run` made is in another store.
+        ConfigError: If the store or the run cannot be opened, or if the run that `mlflow run` created is in another
+            store.
     """
     experiment = tracking.experiment
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -154,7 +159,7 @@ def tracked_run(
             raise ConfigError([f"The MLflow run cannot be opened: {error}"]) from error
         # mlflow.start_run has taken MLFLOW_RUN_ID; a child process must not write into the same run.
         os.environ.pop("MLFLOW_RUN_ID", None)
-        run = Run(started.info.run_id)
+        run = Run(started.info.run_id, figures=tracking.figures)
         if under_mlflow_run:
             _remark_on_experiment(started.info.experiment_id, experiment)
         run.set_tags({Tag.HOST: socket.gethostname(), **git_commit(), **tags})
@@ -175,7 +180,7 @@ def tracked_run(
 
 
 def _remark_on_experiment(experiment_id: str, configured: str) -> None:
-    """Say where a run is that was made by `mlflow run`, which knows of no configuration."""
+    """Warn if the run is in another experiment, because `mlflow run` ignores `tracking.experiment`."""
     chosen = mlflow.get_experiment(experiment_id).name
     if chosen != configured:
         log.warning(
@@ -185,7 +190,7 @@ def _remark_on_experiment(experiment_id: str, configured: str) -> None:
 
 
 def flattened(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Every leaf of nested dictionaries, and of lists of them, by its dotted key."""
+    """Return the leaves of nested dictionaries, and of lists of dictionaries, by dotted key."""
     if isinstance(config, dict) and config:
         items: Any = config.items()
     elif isinstance(config, list) and any(isinstance(item, dict) for item in config):
@@ -199,7 +204,7 @@ def flattened(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def with_retries(call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
-    """Call the store again where another process was in the way: it held a lock, or was first to make the same row."""
+    """Call the store, and retry if another process holds a lock or has just created the same row."""
     for pause in (*_PAUSES, None):
         try:
             call(*arguments, **named)

@@ -1,4 +1,4 @@
-"""Which code and which packages a run was made with."""
+"""The code version and the packages of a run."""
 
 import subprocess
 from importlib.metadata import distributions
@@ -12,13 +12,16 @@ _MAX_DIFF = 5_000_000
 
 
 def git_commit() -> dict[str, str]:
-    """The commit of the project's checkout as tags; nothing for an installed package."""
+    """Return the commit of the project's checkout as tags; empty for an installed package."""
     commit = _git("rev-parse", "HEAD")
     return {Tag.COMMIT: commit.strip()} if commit else {}
 
 
 def git_diff() -> str:
-    """What differs from the commit, untracked files named; empty for a clean tree or an installed package."""
+    """Return the diff to the commit and the names of untracked files.
+
+    The text is empty for a clean working tree or an installed package.
+    """
     untracked = _git("ls-files", "--others", "--exclude-standard")
     diff = _git("diff", "--binary", "--no-ext-diff", "HEAD")
     listed = "".join(f"# untracked: {line}\n" for line in untracked.splitlines())
@@ -28,7 +31,7 @@ def git_diff() -> str:
 
 
 def installed_packages() -> str:
-    """All installed distributions, as lines `name==version`."""
+    """Return all installed distributions, as lines `name==version`."""
     found = {d.name: d.version for d in distributions() if d.name}
     return "".join(f"{name}=={version}\n" for name, version in sorted(found.items(), key=lambda item: item[0].lower()))
 

@@ -1,4 +1,4 @@
-"""Which MLflow store is used, and making a SQLite one ready for several writers."""
+"""Selection of the MLflow store, and setup of a SQLite store for concurrent writers."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from filelock import FileLock
 from melanoma.errors import ConfigError, ModelError
 from melanoma.paths import project_root
 
-# A bar for each small file that MLflow copies says nothing to a user.
+# Disables MLflow's progress bars, which it draws for each file.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 _CONNECT_TIMEOUT = 10  # seconds
@@ -37,10 +37,10 @@ __all__ = [
 
 
 def tracking_uri(configured: str | None) -> str:
-    """`tracking.uri`, else MLFLOW_TRACKING_URI, else `mlflow.db` in the project's root.
+    """Return the store's URI: `tracking.uri`, or else MLFLOW_TRACKING_URI, or else `mlflow.db` in the project root.
 
     Raises:
-        ConfigError: nothing answers at the address of a server.
+        ConfigError: If the server cannot be reached.
     """
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / 'mlflow.db'}"
     _refuse_unreachable(uri)
@@ -48,10 +48,10 @@ def tracking_uri(configured: str | None) -> str:
 
 
 def open_store(configured: str | None) -> str:
-    """Use the store of `tracking_uri` from here on, which must be there; returns its address.
+    """Make the store of `tracking_uri` the current store of MLflow, and return its URI.
 
     Raises:
-        ConfigError: it is not, or cannot be used.
+        ConfigError: If the store does not exist or cannot be used.
     """
     uri = tracking_uri(configured)
     path = sqlite_path(uri)
@@ -72,10 +72,10 @@ def open_store(configured: str | None) -> str:
 
 
 def downloaded(address: str) -> Path:
-    """A copy of an artifact, or of a model's files, that is there until this process ends.
+    """Download an artifact or a model's files to a folder that is deleted when this process ends.
 
     Raises:
-        MlflowException, OSError: there is none.
+        MlflowException, OSError: If the artifact does not exist.
     """
     import mlflow
 
@@ -90,7 +90,7 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn an error of MLflow into one message."""
+    """Convert exceptions of MLflow to `ModelError`, with one message."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -100,7 +100,7 @@ def store_errors() -> Iterator[None]:
 
 
 def _refuse_unreachable(uri: str) -> None:
-    """MLflow would try for minutes, without a word."""
+    """Refuse a server that cannot be reached; MLflow itself would retry silently for minutes."""
     address = urlsplit(uri)
     if address.scheme not in ("http", "https") or os.environ.get("HTTPS_PROXY") or os.environ.get("HTTP_PROXY"):
         return
@@ -117,10 +117,10 @@ def _refuse_unreachable(uri: str) -> None:
 
 
 def prepare_experiment(uri: str, experiment: str | None) -> str | None:
-    """Set the store, make the experiment if it is not there, and return its id; None leaves experiments alone.
+    """Set the store, create the experiment if needed, and return its ID; with None, only set the store.
 
     Raises:
-        ConfigError: the store cannot be opened, or the experiment was deleted.
+        ConfigError: If the store cannot be opened, or if the experiment was deleted.
     """
     import mlflow
 
@@ -145,7 +145,7 @@ def _opening(uri: str) -> Iterator[None]:
 
 @contextmanager
 def _setup_lock(path: Path | None) -> Iterator[None]:
-    """Held while a SQLite store is set up: MLflow's migrations of a new one fail when two processes run them."""
+    """Lock the setup of a SQLite store, because MLflow's migrations fail if two processes run them."""
     if path is None:
         yield
         return
@@ -162,14 +162,14 @@ def _experiment_id(experiment: str, path: Path | None) -> str:
     client = mlflow.MlflowClient()
     found = client.get_experiment_by_name(experiment)
     if found is None:
-        # Absolute, so that artifacts do not depend on the folder a command is started in.
+        # An absolute location does not depend on the current folder.
         location = None if path is None else (path.parent / "mlartifacts").as_uri()
-        # Else MLflow's page guesses what the experiment is, and may show it as one of language models.
+        # Without this tag, MLflow's UI guesses the kind, and may show the experiment as one for language models.
         tags = {"mlflow.experimentKind": "custom_model_development"}
         try:
             return str(client.create_experiment(experiment, artifact_location=location, tags=tags))
         except MlflowException:
-            found = client.get_experiment_by_name(experiment)  # another process was faster
+            found = client.get_experiment_by_name(experiment)  # another process created it first
             if found is None:
                 raise
     if found.lifecycle_stage != "active":
@@ -183,7 +183,7 @@ def _experiment_id(experiment: str, path: Path | None) -> str:
 
 
 def figures_folder(run_id: str) -> str:
-    """Where a run's figures are: a folder, or an address where the store is remote."""
+    """Return the location of a run's figures: a folder, or the address of a remote store."""
     import mlflow
 
     address = str(mlflow.MlflowClient().get_run(run_id).info.artifact_uri)
@@ -192,24 +192,24 @@ def figures_folder(run_id: str) -> str:
 
 
 def ui_command(uri: str) -> str:
-    """What to type, or open, to see the store in a browser."""
+    """Return the command or the URL to view the store in a browser."""
     if uri.startswith("http"):
         return without_password(uri)
     return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}"
 
 
 def without_password(text: str) -> str:
-    """The text with the passwords of addresses in it (`scheme://user:password@host`) replaced by ***."""
+    """Replace the passwords of URLs in a text (`scheme://user:password@host`) by ***."""
     return re.sub(r"(://[^/@:\s]*):[^@/\s]+@", r"\1:***@", text)
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of a SQLite store, or None."""
+    """Return the file of a SQLite store; None for other stores."""
     return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
 
 
 def _use_write_ahead_log(path: Path) -> None:
-    """Let readers and a writer work at once; the setting stays in the file."""
+    """Allow readers concurrent with a writer; the setting is persistent."""
     connection = sqlite3.connect(path, timeout=30)
     try:
         connection.execute("PRAGMA journal_mode=WAL")

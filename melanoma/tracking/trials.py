@@ -1,4 +1,4 @@
-"""The runs of a sweep's trials: made before each is started, and brought to an end whatever became of it."""
+"""The runs of a sweep's trials, which are created before each trial starts and always ended."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -16,13 +16,13 @@ _NAME = 250
 
 @dataclass(frozen=True)
 class TrialRun:
-    """What became of a trial.
+    """The state of a trial's run.
 
     Attributes:
-        id: of its run.
-        status: as in MLflow: FINISHED, FAILED, KILLED, RUNNING.
-        metrics: the last value of each.
-        tags: of the run.
+        id: ID of the run.
+        status: MLflow status: FINISHED, FAILED, KILLED or RUNNING.
+        metrics: The last value of each metric.
+        tags: Tags of the run.
     """
 
     id: str
@@ -32,7 +32,7 @@ class TrialRun:
 
 
 def make_trial(parent: str, name: str, tags: Mapping[str, str]) -> str:
-    """A run below the sweep's; returns its id, which the trial's process is given as MLFLOW_RUN_ID."""
+    """Create a child run of the sweep, and return its ID, which the trial's process receives as MLFLOW_RUN_ID."""
     client = mlflow.MlflowClient()
     experiment = client.get_run(parent).info.experiment_id
     shown = {Tag.PARENT: parent, Tag.SOURCE: "melanoma sweep"}
@@ -41,18 +41,18 @@ def make_trial(parent: str, name: str, tags: Mapping[str, str]) -> str:
 
 
 def read_trial(run_id: str) -> TrialRun:
-    """The state of a trial's run."""
+    """Read the state of a trial's run."""
     run = mlflow.get_run(run_id)
     return TrialRun(run_id, run.info.status, dict(run.data.metrics), dict(run.data.tags))
 
 
 def close_trial(run_id: str, *, error: str, output: str = "") -> None:
-    """End the run of a trial that failed, and write on it why.
+    """End the run of a failed trial, and log the error.
 
     Args:
-        run_id: of the trial.
-        error: why it failed; its last lines become the tag `melanoma.error`.
-        output: the end of the process's error output, kept with the error as `error.txt`.
+        run_id: ID of the trial's run.
+        error: Error message; its last lines become the tag `melanoma.error`.
+        output: End of the process's error output, logged with the error as `error.txt`.
     """
     client = mlflow.MlflowClient()
     client.log_text(run_id, "\n".join(filter(None, [output.strip(), error])), Artifact.ERROR)
@@ -62,9 +62,9 @@ def close_trial(run_id: str, *, error: str, output: str = "") -> None:
 
 
 def close_unfinished(parent: str) -> None:
-    """End the runs of trials whose processes did not live to open them; a resumed sweep begins those again."""
+    """End the runs of trials whose processes ended before they opened their runs; they run again on resume."""
     client = mlflow.MlflowClient()
-    # A store that does not answer has ended the sweep with a message of its own.
+    # A store that does not respond has already ended the sweep with a message.
     with suppress(MlflowException):
         experiment = client.get_run(parent).info.experiment_id
         unfinished = f"tags.`{Tag.PARENT}` = '{parent}' and attributes.status = 'RUNNING'"
@@ -73,12 +73,12 @@ def close_unfinished(parent: str) -> None:
 
 
 def tag_best(run_id: str, others: Iterable[str]) -> None:
-    """Mark the best trial, and no other."""
+    """Tag the best trial, and remove the tag from the others."""
     client = mlflow.MlflowClient()
     for other in others:
         if other != run_id:
             try:
                 client.delete_tag(other, Tag.BEST)
             except MlflowException:
-                continue  # it has none
+                continue  # the run has no such tag
     client.set_tag(run_id, Tag.BEST, "true")

@@ -1,1 +1,1 @@
-"""Fitting a model."""
+"""Training of a model."""

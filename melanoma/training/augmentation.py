@@ -1,9 +1,9 @@
-"""Random changes of training batches, as Keras layers.
+"""Augmentation of training batches, as Keras layers.
 
-Layers take and give float32 images of shape (n, height, width, 3) in 0 to 255; one with `takes_uint8 = True` is
-also given uint8, which is a quarter of the memory to move. They are applied in the input pipeline, so they are
-never part of a saved model. Write a Keras layer and name it by `_target_` in a YAML
-file of `conf/augmentation` to add one; all layers of keras.layers that change images work too.
+Layers map float32 images of shape (n, height, width, 3), 0 to 255, to images of the same shape and range. A layer with
+`takes_uint8 = True` may also receive uint8 images, which need a quarter of the memory bandwidth. The input pipeline
+applies the layers, so they are never part of a saved model. To add a layer, write a Keras layer and set it as
+`_target_` in a YAML file of `conf/augmentation`. All image augmentation layers of keras.layers work too.
 """
 
 import math
@@ -28,7 +28,7 @@ _BORDERS = {
 
 
 class _Seeded(keras.layers.Layer):
-    """A layer with a random generator of its own, seeded by the run's seed (or by `seed`)."""
+    """Base class of layers with their own random generator, seeded by `seed` or else by the global seed."""
 
     def __init__(self, seed: int | None = None, **kwargs: Any):
         super().__init__(dtype="float32", **kwargs)
@@ -42,17 +42,17 @@ class _Seeded(keras.layers.Layer):
 
 
 class RandomAffine(_Seeded):
-    """Flips, rotation, shift, shear and zoom in one resampling, which is both faster and sharper than several.
+    """Random flip, rotation, shift, shear and zoom in one resampling, which is faster and sharper than several.
 
     Args:
-        horizontal_flip: mirror left and right half of the time.
-        vertical_flip: mirror top and bottom half of the time.
-        rotation: degrees, either way.
-        shift: share of the side, either way, each axis by itself.
-        shear: degrees, either way.
-        zoom: each axis scaled by a factor in 1 - zoom to 1 + zoom.
-        fill_mode: what lies outside the image: `nearest`, `reflect`, `wrap` or `constant` (black).
-        seed: of this layer; None derives it from the global one.
+        horizontal_flip: Whether to flip left and right with probability 0.5.
+        vertical_flip: Whether to flip top and bottom with probability 0.5.
+        rotation: Maximum rotation in degrees, in both directions.
+        shift: Maximum shift as a fraction of the side, in both directions and independent for each axis.
+        shear: Maximum shear in degrees, in both directions.
+        zoom: Range of the scale factor, 1 - zoom to 1 + zoom, independent for each axis.
+        fill_mode: Filling of pixels outside the image: `nearest`, `reflect`, `wrap` or `constant` (black).
+        seed: Seed of this layer; None derives it from the global seed.
     """
 
     takes_uint8 = True
@@ -79,7 +79,7 @@ class RandomAffine(_Seeded):
         self.shift, self.zoom, self.border = shift, zoom, _BORDERS[fill_mode]
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
-        """Images moved at random; shape and range as given."""
+        """Transform each image at random; shape and range are unchanged."""
         shape = tf.shape(images)
         n = shape[0]
         height, width = tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
@@ -90,7 +90,7 @@ class RandomAffine(_Seeded):
         scale_y *= self._sign(n, self.flips[1])
         shift_x = self._uniform((n,), -self.shift, self.shift) * width
         shift_y = self._uniform((n,), -self.shift, self.shift) * height
-        # From output to input coordinates about the centre: rotation @ shear @ scale, then the shift.
+        # Maps output to input coordinates about the centre: rotation @ shear @ scale, then the shift.
         a, b = tf.cos(angle) * scale_x, -tf.sin(angle + shear) * scale_y
         d, e = tf.sin(angle) * scale_x, tf.cos(angle + shear) * scale_y
         centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
@@ -105,14 +105,14 @@ class RandomAffine(_Seeded):
 
 
 class RandomColor(_Seeded):
-    """Brightness, contrast, saturation and hue as one linear map of the RGB values of each image.
+    """Random brightness, contrast, saturation and hue as one affine map of the RGB values of each image.
 
     Args:
-        brightness: share of the full range, either way.
-        contrast: factor in 1 - contrast to 1 + contrast, about mid-grey.
-        saturation: factor in 1 - saturation to 1 + saturation.
-        hue: turns of the colour circle, either way (a rotation about the grey axis).
-        seed: of this layer; None derives it from the global one.
+        brightness: Maximum change as a fraction of the full range, in both directions.
+        contrast: Range of the factor about mid-grey, 1 - contrast to 1 + contrast.
+        saturation: Range of the factor, 1 - saturation to 1 + saturation.
+        hue: Maximum rotation about the grey axis in turns, in both directions.
+        seed: Seed of this layer; None derives it from the global seed.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class RandomColor(_Seeded):
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
-        """Images with other colours; shape and range as given."""
+        """Change the colours of each image at random; shape and range are unchanged."""
         n = tf.shape(images)[0]
         angle = self._uniform((n, 1, 1), -self.hue, self.hue) * 2 * math.pi
         saturation = self._uniform((n, 1, 1), 1 - self.saturation, 1 + self.saturation)
@@ -136,7 +136,7 @@ class RandomColor(_Seeded):
         offset = self._uniform((n, 1, 1), -self.brightness, self.brightness) * 255
         grey = tf.fill((3, 3), 1 / 3)
         cross = tf.constant([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-        # Rodrigues' rotation about the grey axis; what is off that axis is scaled by the saturation.
+        # Rodrigues' rotation about the grey axis; the saturation scales the component orthogonal to that axis.
         turn = tf.cos(angle) * (tf.eye(3) - grey) + tf.sin(angle) * cross
         matrix = contrast * (grey + saturation * turn)
         pixels = tf.reshape(images, (n, -1, 3))
@@ -145,11 +145,11 @@ class RandomColor(_Seeded):
 
 
 class RandomBlur(_Seeded):
-    """A binomial 5x5 blur, by a random amount, of some images.
+    """Random binomial 5x5 blur of a random strength.
 
     Args:
-        probability: share of images blurred.
-        seed: of this layer; None derives it from the global one.
+        probability: Probability that an image is blurred.
+        seed: Seed of this layer; None derives it from the global seed.
     """
 
     def __init__(self, probability: float = 0.2, seed: int | None = None):
@@ -158,11 +158,11 @@ class RandomBlur(_Seeded):
         self.probability = probability
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
-        """Images of which some are blurred; shape and range as given."""
+        """Blur images at random; shape and range are unchanged."""
         n = tf.shape(images)[0]
         chosen = tf.where(self._uniform((n,), 0.0, 1.0) < self.probability)
         amount = self._uniform((n, 1, 1, 1), 0.3, 1.0)
-        # TensorFlow cannot pad a batch of no images.
+        # TensorFlow cannot pad an empty batch.
         return tf.cond(tf.size(chosen) > 0, lambda: self._blurred(images, chosen, amount), lambda: images)
 
     def _blurred(self, images: tf.Tensor, chosen: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
@@ -177,12 +177,12 @@ class RandomBlur(_Seeded):
 
 
 class RandomCutout(_Seeded):
-    """A grey square laid over some images (DeVries & Taylor 2017, arXiv:1708.04552).
+    """Random cutout: cover a square of the image with grey (DeVries & Taylor 2017, arXiv:1708.04552).
 
     Args:
-        probability: share of images changed.
-        size: side of the square as a share of the image's.
-        seed: of this layer; None derives it from the global one.
+        probability: Probability that an image is changed.
+        size: Side of the square as a fraction of the side of the image.
+        seed: Seed of this layer; None derives it from the global seed.
     """
 
     def __init__(self, probability: float = 0.5, size: float = 0.25, seed: int | None = None):
@@ -191,7 +191,7 @@ class RandomCutout(_Seeded):
         self.probability, self.size = probability, size
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
-        """Images of which some have a grey square; shape and range as given."""
+        """Cover a square of images at random; shape and range are unchanged."""
         shape = tf.shape(images)
         n = shape[0]
         inside = _boxes(self.generator, n, shape[1], shape[2], tf.fill((n,), self.size))
@@ -200,7 +200,7 @@ class RandomCutout(_Seeded):
 
 
 def _warp(images: NDArray, matrices: NDArray[np.float32], border: int) -> NDArray:
-    """Resample each image bilinearly; `matrices` (n, 2, 3) lead from output to input coordinates.
+    """Resample each image bilinearly; `matrices` of shape (n, 2, 3) map output to input coordinates.
 
     OpenCV takes a sixth of the time of TensorFlow's ImageProjectiveTransformV3, and lets other threads run.
     """
@@ -216,15 +216,15 @@ def _warp(images: NDArray, matrices: NDArray[np.float32], border: int) -> NDArra
 def mix_pairs(
     images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, *, mixup: float, cutmix: float, generator: Any
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Mix each image and its label with another of the batch.
+    """Mix each image, its label and its weight with those of another image of the batch, by mixup or CutMix.
 
     Args:
-        images: (n, height, width, 3).
-        labels: (n, outputs), one-hot or a single 0/1 column.
-        weights: (n,).
-        mixup: alpha of the Beta distribution (Zhang et al. 2018, arXiv:1710.09412), 0 for off.
-        cutmix: alpha of the Beta distribution (Yun et al. 2019, arXiv:1905.04899), 0 for off.
-        generator: a keras.random.SeedGenerator.
+        images: Images of shape (n, height, width, 3).
+        labels: Labels of shape (n, outputs), one-hot or a single 0/1 column.
+        weights: Weights of shape (n,).
+        mixup: Alpha of the Beta distribution of mixup (Zhang et al. 2018, arXiv:1710.09412); 0 for off.
+        cutmix: Alpha of the Beta distribution of CutMix (Yun et al. 2019, arXiv:1905.04899); 0 for off.
+        generator: A keras.random.SeedGenerator.
     """
     n = tf.shape(images)[0]
     alpha = mixup or cutmix
@@ -251,7 +251,10 @@ def _within(low: float, high: float, **arguments: float) -> None:
 
 
 def _boxes(generator: Any, n: tf.Tensor, height: tf.Tensor, width: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
-    """Masks (n, height, width, 1) of boxes with a random centre; `side` (n,) as a share of the image's."""
+    """Return masks of shape (n, height, width, 1) of randomly centred boxes.
+
+    `side` of shape (n,) is a fraction of the side of the image.
+    """
     y = tf.linspace(0.0, 1.0, height)[None, :] - keras.random.uniform((n, 1), seed=generator)
     x = tf.linspace(0.0, 1.0, width)[None, :] - keras.random.uniform((n, 1), seed=generator)
     rows, columns = tf.abs(y) < side[:, None] / 2, tf.abs(x) < side[:, None] / 2

@@ -1,4 +1,4 @@
-"""The training input pipeline: shuffled, augmented batches of pixels, labels and weights, read ahead."""
+"""The training input pipeline: shuffled, augmented and prefetched batches of pixels, labels and weights."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ __all__ = ["TrainingImages", "augmenter", "encode", "training_batches"]
 
 
 def encode(targets: NDArray[np.integer], classes: int) -> NDArray[np.float32]:
-    """Labels as the networks' outputs are laid out: one column of 0 and 1 for two classes, else one-hot."""
+    """Encode labels in the layout of the network's outputs: one 0/1 column for two classes, otherwise one-hot."""
     if classes == 2:
         return targets.astype(np.float32)[:, None]
     return np.eye(classes, dtype=np.float32)[targets]
@@ -25,10 +25,10 @@ def encode(targets: NDArray[np.integer], classes: int) -> NDArray[np.float32]:
 def augmenter(
     layers: Sequence[keras.layers.Layer], *, mixup: float = 0.0, cutmix: float = 0.0
 ) -> Callable[..., tuple] | None:
-    """One function for all changes of a training batch, or None where there are none.
+    """Return one function for the whole augmentation of a training batch, or None if there is none.
 
-    It takes images (n, size, size, 3) in 0 to 255, of uint8 or float32, with labels and weights, and gives the same.
-    With labels None it changes images only and mixes no pairs.
+    The function takes and returns images of shape (n, size, size, 3), 0 to 255, uint8 or float32, with labels and
+    weights. If the labels are None, it changes only the images and mixes no pairs.
     """
     if not layers and not mixup and not cutmix:
         return None
@@ -52,13 +52,13 @@ def augmenter(
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """What is trained on.
+    """The training images.
 
     Attributes:
-        store: decoded images.
-        rows: row in the store of each training image, shape (n,).
-        labels: shape (n, outputs), see `encode`.
-        weights: of each image in the loss, shape (n,).
+        store: Store of decoded images.
+        rows: Row in the store of each training image, shape (n,).
+        labels: Labels, shape (n, outputs); see `encode`.
+        weights: Weight of each image in the loss, shape (n,).
     """
 
     store: ImageStore
@@ -70,13 +70,13 @@ class TrainingImages:
 def training_batches(
     images: TrainingImages, *, batch_size: int, seed: int, augment: Callable[..., tuple] | None = None
 ) -> tf.data.Dataset:
-    """Endless shuffled batches; each pass over the images is one epoch of ceil(n / batch_size) batches.
+    """Return endless shuffled batches; each pass over the images is one epoch of ceil(n / batch_size) batches.
 
     Args:
-        images: that are trained on.
-        batch_size: images a batch; the last of an epoch may be smaller.
-        seed: of the order.
-        augment: see `augmenter`.
+        images: Training images.
+        batch_size: Images per batch; the last batch of an epoch may be smaller.
+        seed: Seed of the random order.
+        augment: Augmentation function (see `augmenter`).
     """
     store, rows, labels, weights = images.store, images.rows, images.labels, images.weights
 
@@ -101,5 +101,5 @@ def training_batches(
             tf.TensorSpec((None,), tf.float32),
         ),
     )
-    # One call at a time: the layers' generators advance in order, and their operations use all cores anyway.
+    # No parallel calls: the layers' generators must advance in order, and their operations already use all cores.
     return dataset.prefetch(2).map(change).prefetch(2)

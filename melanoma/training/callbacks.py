@@ -1,4 +1,4 @@
-"""What happens between epochs: validation, checks, and news for the terminal and the tracking store."""
+"""Training callbacks: validation, NaN check, choice of the weights, progress report and profile."""
 
 import logging
 import math
@@ -24,9 +24,9 @@ log = logging.getLogger("melanoma")
 
 
 class Validate(keras.callbacks.Callback):
-    """Put the epoch's metrics into `logs` under the names that users see: train/loss, val/auc, ...
+    """Write the epoch's metrics to `logs` under their public names: train/loss, val/auc, ...
 
-    First of the callbacks, so that the others read these names.
+    Must be the first callback, so that the others read these names; only `SwapEMAWeights` precedes it.
     """
 
     def __init__(self, batches: tf.data.Dataset, targets: NDArray[np.integer], classes: Sequence[str], images: int):
@@ -34,11 +34,11 @@ class Validate(keras.callbacks.Callback):
         self.batches, self.targets, self.classes, self.images = batches, targets, classes, images
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Start the clock."""
+        """Start the timer."""
         self.start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Predict the validation images and measure."""
+        """Predict the validation images and compute the metrics."""
         trained = time.perf_counter() - self.start
         learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         logits = self.model.predict(self.batches, verbose=0)
@@ -59,18 +59,18 @@ class Validate(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """End a training whose loss is no longer a number."""
+    """Stop training if the loss is NaN or infinite."""
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Count epochs from where this fit starts."""
+        """Reset the epoch."""
         self.epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Remember the epoch for the message."""
+        """Store the epoch for the error message."""
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Look at the running mean of the loss, in which a NaN stays."""
+        """Check the running mean of the loss, in which a NaN persists."""
         loss = float(logs["loss"])
         if not math.isfinite(loss):
             rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -82,9 +82,9 @@ class StopOnNaN(keras.callbacks.Callback):
 
 
 class Keep(keras.callbacks.Callback):
-    """Remember the weights to keep, as they were measured: of the epoch with the best monitor, or of the last.
+    """Store the weights of the epoch with the best monitor, or of the last epoch, as they were evaluated.
 
-    One serves all phases of a training, so that the best epoch is the best of all.
+    All phases of a training share one instance, so that the best epoch is the best of all phases.
     """
 
     def __init__(self, monitor: str, mode: str, best: bool):
@@ -94,14 +94,14 @@ class Keep(keras.callbacks.Callback):
         self.weights: list[NDArray] = []
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Compare with the best so far."""
+        """Compare with the best epoch so far."""
         value = self.sign * logs[self.monitor]
         if not self.best or math.isnan(self.value) or value < self.value:
             self.value, self.epoch, self.weights = value, epoch, self.model.get_weights()
 
 
 class Report(keras.callbacks.Callback):
-    """A progress bar on a terminal, a line an epoch in the log, and each epoch's metrics to `on_epoch`."""
+    """Show a progress bar on a terminal, log one line per epoch, and pass each epoch's metrics to `on_epoch`."""
 
     def __init__(self, epochs: int, steps: int, on_epoch: Callable[[int, dict[str, float]], None]):
         super().__init__()
@@ -109,18 +109,18 @@ class Report(keras.callbacks.Callback):
         self.bar: Any = None
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Show the bar, if someone is there to see it."""
+        """Show the progress bar if standard error is a terminal."""
         if self.bar is None and sys.stderr.isatty():
             self.bar = _bar()
             self.task = self.bar.add_task("", total=self.epochs * self.steps, metrics="")
             self.bar.start()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Name the epoch."""
+        """Store the epoch for the progress bar."""
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Move the bar."""
+        """Update the progress bar."""
         if self.bar is not None:
             text = f"loss {float(logs['loss']):.4f} accuracy {float(logs['accuracy']):.3f}"
             done = self.epoch * self.steps + batch + 1
@@ -129,7 +129,7 @@ class Report(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Hand the metrics on, then say how the epoch went: what was said is kept, also if a signal comes now."""
+        """Log the metrics before the line of the epoch, so that printed metrics are stored even if a signal arrives."""
         self.on_epoch(epoch, {name: float(value) for name, value in logs.items()})
         log.info(
             "epoch %d/%d  train/loss %.4f  train/accuracy %.3f  val/loss %.4f  val/accuracy %.3f  val/auc %.3f  "
@@ -139,32 +139,32 @@ class Report(keras.callbacks.Callback):
         )  # fmt: skip
 
     def close(self) -> None:
-        """Take the bar away, also after an error."""
+        """Remove the progress bar; called also after an error."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
 
 
 class Profile(keras.callbacks.Callback):
-    """Write a TensorFlow profile of steps 5 to 10 of the first epoch, or of its second half where it is shorter."""
+    """Write a TensorFlow profile of steps 5 to 10 of the first epoch; of its second half if it is shorter."""
 
     def __init__(self, folder: Path):
         super().__init__()
         self.folder, self.running, self.done = folder, False, False
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Start after the first steps, which are slower than the others."""
+        """Start the profile after the first steps, which are slower than the others."""
         if batch == min(5, self.params["steps"] // 2) and not self.done:
             tf.profiler.experimental.start(str(self.folder))
             self.running = True
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Stop after a few steps."""
+        """Stop the profile after step 10."""
         if self.running and batch >= 10:
             self._stop()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Stop where an epoch is shorter than that."""
+        """Stop the profile if the epoch is shorter than that."""
         if self.running:
             self._stop()
 

@@ -1,6 +1,6 @@
-"""What is used of Keras beyond its public interface, in one place; `tests/unit/training/test_compat.py` watches each.
+"""All uses of the private API of Keras; `tests/unit/training/test_compat.py` tests each of them.
 
-Keras may change these without notice: a new version of it that does fails those tests.
+Keras may change its private API without notice; the tests fail with a version that does.
 """
 
 import keras
@@ -10,19 +10,19 @@ __all__ = ["adam_moments", "all_layers", "is_called_by_the_graph"]
 
 
 def all_layers(network: keras.Model) -> list[keras.layers.Layer]:
-    """A network and all layers in it at any depth, each before those inside it.
+    """Return a network and all its layers at any depth, each before its sublayers.
 
-    `network.layers` has no layers that are inside another layer than a model.
+    `network.layers` does not include layers inside a layer that is not a model.
     """
     return list(network._flatten_layers())
 
 
 def is_called_by_the_graph(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is a node of a functional model; one inside a layer of the user's is called by that layer."""
+    """Return whether a layer is a node of a functional model; a sublayer of a custom layer is called by that layer."""
     return bool(layer._inbound_nodes)
 
 
 def adam_moments(optimizer: keras.optimizers.Adam, variable: tf.Variable) -> tuple[tf.Variable, tf.Variable]:
-    """First and second moment of a variable's gradients, as Adam keeps them."""
+    """Return Adam's estimates of the first and second moment of a variable's gradients."""
     index = optimizer._get_variable_index(variable)
     return optimizer._momentums[index].value, optimizer._velocities[index].value

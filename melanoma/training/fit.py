@@ -1,4 +1,4 @@
-"""Fitting a network: phases, and the weights that are kept."""
+"""Training of a network in phases, with a choice of the weights to keep."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ class Feed:
     """The images that a network is trained and validated on.
 
     Attributes:
-        batches: endless training batches, see `training_batches`.
-        steps_per_epoch: batches an epoch.
-        rows: training images.
-        images: of them, those seen in an epoch.
-        validation: see `prediction_batches`.
-        validation_targets: class index of each validation image.
-        classes: their names.
+        batches: Endless training batches (see `training_batches`).
+        steps_per_epoch: Number of batches per epoch.
+        rows: Number of training images.
+        images: Number of training images per epoch.
+        validation: Validation batches (see `prediction_batches`).
+        validation_targets: Class index of each validation image.
+        classes: Class names.
     """
 
     batches: tf.data.Dataset
@@ -47,13 +47,14 @@ class Recipe:
     """Loss, optimizer and learning rate.
 
     Attributes:
-        loss: on logits.
-        optimizer: called with `learning_rate` and, for an average of weights, `use_ema` and `ema_momentum`.
-        learning_rate: at its highest.
-        schedule: see `melanoma.training.schedules`.
-        warmup_epochs: epochs in which only the head trains.
-        finetune_factor: of the learning rate, once all of a warmed-up network trains.
-        jit_compile: compile with XLA.
+        loss: Loss on logits.
+        optimizer: Function that creates the optimizer, called with `learning_rate` and, for a moving average of the
+            weights, `use_ema` and `ema_momentum`.
+        learning_rate: Peak learning rate.
+        schedule: Learning-rate schedule (see `melanoma.training.schedules`).
+        warmup_epochs: Number of epochs in which only the head is trained.
+        finetune_factor: Factor on the learning rate when the whole network is trained after these epochs.
+        jit_compile: Whether to compile with XLA.
     """
 
     loss: keras.losses.Loss
@@ -73,21 +74,21 @@ def fit(
     on_epoch: Callable[[int, dict[str, float]], None],
     profile: Path | None = None,
 ) -> int:
-    """Train a network in place and leave it with the weights to keep.
+    """Train a network in place, and set its weights to the ones to keep.
 
     Args:
-        network: from pixels to logits.
-        feed: of images.
-        recipe: loss, optimizer and learning rate.
-        settings: epochs, the monitor and when to stop.
-        on_epoch: receives each epoch's number, from 0, and metrics.
-        profile: folder for a TensorFlow profile, or None.
+        network: Network that maps pixels to logits.
+        feed: Training and validation images.
+        recipe: Loss, optimizer and learning rate.
+        settings: Number of epochs, monitor and early stopping.
+        on_epoch: Function that receives each epoch's number, from 0, and metrics.
+        profile: Folder for a TensorFlow profile, or None.
 
     Returns:
-        The epoch, from 0, whose weights the network has.
+        The epoch, from 0, of the kept weights.
 
     Raises:
-        TrainingError: the loss became NaN.
+        TrainingError: If the loss or a validation prediction is NaN or infinite.
     """
     report = Report(settings.epochs, feed.steps_per_epoch, on_epoch)
     keep = Keep(settings.monitor, mode_of(settings.monitor), settings.restore_best)
@@ -105,7 +106,7 @@ def fit(
                 StopOnNaN(),
                 *extra,
                 keep,
-                *([] if phase.frozen else [_stopping(settings)]),  # the warm-up is short, and runs to its end
+                *([] if phase.frozen else [_stopping(settings)]),  # no early stopping in the short warm-up
                 report,
                 *([Profile(profile)] if profile is not None else []),
             ]
@@ -128,7 +129,7 @@ def fit(
 def _compile(
     network: keras.Model, feed: Feed, recipe: Recipe, settings: TrainingConfig, phase: "_Phase"
 ) -> list[keras.callbacks.Callback]:
-    """Compile for one phase; returns the callbacks of its schedule."""
+    """Compile the network for one phase, and return the callbacks of its schedule."""
     rate, callbacks = recipe.schedule(
         learning_rate=recipe.learning_rate * phase.factor,
         epochs=phase.end - phase.first,
@@ -158,23 +159,23 @@ def _stopping(settings: TrainingConfig) -> keras.callbacks.Callback:
 
 
 def mode_of(monitor: str) -> str:
-    """Whether a metric is better when smaller (`min`) or larger (`max`)."""
+    """Return `min` if a smaller value of a metric is better, and `max` otherwise."""
     return "min" if is_error(monitor) else "max"
 
 
 def _restore(trainable: list[tuple[keras.layers.Layer, bool]]) -> None:
-    """Set layers as they were: a network before the layers in it, which it would change otherwise."""
+    """Restore the `trainable` attributes, in order, because setting that of a network also sets those of its layers."""
     for layer, value in trainable:
         layer.trainable = value
 
 
 def _binary_hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Whether each logit is on the side of its label; mixed pairs count as the class they have more of."""
+    """Return whether each prediction matches its label; a mixed label counts as its majority class."""
     return keras.ops.cast(keras.ops.equal(labels > 0.5, logits > 0), "float32")
 
 
 class _Phase(NamedTuple):
-    """First epoch, end, whether only the head trains, and the factor on the learning rate."""
+    """First epoch, end, whether only the head is trained, and the factor on the learning rate."""
 
     first: int
     end: int

@@ -1,4 +1,4 @@
-"""What the machine can do: precision, devices, determinism."""
+"""Hardware settings: precision, devices and determinism."""
 
 import logging
 from pathlib import Path
@@ -14,13 +14,13 @@ log = logging.getLogger("melanoma")
 
 
 def prepare(seed: int, deterministic: bool) -> None:
-    """Seed Python, NumPy and TensorFlow, ask for repeatable operations, and let GPU memory grow as needed."""
+    """Seed Python, NumPy and TensorFlow, enable deterministic operations if requested, and enable GPU memory growth."""
     for gpu in tf.config.list_physical_devices("GPU"):
         try:
             tf.config.experimental.set_memory_growth(gpu, True)
         except RuntimeError:
-            break  # the GPU is in use already in this process: it keeps its setting
-    # Each network of a study compiles functions of its own, which TensorFlow takes for an accident.
+            break  # the setting cannot change once this process uses the GPU
+    # Each network compiles its own functions, about which TensorFlow warns as accidental retracing.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     keras.utils.set_random_seed(seed)
     if deterministic:
@@ -28,15 +28,15 @@ def prepare(seed: int, deterministic: bool) -> None:
 
 
 def has_gpu() -> bool:
-    """Whether TensorFlow sees a GPU."""
+    """Return whether a GPU is available to TensorFlow."""
     return bool(tf.config.list_physical_devices("GPU"))
 
 
 def strategy_of(name: str) -> tf.distribute.Strategy:
-    """In whose scope a network is built and fitted, for `training.strategy`.
+    """Return the distribution strategy for `training.strategy`, in whose scope a network is built and trained.
 
-    `mirrored` divides each batch over this machine's GPUs, or its logical CPU devices where it has none, and sums the
-    gradients: as if one device had seen the whole batch.
+    `mirrored` divides each batch over this machine's GPUs, or over its logical CPU devices if it has no GPU, and sums
+    the gradients, which is equivalent to the whole batch on one device.
     """
     if name == "single":
         return tf.distribute.get_strategy()
@@ -46,7 +46,7 @@ def strategy_of(name: str) -> tf.distribute.Strategy:
 
 
 def device_name() -> str:
-    """What a network is trained on, as `2 CPU cores`, or the names of the GPUs."""
+    """Return the training hardware: the names of the GPUs, or the number of CPU cores, such as `2 CPU cores`."""
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return f"{available_cores()} CPU cores"
@@ -54,7 +54,7 @@ def device_name() -> str:
 
 
 def resolve_precision(precision: str) -> str:
-    """The Keras dtype policy for `training.precision`: `auto` is bfloat16 where the hardware computes in it."""
+    """Return the Keras dtype policy for `training.precision`; `auto` is bfloat16 if the hardware supports it."""
     if precision != "auto":
         return precision
     gpus = tf.config.list_physical_devices("GPU")

@@ -1,4 +1,4 @@
-"""From a data set and settings to a fitted model."""
+"""Training of a model from a data set and settings."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -28,15 +28,15 @@ log = logging.getLogger("melanoma")
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model and how it came about.
+    """A trained model and its training history.
 
     Attributes:
-        model: from pixels to probabilities, in float32: what is evaluated is what is saved.
-        augment: what was applied to training batches, or None.
-        history: each epoch's metrics.
-        epoch: the one, from 0, whose weights were kept.
-        parameters: weights of the network, trainable or not.
-        precision: the Keras dtype policy it was trained under.
+        model: Model that maps pixels to probabilities, in float32, for both evaluation and saving.
+        augment: Augmentation of the training images, or None.
+        history: Metrics of each epoch.
+        epoch: Epoch, from 0, of the kept weights.
+        parameters: Number of parameters of the network, trainable or not.
+        precision: Keras dtype policy of the training.
     """
 
     model: keras.Model
@@ -49,14 +49,14 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a training is put together from.
+    """The configurable parts of a training.
 
     Attributes:
-        builder: of the network, called with `image_size` and `classes`.
-        layers: augmentation of training batches.
-        optimizer: called with `learning_rate`.
-        schedule: see `melanoma.training.schedules`.
-        initialise: puts given weights into a new network.
+        builder: Function that builds the network, called with `image_size` and `classes`.
+        layers: Augmentation layers for training batches.
+        optimizer: Function that creates the optimizer, called with `learning_rate`.
+        schedule: Learning-rate schedule (see `melanoma.training.schedules`).
+        initialise: Function that sets the initial weights of a new network.
     """
 
     builder: Callable[..., keras.Model]
@@ -74,14 +74,14 @@ def fit_network(
     on_epoch: Callable[[int, dict[str, float]], None],
     profile: Path | None = None,
 ) -> Fitted:
-    """Train on the training rows, choose the epoch on the validation rows.
+    """Train on the training images, and select the epoch on the validation images.
 
     Args:
-        dataset: split and, where wanted, with added images.
-        settings: the whole configuration.
-        parts: network, augmentation, optimizer, schedule and initial weights.
-        on_epoch: receives each epoch's number, from 0, and metrics.
-        profile: folder for a TensorFlow profile, or None.
+        dataset: Data set after the split and, if configured, with augmented images.
+        settings: The whole configuration.
+        parts: Network, augmentation, optimizer, schedule and initial weights.
+        on_epoch: Function that receives each epoch's number, from 0, and metrics.
+        profile: Folder for a TensorFlow profile, or None.
     """
     classes, size = len(dataset.classes), settings.data.image_size
     policy = resolve_precision(settings.training.precision)
@@ -154,7 +154,7 @@ def _recipe(settings: TrainConfig, parts: Parts, classes: int) -> Recipe:
 def _training_rows(
     dataset: Dataset, settings: TrainConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Row in the store, class and weight in the loss of each training image."""
+    """Return the row in the store, the class and the weight in the loss of each training image."""
     train = dataset.part("train")
     rows, targets = train.row.to_numpy(), train.target.to_numpy()
     if settings.balance.name == "oversample":
@@ -167,7 +167,7 @@ def _training_rows(
 
 
 def _few(dataset: Dataset, settings: TrainConfig) -> tuple:
-    """A few training images, which are the validation images too."""
+    """Return a few training images for training and also for validation."""
     count = (settings.debug.train_batches or 1) * settings.training.batch_size
     few = dataset.part("train").sample(frac=1, random_state=settings.seed).head(count)
     return few.row.to_numpy(), few.target.to_numpy(), np.ones(len(few), np.float32), few

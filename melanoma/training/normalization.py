@@ -1,4 +1,4 @@
-"""Batch normalisation as one TensorFlow operation: what Keras 3 does in several, each of them limited by memory."""
+"""Batch normalisation as one TensorFlow operation; Keras 3 uses several, each limited by memory bandwidth."""
 
 import keras
 import tensorflow as tf
@@ -9,15 +9,15 @@ __all__ = ["with_fused_normalization"]
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras's layer whose training step over NHWC images is FusedBatchNormV3; otherwise it is Keras's own.
+    """A keras.layers.BatchNormalization layer that uses FusedBatchNormV3 for the training step over NHWC images.
 
-    The moving variance is that of a sample (divided by n - 1), as in TensorFlow 2's Keras.
+    The moving variance uses the sample variance (divided by n - 1), as in Keras of TensorFlow 2.
     """
 
     def call(
         self, inputs: keras.KerasTensor, training: bool | None = None, mask: keras.KerasTensor | None = None
     ) -> keras.KerasTensor:
-        """As keras.layers.BatchNormalization."""
+        """Normalise the inputs as keras.layers.BatchNormalization does."""
         if not (training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -35,7 +35,10 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def with_fused_normalization(network: keras.Model) -> keras.Model:
-    """The same network, with the same weights, whose batch normalisation trains faster; itself where there is none."""
+    """Return a copy of a network, with the same weights, whose batch normalisation is fused.
+
+    A network without batch normalisation that can be fused is returned unchanged.
+    """
     if not any(_can_be_fused(layer) for layer in all_layers(network)):
         return network
     fused = keras.models.clone_model(network, clone_function=_fused, recursive=True)

@@ -1,4 +1,4 @@
-"""Adam as one TensorFlow operation a weight: what Keras 3 does in a dozen, each of them limited by memory."""
+"""Adam as one TensorFlow operation per variable; Keras 3 uses a dozen, each limited by memory bandwidth."""
 
 import keras
 import tensorflow as tf
@@ -9,10 +9,10 @@ __all__ = ["Adam", "AdamW"]
 
 
 class Adam(keras.optimizers.Adam):
-    """keras.optimizers.Adam by TensorFlow's ResourceApplyAdam; same arguments, same results but for rounding."""
+    """keras.optimizers.Adam with TensorFlow's ResourceApplyAdam; same arguments, same results except for rounding."""
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        """As keras.optimizers.Adam."""
+        """Update a variable as keras.optimizers.Adam does."""
         if self.amsgrad or isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable, learning_rate)
             return
@@ -33,4 +33,4 @@ class Adam(keras.optimizers.Adam):
 
 
 class AdamW(keras.optimizers.AdamW, Adam):
-    """keras.optimizers.AdamW by the same operation; same arguments, same results but for rounding."""
+    """keras.optimizers.AdamW with the same operation; same arguments, same results except for rounding."""

@@ -1,4 +1,4 @@
-"""Stopping a trial that has fallen behind, from inside its own process."""
+"""Pruning of a trial from within its own process."""
 
 import json
 import os
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 __all__ = ["PRUNING_VARIABLE", "PruningOrder", "pruner_of", "pruning_check", "storage_at"]
 
-PRUNING_VARIABLE = "MELANOMA_PRUNING"  # environment of a trial: what the sweep tells it
+PRUNING_VARIABLE = "MELANOMA_PRUNING"  # environment variable: the pruning settings of a trial
 
 
 @dataclass(frozen=True)
 class PruningOrder:
-    """What a sweep tells a trial that it may stop.
+    """The pruning settings that a sweep passes to a trial.
 
     Attributes:
-        storage: address of Optuna's store.
-        study: name of the study.
-        trial_number: of the trial in the study.
-        pruner: as in `sweep.pruner`.
-        startup_trials: that are never stopped by `median`.
-        metric: of each epoch, that is compared.
-        sign: -1 where the study's direction is not that of the metric.
+        storage: Address of Optuna's store.
+        study: Name of the study.
+        trial_number: Number of the trial in the study.
+        pruner: Name of the pruner, as in `sweep.pruner`.
+        startup_trials: Number of finished trials before the pruner `median` prunes any.
+        metric: Metric of each epoch to compare.
+        sign: -1 if the direction of the study differs from that of the metric, 1 otherwise.
     """
 
     storage: str
@@ -45,7 +45,7 @@ class PruningOrder:
 
 
 def storage_at(address: str) -> "RDBStorage":
-    """Optuna's store; of SQLite one that waits while other processes write."""
+    """Open Optuna's store; a SQLite store waits up to 60 s while other processes write."""
     from optuna.storages import RDBStorage
 
     if not address.startswith("sqlite:///"):
@@ -55,7 +55,7 @@ def storage_at(address: str) -> "RDBStorage":
 
 
 def pruner_of(name: str, startup_trials: int) -> "BasePruner":
-    """Optuna's pruner by the name of `sweep.pruner`."""
+    """Return the Optuna pruner for `sweep.pruner`."""
     from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
 
     if name == "median":
@@ -64,9 +64,9 @@ def pruner_of(name: str, startup_trials: int) -> "BasePruner":
 
 
 def pruning_check() -> Callable[[int, dict[str, float]], None] | None:
-    """What to call after each epoch with its number and metrics; None outside of a sweep that prunes.
+    """Return a function to call after each epoch with its number and metrics; None if the trial cannot be pruned.
 
-    The call raises `RunPruned` when the other trials were better at that epoch.
+    The function raises `RunPruned` if the pruner decides to prune the trial.
     """
     text = os.environ.pop(PRUNING_VARIABLE, None)
     if text is None:

@@ -1,6 +1,6 @@
-"""Learning-rate schedules: each gives the optimizer's learning rate and the callbacks it needs.
+"""Learning-rate schedules. Each returns the learning rate for the optimizer and the required callbacks.
 
-A schedule is a function of `learning_rate`, `epochs`, `steps_per_epoch`, `monitor` and `mode`, named by `_target_`
+A schedule is a function of `learning_rate`, `epochs`, `steps_per_epoch`, `monitor` and `mode`. It is set as `_target_`
 in `conf/schedule`.
 """
 
@@ -14,7 +14,7 @@ Schedule = tuple[Any, list[keras.callbacks.Callback]]
 
 
 def constant(*, learning_rate: float, **_: Any) -> Schedule:
-    """The same learning rate throughout."""
+    """Use a constant learning rate."""
     return learning_rate, []
 
 
@@ -27,9 +27,9 @@ def cosine(
     final_fraction: float = 0.01,
     **_: Any,
 ) -> Schedule:
-    """A linear rise over `warmup_epochs`, then half a cosine down to `final_fraction` of the learning rate.
+    """Warm up linearly over `warmup_epochs`, then decay by a cosine to `final_fraction` of the learning rate.
 
-    A warm-up is cut to half of the training where it would be longer.
+    The warm-up is limited to half of the training.
     """
     total = epochs * steps_per_epoch
     warmup = min(round(warmup_epochs * steps_per_epoch), total // 2)
@@ -46,6 +46,6 @@ def cosine(
 def plateau(
     *, learning_rate: float, monitor: str, mode: str, factor: float = 0.3, patience: int = 3, **_: Any
 ) -> Schedule:
-    """The learning rate is multiplied by `factor` after `patience` epochs without a better `monitor`."""
+    """Multiply the learning rate by `factor` after `patience` epochs without improvement of `monitor`."""
     callback = keras.callbacks.ReduceLROnPlateau(monitor=monitor, mode=mode, factor=factor, patience=patience)
     return learning_rate, [callback]

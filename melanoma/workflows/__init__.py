@@ -1,1 +1,1 @@
-"""The commands, each from a checked configuration to its result."""
+"""Implementations of the commands, from a checked configuration to the result."""

@@ -1,4 +1,4 @@
-"""`melanoma audit`: an audit with its report, and a verdict for use in scripts."""
+"""`melanoma audit`: an audit with a report, and an exit code for scripts."""
 
 from pathlib import Path
 
@@ -21,16 +21,16 @@ __all__ = ["audit_data"]
 
 
 def audit_data(config: DictConfig, overrides: list[str], folder: Path) -> Audit:  # noqa: ARG001 - all commands get these
-    """Audit a data source, print what was found and write `audit.json` and `audit.html`.
+    """Audit a data source, print the findings, and write `audit.json` and `audit.html`.
 
     Args:
-        config: the composed configuration of `melanoma audit`.
-        overrides: as given on the command line.
-        folder: for the log file, and for the report where `audit.output` is null.
+        config: Composed configuration of `melanoma audit`.
+        overrides: Overrides of the command line.
+        folder: Folder for the log file, and for the report if `audit.output` is null.
 
     Raises:
-        AuditFailed: something that `audit.fail_on` names was found; the report is written all the same.
-        DataError: there are no images, or the report cannot be written.
+        AuditFailed: If there is a finding that `audit.fail_on` lists; the report is written first.
+        DataError: If there are no images, or if the report cannot be written.
     """
     log_to(folder, "audit")
     settings: AuditCommandConfig = typed(AuditCommandConfig, config)
@@ -38,7 +38,7 @@ def audit_data(config: DictConfig, overrides: list[str], folder: Path) -> Audit:
     output = folder if settings.audit.output is None else user_path(settings.audit.output)
     if output.resolve().is_relative_to(source.root.resolve()):
         raise DataError(
-            "Nothing is written into the folder of the images; give another one. "
+            "The report cannot be written into the folder of the images; give another one. "
             f"Received: audit.output={settings.audit.output} in {source.root}"
         )
     make_folder(output)
@@ -74,5 +74,5 @@ def _show(audit: Audit, page: Path) -> None:
 
 
 def _short(path: str) -> str:
-    """The last folders of a path, which tell the part and the class."""
+    """Return the last components of a path, which include the part and the class."""
     return "/".join(path.split("/")[-3:])

@@ -1,4 +1,4 @@
-"""Writing the model card of a run that is under way."""
+"""Logging of the model card of an active run."""
 
 import logging
 
@@ -14,11 +14,11 @@ log = logging.getLogger("melanoma")
 
 
 def log_card(run: Run, *, trained_by: str | None = None) -> None:
-    """Write `model_card.md` and `model_card.html` from what a run has logged so far.
+    """Log `model_card.md` and `model_card.html` from the records of a run so far.
 
     Args:
-        run: with its evaluation logged.
-        trained_by: id of the run that trained the model, where `run` evaluates it on other images.
+        run: Run that has logged its evaluation.
+        trained_by: ID of the run that trained the model, if `run` evaluates it on other images.
     """
     evaluated = RunRecord.read(run.id)
     try:

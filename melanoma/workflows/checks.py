@@ -1,4 +1,4 @@
-"""Faults in the configuration of a command that show only when several keys are read together."""
+"""Checks for contradictions between keys of a command's configuration."""
 
 from collections.abc import Callable, Sized
 from typing import Any
@@ -19,7 +19,7 @@ __all__ = [
 
 
 def train_faults(config: DictConfig) -> list[str]:
-    """Contradictions in a `melanoma train` configuration."""
+    """Return the contradictions in a `melanoma train` configuration."""
     get = _getter(config)
     faults = _split_faults(get)
     wanted, given = get("model.classes"), class_count(get("data.classes"))
@@ -73,7 +73,7 @@ def train_faults(config: DictConfig) -> list[str]:
 
 
 def audit_faults(config: DictConfig) -> list[str]:
-    """Contradictions in a `melanoma audit` configuration."""
+    """Return the contradictions in a `melanoma audit` configuration."""
     faults = []
     unknown = [name for name in named_findings(config.audit.fail_on) if name not in FINDINGS]
     if unknown:
@@ -82,7 +82,7 @@ def audit_faults(config: DictConfig) -> list[str]:
 
 
 def evaluate_faults(config: DictConfig) -> list[str]:
-    """Contradictions in a `melanoma evaluate` configuration."""
+    """Return the contradictions in a `melanoma evaluate` configuration."""
     faults = []
     if (config.run is None) == (config.saved_model is None):
         faults.append(
@@ -101,7 +101,7 @@ def evaluate_faults(config: DictConfig) -> list[str]:
 
 
 def promote_faults(config: DictConfig) -> list[str]:
-    """Contradictions in a `melanoma promote` configuration."""
+    """Return the contradictions in a `melanoma promote` configuration."""
     faults: list[str] = []
     registry = config.registry
     from melanoma.evaluation.metrics import PAIRED, is_error
@@ -114,7 +114,7 @@ def promote_faults(config: DictConfig) -> list[str]:
             f"test result. Did you mean 'validation/{name}'? Received: registry.metric={metric}"
         )
     if metric.endswith(("_ci_low", "_ci_high")):
-        faults.append(f"registry.metric is the metric itself, not an end of its interval. Received: {metric}")
+        faults.append(f"registry.metric must be a metric, not a bound of its interval. Received: {metric}")
     elif is_error(metric) != (registry.direction == "minimize"):
         faults.append(
             f"registry.direction must be {'minimize' if is_error(metric) else 'maximize'} for this metric. "
@@ -134,7 +134,7 @@ def promote_faults(config: DictConfig) -> list[str]:
             f"Received: registry.champion.metric={compared}"
         )
     for kind in ("floors", "ceilings"):
-        bounds = registry[kind] if isinstance(registry[kind], DictConfig) else {}  # the schema says so then
+        bounds = registry[kind] if isinstance(registry[kind], DictConfig) else {}  # the schema reports other types
         for name, bound in bounds.items():
             if bound is not None and not is_number(bound):
                 faults.append(f"registry.{kind} are numbers, or null. Received: registry.{kind}={{{name}: {bound}}}")
@@ -142,7 +142,7 @@ def promote_faults(config: DictConfig) -> list[str]:
 
 
 def sweep_faults(config: DictConfig) -> list[str]:
-    """Contradictions in what `melanoma sweep` adds to the configuration."""
+    """Return the contradictions in the keys that `melanoma sweep` adds to the configuration."""
     faults: list[str] = []
     sweep = config.sweep
     metrics, directions = as_list(sweep.metric), as_list(sweep.direction)
@@ -168,12 +168,12 @@ def sweep_faults(config: DictConfig) -> list[str]:
 
 
 def as_list(value: Any) -> list[Any]:
-    """What is given as one or as a list."""
+    """Return a value as a list; a single value becomes a list of one."""
     return list(value) if isinstance(value, list | tuple | ListConfig) else [value]
 
 
 def class_count(classes: Any) -> int | None:
-    """The number of classes that `data.classes` fixes: a number, a list's length, or None."""
+    """Return the number of classes that `data.classes` sets, as a number or as a list; None if it sets none."""
     if isinstance(classes, int) and not isinstance(classes, bool):
         return classes
     return len(classes) if isinstance(classes, Sized) and not isinstance(classes, str) else None
@@ -191,19 +191,19 @@ def _split_faults(get: Callable[[str], Any]) -> list[str]:
     if method in ("kfold", "leave_one_out_by"):
         if protocol in ("published", "both"):
             faults.append(
-                "The published protocol divides the images once: use split=auto, official or holdout with it. "
+                "The published protocol uses one split, not folds: use split=auto, official or holdout with it. "
                 f"Received: protocol={protocol} split={method}"
             )
         if file is not None:
             faults.append(f"A split.file is one split, not folds. Received: split.file={file} split={method}")
     if file is not None and protocol in ("published", "both"):
         faults.append(
-            "The published protocol divides the images after files were added, so that it takes no split.file. "
+            "The published protocol splits the images after augmented files are added, so it cannot use a split.file. "
             f"Received: protocol={protocol} split.file={file}"
         )
     if file is not None and get("audit.exclude"):
         faults.append(
-            "A split.file says which images are used, so that none can be excluded. "
+            "A split.file decides which images are used, so audit.exclude cannot remove any. "
             f"Received: split.file={file} audit.exclude={list(get('audit.exclude'))}"
         )
     if method == "leave_one_out_by" and get("split.column") is None:

@@ -1,4 +1,4 @@
-"""Runs side by side: metrics with intervals, and paired tests on the same images."""
+"""Comparison of runs: metrics with intervals side by side, and paired tests on the same images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,16 +36,16 @@ _FIGURES = (
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """What is compared, and how it is shown.
+    """Options of a comparison.
 
     Attributes:
-        runs: ids, the reference first.
-        experiment: adds the finished runs of an experiment.
-        tag: KEY=VALUE, of the experiment's runs.
+        runs: IDs of runs, the reference first.
+        experiment: Experiment whose finished runs are added.
+        tag: Filter KEY=VALUE for the experiment's runs.
         part: `test` or `validation`.
-        common: compare on the images that all have in common, where they differ.
-        html: file for a page with the figures.
-        uri: the MLflow store, or None for the default.
+        common: Whether to compare on the common images if the runs have different images.
+        html: File for a page with the figures.
+        uri: URI of the MLflow store; None for the default.
     """
 
     runs: list[str]
@@ -58,11 +58,12 @@ class CompareOptions:
 
 
 def compare_runs(options: CompareOptions) -> dict[str, list[Comparison]]:
-    """Print metrics side by side and test each run against the first; returns the tests by run id.
+    """Print metrics side by side, test each run against the first, and return the tests by run ID.
 
     Raises:
-        ModelError: a run is not there or has no predictions.
-        DataError: fewer than two runs, other test images or classes, or the page cannot be written.
+        ModelError: If a run does not exist or has no predictions.
+        DataError: If there are fewer than two runs, if their images or classes differ, or if the page cannot be
+            written.
     """
     part, html = options.part, options.html
     records = _records(options)
@@ -113,27 +114,28 @@ def _records(options: CompareOptions) -> list["RunRecord"]:
     wanted = list(dict.fromkeys([*options.runs, *(record.id for record in of_experiment)]))
     if len(wanted) < 2:
         raise DataError(
-            f"Two runs or more are compared: give their ids, or --experiment. Received: {', '.join(wanted) or 'none'}"
+            "A comparison needs at least two runs: give their ids, or --experiment. "
+            f"Received: {', '.join(wanted) or 'none'}"
         )
     return [RunRecord.read(run_id) for run_id in wanted]
 
 
 def _shared_classes(records: list["RunRecord"], tables: list[pd.DataFrame]) -> list[str]:
-    """The classes of all runs."""
+    """Return the classes, which must be the same in all runs."""
     from melanoma.tracking.records import class_names_in
 
     classes = [class_names_in(table) for table in tables]
     for record, own in zip(records, classes, strict=True):
         if own != classes[0]:
             raise DataError(
-                "The runs know other classes and cannot be compared. Received: "
+                "The runs have different classes and cannot be compared. Received: "
                 f"{', '.join(own)} in {record.label}, {', '.join(classes[0])} in {records[0].label}"
             )
     return classes[0]
 
 
 def _rows(records: list["RunRecord"], part: str) -> list[tuple[str, list[str]]]:
-    """Metrics side by side, those that a run has, and the protocols."""
+    """Return rows of the metrics that at least one run has, and a row of the protocols."""
     metrics = [record.metrics for record in records]
     names = [f"{part}/{name}" for name in _SHOWN] + [f"{part}/{task}/auc" for task in records[0].binary_tasks]
     rows = [

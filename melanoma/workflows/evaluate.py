@@ -1,4 +1,4 @@
-"""Evaluating a saved model on any data source, without the images it was trained or tuned on."""
+"""Evaluation of a saved model on any data source, without the images that it was trained or tuned on."""
 
 import logging
 from dataclasses import asdict, replace
@@ -39,20 +39,21 @@ _SOURCES = {
 
 
 def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Result:
-    """Evaluate a saved model into a new run, linked to the run that trained it.
+    """Evaluate a saved model in a new run, linked to the run that trained it.
 
-    Without other data these are the test images of that run. Of other data, images in the training or validation part
-    of that run, or of one whose weights it began from, are left out, and copies of such. `include_seen` evaluates all,
-    and is written on the run as its protocol.
+    Without other data, the test images of the training run are evaluated. With other data, images in the training or
+    validation part of that run, or of a run from whose weights it started, are left out, and so are copies of these
+    images. `include_seen` evaluates all images and is recorded in the protocol of the run.
 
     Args:
-        config: the composed configuration of `melanoma evaluate`.
-        overrides: as given on the command line.
-        folder: for the run's log file.
+        config: Composed configuration of `melanoma evaluate`.
+        overrides: Overrides of the command line.
+        folder: Folder for the run's log file.
 
     Raises:
-        ModelError: there is no such model.
-        DataError: the data has classes that the model does not know, or nothing but images it has seen.
+        ModelError: If the model does not exist.
+        DataError: If the data has classes that the model does not have, or only images that the model was trained or
+            tuned on.
     """
     log_file = log_to(folder, "evaluate")
     settings: EvaluateConfig = typed(EvaluateConfig, config)
@@ -92,7 +93,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
             )
             predictions = predictions_of(rows, probabilities, saved.classes, data.binary_tasks)
             evaluation = evaluate("test", rows, predictions, bootstrap)
-            # Beside the result on other images: that on the test images of the training run.
+            # The test metrics of the training run, for comparison with those on other images.
             internal = trained.metrics if settings.data is not None and trained is not None else {}
             beside = metrics_named(internal, [f"test/{name}" for name in evaluation.metrics])
             run.log_metrics({f"internal/{name.removeprefix('test/')}": value for name, value in beside.items()})
@@ -117,7 +118,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
 
 
 def _record_of(saved: "SavedModel") -> "RunRecord | None":
-    """The run that trained a model; None where it is not there any more."""
+    """Return the run that trained a model; None if it is not recorded or not in the store."""
     from melanoma.tracking.records import NotRecorded, RunRecord
 
     try:
@@ -127,7 +128,7 @@ def _record_of(saved: "SavedModel") -> "RunRecord | None":
 
 
 def _data_for(settings: EvaluateConfig, saved: "SavedModel", trained: "RunRecord | None") -> DataConfig:
-    """The images that are evaluated, decoded as the model was trained, with its binary tasks."""
+    """Return the data configuration, with the image size, the resize method and the binary tasks of the model."""
     data = settings.data or _data_of(saved.run_id, trained)
     tasks = binary_tasks_of(trained, data.binary_tasks)
     return replace(data, image_size=saved.image_size, resize=saved.resize, binary_tasks=tasks)
@@ -149,10 +150,10 @@ def _resolved(config: DictConfig, data: DataConfig) -> dict[str, Any]:
 def _seen_and_protocol(
     settings: EvaluateConfig, saved: "SavedModel", trained: "RunRecord | None", source: Source, data: DataConfig
 ) -> tuple[set[str], Protocol]:
-    """SHA-256 of the images that are left out, and the protocol of the evaluation."""
+    """Return the SHA-256 of the images to leave out, and the protocol of the evaluation."""
     included = Protocol.of(Shortcut.SEEN_IMAGES) if settings.include_seen else CLEAN
     seen = Seen() if settings.include_seen else seen_by(saved.run_id, selected=settings.data is not None)
-    if settings.data is None:  # the run's own test images have its shortcuts
+    if settings.data is None:  # the shortcuts of the run apply to its own test images
         own = Protocol.parse("unknown") if trained is None else trained.protocol
         return set(seen.images), own | included
     protocol = included if seen.complete else included | Protocol.of(Shortcut.SEEN_IMAGES_UNKNOWN)
@@ -178,7 +179,7 @@ def _test_images(
     data: DataConfig,
     seen: set[str],
 ) -> tuple[Dataset, int]:
-    """The images that are evaluated, all as the test set, and how many were left out."""
+    """Return the images to evaluate, all in the test part, and the number of images that were left out."""
     decoded = without_classes(load_images(source, data, least=1), data.leave_out)
     dataset = _as_test(decoded, saved.classes)
     images = len(dataset.table)
@@ -189,7 +190,7 @@ def _test_images(
 
 
 def binary_tasks_of(trained: "RunRecord | None", of_data: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The binary tasks that a model was trained and tuned for, and those of the data that have other names."""
+    """Return the binary tasks of the model, and those of the data with other names."""
     from melanoma.tracking.records import NotRecorded
 
     try:
@@ -206,13 +207,13 @@ def binary_tasks_of(trained: "RunRecord | None", of_data: dict[str, list[str]]) 
 
 
 def _data_of(run_id: str | None, trained: "RunRecord | None") -> DataConfig:
-    """The data config of the run that trained a model. Only this project's own sources are built from it."""
+    """Return the data configuration of the run that trained a model, which must use a data source of this project."""
     from melanoma.tracking.records import NotRecorded
     from melanoma.tracking.run import flattened
 
     if run_id is None:
         raise DataError(
-            "The model does not say which run trained it; name the images, as in data=folder data.path=FOLDER"
+            "The model does not record which run trained it; name the images, as in data=folder data.path=FOLDER"
         )
     try:
         stored = {} if trained is None else trained.config["data"]
@@ -231,19 +232,20 @@ def _data_of(run_id: str | None, trained: "RunRecord | None") -> DataConfig:
 
 
 def _as_test(dataset: Dataset, classes: list[str]) -> Dataset:
-    """All images as the test set, their targets by the model's order of classes."""
+    """Put all images in the test part, with targets in the model's order of classes."""
     unknown = sorted(set(dataset.classes) - set(classes))
     if unknown:
         raise DataError(
-            f"The model does not know {', '.join(repr(c) for c in unknown)}; its classes are {', '.join(classes)}. "
-            f"Rename those folders, or leave them out by data.leave_out. Received: {', '.join(dataset.classes)}"
+            f"The model does not have the classes {', '.join(repr(c) for c in unknown)}; its classes are "
+            f"{', '.join(classes)}. Rename those folders, or leave them out by data.leave_out. "
+            f"Received: {', '.join(dataset.classes)}"
         )
     targets = dataset.table.label.map({label: i for i, label in enumerate(classes)})
     return replace(dataset, classes=classes, table=dataset.table.assign(part="test", target=targets.astype("int64")))
 
 
 def _tested_by(dataset: Dataset, split: pd.DataFrame) -> Dataset:
-    """The test images of a run, with what it knew of their groups."""
+    """Select the test images of a run, with the groups that the run recorded."""
     tested = split[split.part == "test"].set_index("path")
     made = int((tested.parent != "").sum())
     if made:
@@ -267,7 +269,7 @@ def _without(dataset: Dataset, seen: set[str]) -> Dataset:
     known = dataset.table.sha256.isin(seen)
     if known.all():
         raise DataError(
-            "The model was trained or tuned on every one of these images; give others, or include_seen=true. "
+            "The model was trained or tuned on all of these images; give others, or include_seen=true. "
             f"Received: {len(known)} images, all seen"
         )
     if known.any():

@@ -1,4 +1,4 @@
-"""One experiment in one run, stage by stage. Read this first."""
+"""One experiment in one run, stage by stage. A good starting point to read the code."""
 
 import logging
 import time
@@ -33,7 +33,7 @@ log = logging.getLogger("melanoma")
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is run: the configuration, as typed settings and as logged, and the images as delivered."""
+    """An experiment: the configuration, as typed settings and as logged, and the delivered images."""
 
     settings: TrainConfig
     resolved: dict[str, Any]
@@ -44,29 +44,29 @@ class Experiment:
 
     @property
     def log_file(self) -> Path:
-        """Where the log lines go, besides the terminal."""
+        """The log file."""
         return self.folder / "train.log"
 
     @property
     def protocol(self) -> Protocol:
-        """The shortcuts that the configuration takes."""
+        """The shortcuts of the configuration."""
         return protocol_of(self.settings, self.source.table.columns)
 
     @property
     def tags(self) -> dict[str, str]:
-        """Of its run: the task, and the protocol."""
+        """Tags of the run: the task and the protocol."""
         return {Tag.TASK: self.settings.data.name, Tag.PROTOCOL: str(self.protocol)}
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave.
+    """The result of a run.
 
     Attributes:
-        run_id: of the MLflow run.
-        evaluations: of validation and test.
-        model: address of the saved model; None for a run that only gathers others.
-        protocol: the shortcuts taken.
+        run_id: ID of the MLflow run.
+        evaluations: Evaluations of the held-out parts.
+        model: Address of the model; None for the parent run of a cross-validation.
+        protocol: Shortcuts that were taken.
     """
 
     run_id: str
@@ -76,20 +76,20 @@ class Result:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """By the names of the tracking store."""
+        """Metrics under the names of the tracking store."""
         return {name: value for e in self.evaluations for name, value in e.named_metrics().items()}
 
 
 def run_experiment(
     experiment: Experiment, prepare_data: Callable[[], tuple[Audit, Dataset]], *, name: str | None, nested: bool = False
 ) -> Result:
-    """One run in MLflow: train on the training images, choose the epoch on validation, evaluate both held-out parts.
+    """Run an experiment in one MLflow run: train, select the epoch on validation, and evaluate both held-out parts.
 
     Args:
-        experiment: what is run.
-        prepare_data: gives the audit and the split data set.
-        name: of the run, or None.
-        nested: below the run that is open.
+        experiment: The experiment.
+        prepare_data: Function that returns the audit and the split data set.
+        name: Name of the run; None for `tracking.run_name`.
+        nested: Whether the run is a child of the active run.
     """
     from melanoma.tracking import log as tracking_log
     from melanoma.tracking.log_config import log_config
@@ -119,7 +119,7 @@ def run_experiment(
 def _ancestor(
     run: "Run", experiment: Experiment, audit: Audit, dataset: Dataset
 ) -> tuple["SavedModel | None", Protocol]:
-    """The saved model that training starts from, if any, and the protocol with what follows from what it has seen."""
+    """Return the saved model that provides the initial weights, if any, and the protocol with the shortcuts it adds."""
     from melanoma.tracking.log import log_ancestor
     from melanoma.tracking.models import load_saved_model
 
@@ -147,7 +147,7 @@ def _fit(run: "Run", experiment: Experiment, dataset: Dataset, ancestor: "SavedM
     from melanoma.training.network import Parts, fit_network
 
     settings, resolved = experiment.settings, experiment.resolved
-    # Before the layers are built: each draws the seed of its own generator when it is made.
+    # Must precede the creation of the layers, which draw the seeds of their generators.
     prepare(settings.seed, settings.training.deterministic)
     parts = Parts(
         builder=builder_of(resolved["model"]),
@@ -170,7 +170,7 @@ def _fit(run: "Run", experiment: Experiment, dataset: Dataset, ancestor: "SavedM
 def _evaluate(
     run: "Run", model: Any, dataset: Dataset, settings: TrainConfig, protocol: Protocol
 ) -> tuple[Any, list["Evaluation"], "Decisions"]:
-    """The model as it is saved, with its calibration if any; its results on validation and test; and its decisions."""
+    """Return the model with its calibration, if any, its evaluations on validation and test, and its decisions."""
     from melanoma.evaluation.calibrated_model import with_calibration
     from melanoma.evaluation.calibration import fit_calibration
     from melanoma.evaluation.decisions import fit_decisions
@@ -188,7 +188,7 @@ def _evaluate(
         targets = dataset.part("validation").target.to_numpy()
         calibration = fit_calibration(chosen.calibration, targets, uncalibrated["validation"])
         model = with_calibration(model, calibration)
-        # By the model that is saved: computed otherwise, ties between classes could be broken otherwise.
+        # Predicted by the saved model, because another computation could break ties between classes differently.
         probabilities = predict_parts(model, dataset, chosen.batch_size)
     evaluations = []
     for part, predicted in probabilities.items():
@@ -225,7 +225,7 @@ def _save(model: Any, dataset: Dataset, settings: TrainConfig, protocol: Protoco
 
 
 def _epoch_logger(run: "Run") -> Callable[[int, dict[str, float]], None]:
-    """Logs each epoch, and ends a trial of a sweep that has fallen behind."""
+    """Return a function that logs each epoch, and ends the run if the pruner of a sweep prunes it."""
     check = pruning_check()
 
     def log_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -237,7 +237,7 @@ def _epoch_logger(run: "Run") -> Callable[[int, dict[str, float]], None]:
 
 
 def builder_of(model: dict[str, Any]) -> partial:
-    """The network's builder with its own arguments, without the keys that every model config has."""
+    """Return the network's builder with its own arguments, without the keys that all model configurations share."""
     common = {"name", "classes", "epochs", "weights", "warmup_epochs", "finetune_factor"}
     node = {key: value for key, value in model.items() if key not in common}
     if "family" in node:

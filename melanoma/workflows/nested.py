@@ -1,4 +1,4 @@
-"""Several runs under one parent run: the folds of a cross-validation, and the two protocols side by side."""
+"""Several runs under one parent run: the folds of a cross-validation, and the comparison of two protocols."""
 
 import gc
 import logging
@@ -37,9 +37,10 @@ log = logging.getLogger("melanoma")
 
 
 def cross_validate(experiment: Experiment) -> Result:
-    """A run for each fold, or for each value left out; the parent run has all test predictions together.
+    """Run one child run for each fold or left-out value, and pool the test predictions in the parent run.
 
-    The parent's `test/<metric>` is of the pooled predictions; `test/<metric>_mean` and `_std` are over the runs.
+    In the parent run, `test/<metric>` is computed from the pooled predictions, and `test/<metric>_mean` and `_std` are
+    over the child runs.
     """
     settings = experiment.settings
     with _parent(experiment, experiment.tags) as run:
@@ -52,7 +53,7 @@ def cross_validate(experiment: Experiment) -> Result:
             prepare_data = partial(_prepare_fold, settings, audit, dataset, parts)
             results[name] = run_experiment(experiment, prepare_data, name=name, nested=True)
             _free_memory()
-        # What a fold's weights have seen is known once it ran.
+        # The images that the initial weights were trained on are known only after the folds ran.
         protocol = reduce(or_, (result.protocol for result in results.values()), experiment.protocol)
         run.set_tags({Tag.PROTOCOL: str(protocol)})
         evaluations = {name: result.evaluations for name, result in results.items()}
@@ -70,15 +71,15 @@ def log_cross_validation(
     settings: TrainConfig,
     protocol: Protocol,
 ) -> Evaluation:
-    """Log the folds' spread and their test predictions as one evaluation, which is returned.
+    """Log the metrics over the folds and the evaluation of the pooled test predictions, and return this evaluation.
 
     Args:
-        run: the parent of the folds' runs.
-        dataset: all images.
-        folds: part of each image in each fold.
-        evaluations: of each fold, validation and test.
-        settings: the whole configuration.
-        protocol: the shortcuts taken.
+        run: Parent run of the folds.
+        dataset: Data set with all images.
+        folds: Part of each image in each fold.
+        evaluations: Validation and test evaluation of each fold.
+        settings: The whole configuration.
+        protocol: Shortcuts that were taken.
     """
     tests = [parts[-1] for parts in evaluations.values()]
     rows = pd.concat([evaluation.rows for evaluation in tests], ignore_index=True)
@@ -93,10 +94,10 @@ def log_cross_validation(
 
 
 def stored_evaluation(record: RunRecord, part: str, dataset: Dataset) -> Evaluation:
-    """What a run predicted for one part of a data set, measured again without intervals.
+    """Evaluate a run's stored predictions for one part of a data set again, without intervals.
 
     Raises:
-        ModelError: there are no such predictions, or they are of other images.
+        ModelError: If there are no such predictions, or if they are of other images.
     """
     predictions = record.predictions(part)
     known = dataset.table.set_index("path")
@@ -109,10 +110,10 @@ def stored_evaluation(record: RunRecord, part: str, dataset: Dataset) -> Evaluat
 
 
 def compare_protocols(experiment: Experiment) -> Result:
-    """The same experiment as is commonly done and as it should be; the parent run has the difference.
+    """Run an experiment under the published and the clean protocol, and log the difference to the parent run.
 
-    The parent has `published/<metric>`, `clean/<metric>` and `inflation/<metric>`, the first less the second, and the
-    shortcuts of the published one in its tag.
+    The parent run has `published/<metric>`, `clean/<metric>` and `inflation/<metric>` (published minus clean), and the
+    shortcuts of the published protocol in its tag.
     """
     runs = {name: _with_protocol(experiment, name) for name in ("published", "clean")}
     results = {}
@@ -123,7 +124,7 @@ def compare_protocols(experiment: Experiment) -> Result:
             prepare_data = partial(_prepare, one, audit)
             results[name] = run_experiment(one, prepare_data, name=name, nested=True)
             _free_memory()
-        # What weights from elsewhere have seen is known once they were used.
+        # The images that the initial weights were trained on are known only after the weights were loaded.
         run.set_tags({Tag.PROTOCOL: str(results["published"].protocol)})
         difference = _difference({name: result.metrics for name, result in results.items()})
         run.log_metrics(difference)
@@ -134,7 +135,7 @@ def compare_protocols(experiment: Experiment) -> Result:
 
 @contextmanager
 def _parent(experiment: Experiment, tags: dict[str, str]) -> Iterator[Run]:
-    tracking = replace(experiment.settings.tracking, system_metrics=False)  # the runs below have them
+    tracking = replace(experiment.settings.tracking, system_metrics=False)  # the child runs have them
     with tracked_run(experiment.uri, tracking, tags=tags) as run:
         try:
             log.info("MLflow run %s, the parent", run.id)

@@ -1,4 +1,4 @@
-"""Class probabilities for image files, from a saved model."""
+"""Prediction of class probabilities for image files with a saved model."""
 
 import glob
 from pathlib import Path
@@ -28,25 +28,26 @@ _SHOWN = 20
 
 
 def predict(config: DictConfig, overrides: list[str], folder: Path) -> pd.DataFrame:  # noqa: ARG001
-    """`melanoma predict`; see `predict_files`."""
+    """Run `melanoma predict`; see `predict_files`."""
     return predict_files(typed(PredictConfig, config))
 
 
 def predict_files(settings: PredictConfig) -> pd.DataFrame:
-    """Predict images, print a table and write it as CSV.
+    """Predict images, print a table, and write it as CSV.
 
     Args:
-        settings: the model (see `load_saved_model`), `input`, an image, a folder or a glob pattern, and `output`, the
-            CSV to write: `path`, what `LesionClassifier.predict` gives, and for an unreadable image `error`.
+        settings: The model (see `load_saved_model`), `input` (an image, a folder or a glob pattern) and `output` (the
+            CSV file to write). The CSV has `path`, the columns of `LesionClassifier.predict`, and `error` for an
+            unreadable image.
 
     Raises:
-        DataError: nothing matches, no image can be read, or the output cannot be written.
-        ModelError: the model cannot be loaded.
+        DataError: If no file matches, if no image can be read, or if the output cannot be written.
+        ModelError: If the model cannot be loaded.
     """
     files, target = matching_files(settings.input), user_path(settings.output)
     with write_errors(
         "result", f"output={settings.output}"
-    ):  # tried first: a fault is told before thousands of images have been predicted
+    ):  # checked first, so that an unusable path is reported before thousands of images are predicted
         check_writable(target)
     with quiet_native_imports():
         from melanoma.serving.package import load_classifier
@@ -66,10 +67,10 @@ def predict_files(settings: PredictConfig) -> pd.DataFrame:
 
 
 def matching_files(pattern: str) -> list[Path]:
-    """The images behind a path, a folder or a glob pattern, sorted.
+    """Return the images of a path, a folder or a glob pattern, sorted.
 
     Raises:
-        DataError: there are none.
+        DataError: If there are none.
     """
     where = user_path(pattern)
     if where.is_dir():

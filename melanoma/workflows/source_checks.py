@@ -1,4 +1,4 @@
-"""What the list of images says about the configuration, before any image is read."""
+"""Checks of the configuration against the list of images, before any image is read."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,10 @@ __all__ = ["check_binary_tasks", "check_experiment", "check_split", "kept_classe
 
 
 def check_experiment(settings: TrainConfig, model: dict[str, Any], source: Source) -> None:
-    """Make sure that model, binary tasks, classes and split fit the images.
+    """Check that the model, the binary tasks, the classes and the split fit the images.
 
     Raises:
-        MelanomaError: model, binary tasks or split do not fit the data.
+        MelanomaError: If one of them does not fit.
     """
     classes = kept_classes(settings.data, source.classes)
     _check_classes(model, classes)
@@ -25,10 +25,10 @@ def check_experiment(settings: TrainConfig, model: dict[str, Any], source: Sourc
 
 
 def kept_classes(settings: DataConfig, classes: Sequence[str], least: int = 2) -> list[str]:
-    """The classes but those of `data.leave_out`.
+    """Return the classes without those of `data.leave_out`.
 
     Raises:
-        ConfigError: one of these is not there, or fewer than `least` classes are kept.
+        ConfigError: If the data does not have one of these, or if fewer than `least` classes are kept.
     """
     unknown = [label for label in settings.leave_out if label not in classes]
     kept = [label for label in classes if label not in settings.leave_out]
@@ -41,10 +41,10 @@ def kept_classes(settings: DataConfig, classes: Sequence[str], least: int = 2) -
 
 
 def check_binary_tasks(tasks: dict[str, list[str]], classes: list[str]) -> None:
-    """Make sure that `data.binary_tasks` names classes of the data, and neither none nor all of them.
+    """Check that each of `data.binary_tasks` lists at least one class of the data, but not all of them.
 
     Raises:
-        ConfigError: with every fault.
+        ConfigError: If not; the message lists all faults.
     """
     faults = []
     for name, positives in tasks.items():
@@ -75,10 +75,10 @@ def _check_classes(model: dict[str, Any], classes: list[str]) -> None:
 
 
 def check_split(settings: TrainConfig, source: Source) -> None:
-    """Faults of `split.*` that the list of images shows, before anything is read or tracked.
+    """Check `split.*` against the list of images, before images are read and a run is started.
 
     Raises:
-        DataError: as the split itself would.
+        DataError: If the images cannot be split as configured.
     """
     chosen, table = settings.split, source.table
     if (

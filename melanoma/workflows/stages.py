@@ -1,4 +1,4 @@
-"""The stages of an experiment that come before the network: each from the configuration and what the last one gave."""
+"""The stages of an experiment before training. Each takes the configuration and the result of the previous stage."""
 
 import logging
 from dataclasses import asdict, replace
@@ -55,7 +55,7 @@ log = logging.getLogger("melanoma")
 
 
 def read_source(settings: DataConfig) -> Source:
-    """List the images of a data config, with what its metadata table says about them."""
+    """List the images of a data configuration, with their metadata."""
     source = open_source(partial(build, "data.source", settings.source), settings)
     columns = asdict(settings.metadata)
     path = columns.pop("path")
@@ -79,16 +79,16 @@ def clean_images(settings: TrainConfig, source: Source) -> tuple[Audit, Dataset]
 
 
 def clean(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
-    """Group images, and remove copies, contradicting labels, and what is excluded or left out.
+    """Group images, and remove copies, images with contradicting labels, excluded images, and left-out classes.
 
-    Classes are left out last: an image that stands under one of these as well contradicts itself all the same.
+    Classes are left out last, so that an image that also has the label of a left-out class is still a label conflict.
     """
     dataset = without_classes(_without_copies(settings, dataset, audit), settings.data.leave_out)
     empty = [label for label in dataset.classes if not (dataset.table.label == label).any()]
     if empty:
         removed = dataset.removed[dataset.removed.label.isin(empty)]
         raise DataError(
-            f"Nothing is left of class {', '.join(map(repr, empty))}; leave it out by data.leave_out, or keep more. "
+            f"No image is left of class {', '.join(map(repr, empty))}; use data.leave_out, or relax `audit`. "
             f"Received: {removed.groupby('label').reason.value_counts().to_dict()}"
         )
     return dataset
@@ -96,7 +96,7 @@ def clean(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
 
 def _without_copies(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Dataset:
     seen = audit.table.set_index("path")
-    # A delivered test set stays whole: nothing is trained on it, and its results are compared with others'.
+    # A delivered test set stays complete, because it is not used for training and its results are compared with others.
     delivered = settings.split.method in ("auto", "official") and bool((dataset.table.part == "test").any())
     excluded = dataset.table.path.isin(audit.excluded.path) & ~((dataset.table.part == "test") & delivered)
     dataset = without_rows(dataset, excluded.map({True: "in an excluded set", False: ""}))
@@ -104,13 +104,13 @@ def _without_copies(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Da
         return with_groups(dataset, seen.cluster, [])
     dataset = with_groups(dataset, seen.cluster, group_columns(dataset.table, settings.split.group))
     if settings.split.file is not None:
-        return dataset  # the file says what is used
+        return dataset  # the file determines the images
     table = dataset.table.assign(pixels=dataset.table.path.map(seen.pixels))
     return without_rows(dataset, apply_policy(table, settings.audit, keep_test=delivered))
 
 
 def folds_of(settings: TrainConfig, table: pd.DataFrame) -> dict[str, pd.Series]:
-    """The part of each row in each run of a cross-validation, by the run's name."""
+    """Return the part of each row in each run of a cross-validation, by the run's name."""
     chosen = settings.split
     if chosen.method == "kfold":
         parts = fold_parts(table, chosen, settings.seed)
@@ -120,7 +120,7 @@ def folds_of(settings: TrainConfig, table: pd.DataFrame) -> dict[str, pd.Series]
 
 
 def number_of_folds(settings: TrainConfig, source: Source) -> int:
-    """How many runs a cross-validation has; 0 for another split, or for a single fold of one."""
+    """Return the number of runs of a cross-validation; 0 for other splits, or for a single fold."""
     chosen = settings.split
     if chosen.method not in FOLDED or chosen.fold is not None:
         return 0
@@ -128,7 +128,7 @@ def number_of_folds(settings: TrainConfig, source: Source) -> int:
 
 
 def split_images(settings: TrainConfig, dataset: Dataset) -> Dataset:
-    """Put each image into training, validation or test."""
+    """Assign each image to training, validation or test."""
     chosen = settings.split
     if chosen.file is not None:
         left_out = dataset.removed.path[dataset.removed.reason == CLASS_LEFT_OUT]
@@ -144,7 +144,7 @@ def split_images(settings: TrainConfig, dataset: Dataset) -> Dataset:
 
 
 def _refuse_conflicts(table: pd.DataFrame, settings: TrainConfig) -> None:
-    """A split file may not bring back what the audit would have removed."""
+    """Refuse a split file that includes images with contradicting labels, which the audit would remove."""
     if settings.protocol == "published" or settings.audit.conflicts == "keep":
         return
     several = table.groupby("cluster").label.transform("nunique") > 1
@@ -156,18 +156,18 @@ def _refuse_conflicts(table: pd.DataFrame, settings: TrainConfig) -> None:
 
 
 def balance(settings: TrainConfig, dataset: Dataset) -> Dataset:
-    """Add what `balance=augmentor` makes from the training images; other ways of balancing change no files."""
+    """Add the augmented images of `balance=augmentor`; other settings of `balance` add no images."""
     if settings.balance.name != "augmentor":
         return dataset
     return add_augmented(dataset, settings.balance, resize=settings.data.resize, seed=settings.seed)
 
 
 def prepare_dataset(settings: TrainConfig, source: Source, audit: Audit) -> Dataset:
-    """From images to a data set that is ready to train on."""
+    """Decode, clean, split and balance the images."""
     dataset = clean(settings, load_images(source, settings.data), audit)
     if settings.protocol != "published":
         return balance(settings, split_images(settings, dataset))
-    # The common practice: files are added first, and what stands beside its own copies is called validation.
+    # The published protocol: files are added before the split, so validation has augmented copies of training images.
     delivered = dataset.table.part.where(dataset.table.part == "test", "train")
     if settings.split.method == "holdout":
         delivered[:] = "train"
@@ -180,25 +180,25 @@ def prepare_dataset(settings: TrainConfig, source: Source, audit: Audit) -> Data
 
 
 def _validated_on_test(dataset: Dataset) -> Dataset:
-    """The test images are the validation images too; those that were drawn go back to training."""
+    """Use the test images for validation too, and return the drawn validation images to training."""
     table = dataset.table.assign(part=dataset.table.part.where(dataset.table.part == "test", "train"))
     return replace(dataset, table=pd.concat([table, dataset.part("test").assign(part="validation")], ignore_index=True))
 
 
 def seen_by(run_id: str | None, *, selected: bool = True) -> Seen:
-    """The images that the model of a run, and its ancestors, were trained or tuned on.
+    """Return the images that the model of a run, and the models of its initial weights, were trained or tuned on.
 
     Args:
-        run_id: of the run; None where the model does not say.
-        selected: count test images on whose results a run was selected.
+        run_id: ID of the run; None if the model does not record it.
+        selected: Whether to include test images on whose results a run was selected.
 
     Raises:
-        ModelError: it is not known what the run itself has seen.
+        ModelError: If the run did not record its images.
     """
     from melanoma.tracking.records import ancestry
 
     if run_id is None:
-        log.warning("The model does not say which run trained it, so that it is not known which images it has seen.")
+        log.warning("The model does not record which run trained it, so the images it has seen are unknown.")
         return Seen(complete=False)
     found = ancestry(run_id)
     trained_on = [TrainedOn(record.split, record.protocol) for record in found.records]
@@ -206,13 +206,13 @@ def seen_by(run_id: str | None, *, selected: bool = True) -> Seen:
 
 
 def build(key: str, node: dict[str, Any], **arguments: Any) -> Any:
-    """What `_target_` names, with the arguments of the node and further ones.
+    """Instantiate the `_target_` of a node, with the arguments of the node and additional ones.
 
     Raises:
-        ConfigError: it cannot be built from these arguments.
+        ConfigError: If it cannot be built from these arguments.
     """
     try:
-        # The configuration is the user's own program, so it may name anything that is installed.
+        # The configuration belongs to the user, so it may use any installed object as a target.
         return instantiate(node, **arguments, _convert_="all", _execution_whitelist_=UNSAFE_DISABLE_EXECUTION_CHECKS)
     except InstantiationException as error:
         cause = error.__cause__ or error

@@ -1,4 +1,4 @@
-"""The result of a run on the terminal."""
+"""Display of the result of a run on the terminal."""
 
 from collections.abc import Mapping
 from statistics import mean, stdev
@@ -21,14 +21,14 @@ def show_result(
     model: str | None,
     internal: Mapping[str, float] | None = None,
 ) -> None:
-    """Print the metrics with their intervals, where the run is, and what to do next.
+    """Print the metrics with their intervals, the location of the run, and the next steps.
 
     Args:
-        evaluations: a column each.
-        run_id: of the run.
-        uri: of the tracking store.
-        model: address of the saved model, if the run saved one.
-        internal: metrics of the run that trained the model, shown beside those of other images.
+        evaluations: Evaluations, one per column.
+        run_id: ID of the run.
+        uri: URI of the tracking store.
+        model: Address of the saved model, if the run saved one.
+        internal: Metrics of the run that trained the model, shown next to those of other images.
     """
     table = Table(title="Result (in brackets: confidence interval)", title_justify="left")
     table.add_column("metric")
@@ -62,7 +62,7 @@ def show_spread(evaluations: list[Evaluation]) -> None:
 
 
 def show_difference(published: list[Evaluation], clean: list[Evaluation], run_id: str, uri: str) -> None:
-    """Print the metrics of both protocols and by how much the common practice inflates them."""
+    """Print the metrics of both protocols, and the inflation by the published protocol."""
     table = Table(title="The same model under two protocols", title_justify="left")
     for title in ("part", "metric", "published", "clean", "inflation"):
         table.add_column(title)
@@ -78,7 +78,7 @@ def show_difference(published: list[Evaluation], clean: list[Evaluation], run_id
 
 
 def _shown(evaluations: list[Evaluation]) -> list[str]:
-    """The metrics of all classes together, of each binary task, and each class's sensitivity."""
+    """Return the names of the metrics over all classes, of each binary task, and of each class's sensitivity."""
     names = dict.fromkeys(name for evaluation in evaluations for name in evaluation.metrics)
     tasks = {task for evaluation in evaluations for task in evaluation.predictions.binary_tasks}
     return [name for name in names if "/" not in name or name.split("/")[0] in {"sensitivity", *tasks}]

@@ -1,4 +1,4 @@
-"""`melanoma train`: from a configuration to one run, to the folds of a cross-validation, or to both protocols."""
+"""`melanoma train`: one run, the folds of a cross-validation, or both protocols."""
 
 from functools import partial
 from pathlib import Path
@@ -19,15 +19,15 @@ __all__ = ["train"]
 
 
 def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
-    """Run one experiment: data, audit, split, model, fit, evaluation, all of it logged to MLflow.
+    """Run one experiment: data, audit, split, model, fit and evaluation, all logged to MLflow.
 
     Args:
-        config: the composed configuration, checked by `melanoma.config`.
-        overrides: as given on the command line.
-        folder: for the run's log file.
+        config: Composed configuration, checked by `melanoma.config`.
+        overrides: Overrides of the command line.
+        folder: Folder for the run's log file.
 
     Raises:
-        MelanomaError: with what is wrong and what to do.
+        MelanomaError: If an expected error occurs; the message states the problem and the remedy.
     """
     log_to(folder, "train")
     settings: TrainConfig = typed(TrainConfig, config)
@@ -39,7 +39,7 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     check_experiment(settings, resolved["model"], source)
     experiment = Experiment(settings, resolved, overrides, source, folder, tracking_uri(settings.tracking.uri))
 
-    # TensorFlow and MLflow take seconds to import: only now that configuration and data are known to be sound.
+    # Imported after the checks of configuration and data, because TensorFlow and MLflow take seconds to import.
     with quiet_native_imports():
         from melanoma.workflows.nested import compare_protocols, cross_validate
         from melanoma.workflows.summary import show_result

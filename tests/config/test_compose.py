@@ -319,16 +319,22 @@ def test_old_names_in_files_of_ones_own_are_understood_with_a_warning(
     of_default = {"registry": compose_config("promote", ["registry=isic9"]).registry.binary_tasks}.get(section, {})
     assert node["binary_tasks"] == {**of_default, **TASKS}
     assert "views" not in node
-    told = f"The key {section}.views is called {section}.binary_tasks now"
+    told = f"The key {section}.views was renamed to {section}.binary_tasks"
     assert (told in caplog.text) is (key == "views")
 
 
 @pytest.mark.parametrize("key", ["views", "binary_tasks"])
-@pytest.mark.parametrize("typed_key", ["views", "binary_tasks"])
-@pytest.mark.parametrize("sign", ["", "++"])
-def test_the_command_line_wins_over_files_of_ones_own_whatever_the_names(received, key: str, typed_key: str, sign: str):
-    config = received("train", TrainConfig, key, "data=mine", f"{sign}data.{typed_key}.malignant=[c]")
+@pytest.mark.parametrize("typed_key", ["data.views", "++data.views", "++data.binary_tasks"])
+def test_the_command_line_wins_over_files_of_ones_own_whatever_the_names(received, key: str, typed_key: str):
+    config = received("train", TrainConfig, key, "data=mine", f"{typed_key}.malignant=[c]")
     assert config["data"]["binary_tasks"] == {**TASKS, "malignant": ["c"]}
+
+
+@pytest.mark.parametrize("key", ["views", "binary_tasks"])
+@pytest.mark.parametrize("typed_key", ["views", "binary_tasks"])
+def test_all_tasks_of_a_file_of_ones_own_are_deleted(received, key: str, typed_key: str):
+    config = received("train", TrainConfig, key, "data=mine", f"~data.{typed_key}")
+    assert not config["data"].get("binary_tasks")
 
 
 @pytest.mark.parametrize("key", ["views", "binary_tasks"])

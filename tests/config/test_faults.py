@@ -60,7 +60,7 @@ def melanoma(tmp_path: Path):
             "train modelm3 seed=1,2 optimizer=null balance=overfit augmentation=flip-rotate training.monitor=accuracy",
             [
                 "An argument cannot be read; expected key=value or group=choice. Received: modelm3",
-                "Only with --multirun can a key have several values. Received: seed=1,2",
+                "Several values for one key need --multirun. Received: seed=1,2",
                 "There is no optimizer named 'null'. Choices: adam, adamw, sgd.",
                 "There is no balance named 'overfit'.",
                 "There is no augmentation named 'flip-rotate'. Did you mean 'flip_rotate'?",
@@ -161,7 +161,7 @@ def test_old_names_of_keys_are_understood_with_a_warning(melanoma, words: list[s
     code, out, err = melanoma(command, "--cfg", "job", *overrides)
     assert code == 0
     section = old.partition(".")[0]
-    assert f"The key {old} is called {section}.binary_tasks now" in err
+    assert f"The key {old} was renamed to {section}.binary_tasks" in err
     node = yaml.safe_load(out)[section]
     assert node["binary_tasks"] == expected
     assert "views" not in node
@@ -172,6 +172,7 @@ def test_old_names_of_keys_are_understood_with_a_warning(melanoma, words: list[s
     [
         ("data.view=[a]", "There is no key 'data.view'"),
         ("data.views.nothing=[a]", "data.binary_tasks.nothing must name some of the classes"),  # the user's own name
+        ("data.binary_tasks.nothing=[a]", "There is no key 'data.binary_tasks.nothing'"),
         ("views=[a]", "There is no key 'views'"),
         ("registry.views=[a]", "There is no key 'registry.binary_tasks'"),
     ],

@@ -24,12 +24,13 @@ from melanoma.cli import main
 from melanoma.config.diagnose import diagnose
 from melanoma.config.launch import register_resolvers
 from melanoma.config.schema import TrainConfig
+from melanoma.tracking.store import prepare_experiment
 from melanoma.workflows.train import train
 from tests.conftest import COMMAND, run_melanoma
 
 SMALL = (
     "data.source.images=80", "data.source.size=48", "data.image_size=48", "model=m1", "training.epochs=2",
-    "training.batch_size=16", "evaluation.bootstrap=50", "tracking.system_metrics=false",
+    "training.batch_size=16", "evaluation.bootstrap=50", "tracking.system_metrics=false", "tracking.figures=false",
 )  # fmt: skip
 
 
@@ -124,8 +125,36 @@ def run_here(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> str:
+def new_store(tmp_path: Path) -> str:
+    """The address of a store that is not there yet."""
     return f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}"
+
+
+@pytest.fixture
+def store(new_store: str, empty_store: Path) -> str:
+    """The address of a store in which MLflow has made its tables, and nothing is logged."""
+    return copied_store(empty_store, Path(new_store.removeprefix("sqlite:///")).parent)
+
+
+def copied_store(file: Path, folder: Path) -> str:
+    """The address of a copy of a SQLite store, complete while others write into the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / "mlflow.db"
+    with closing(sqlite3.connect(file)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other)
+    return f"sqlite:///{target}"
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Made once for all processes of the tests: MLflow's migrations take seconds."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "empty-store"
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            prepare_experiment(f"sqlite:///{folder / 'mlflow.db'}", None)
+            client(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+    return folder / "mlflow.db"
 
 
 @pytest.fixture(scope="session")
@@ -146,10 +175,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Trained
             shared.symlink_to(own)
             return made
     shutil.copytree(shared / "cache", os.environ["MELANOMA_CACHE_DIR"], dirs_exist_ok=True)
-    source, target = (sqlite3.connect(folder / "mlflow.db") for folder in (shared, own))
-    with closing(source), closing(target):
-        source.backup(target)  # others may be writing into it
-    uri = f"sqlite:///{own / 'mlflow.db'}"
+    uri = copied_store(shared / "mlflow.db", own)
     mlflow.set_tracking_uri(uri)
     first = min(all_runs(uri), key=lambda run: run.info.start_time)
     return Trained(uri, first, (shared / "output").read_text(encoding="utf-8"), shared.resolve())
@@ -158,7 +184,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Trained
 def _trained(folder: Path) -> Trained:
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     done = run_melanoma(
-        "train", *SMALL, "data.source.unreadable=2", "balance=augmentor", "balance.images_per_class=6",
+        "train", *SMALL, "tracking.figures=true", "data.source.unreadable=2", "balance=augmentor",
+        "balance.images_per_class=6",
         "augmentation=flip_rotate", "evaluation.calibration=temperature", "evaluation.test_time_augmentation=flips",
         "tracking.run_name=small", f"tracking.uri={uri}", cwd=folder,
     )  # fmt: skip

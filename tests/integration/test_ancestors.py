@@ -17,11 +17,10 @@ from tests.integration.conftest import client
 
 
 @pytest.fixture
-def uri(tmp_path: Path) -> str:
-    address = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    mlflow.set_tracking_uri(address)
-    client(address).create_experiment("line", artifact_location=str(tmp_path / "artifacts"))
-    return address
+def uri(store: str, tmp_path: Path) -> str:
+    mlflow.set_tracking_uri(store)
+    client(store).create_experiment("line", artifact_location=str(tmp_path / "artifacts"))
+    return store
 
 
 def ancestor(uri: str, protocol: str = "clean") -> str:

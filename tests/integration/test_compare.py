@@ -7,16 +7,21 @@ import pytest
 
 from melanoma.cli import main
 from tests.conftest import run_melanoma
-from tests.integration.conftest import SMALL, client, trained_here
+from tests.integration.conftest import SMALL, client, copied_store, trained_here
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
+def compared(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
     """A store with two runs on one split and one on another; ids by name."""
     folder = tmp_path_factory.mktemp("compare")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    uri = copied_store(empty_store, folder)
     ids = {}
-    for name, extra in {"first": [], "second": ["augmentation=flip_rotate"], "other split": ["split.test=0.3"]}.items():
+    varied = {
+        "first": ["tracking.figures=true"],
+        "second": ["tracking.figures=true", "augmentation=flip_rotate"],
+        "other split": ["split.test=0.3"],
+    }
+    for name, extra in varied.items():
         words = [*SMALL, *extra, f"tracking.run_name={name}", f"tracking.uri={uri}"]
         ids[name] = trained_here(words, folder / name)
     return uri, ids
@@ -63,7 +68,7 @@ def test_other_test_images_are_refused_unless_the_common_ones_are_asked_for(comp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Two runs or more"),
+        ([], "at least two runs"),
         (["0" * 32, "1" * 32], "no such run"),
         (["--experiment", "nowhere"], "no such experiment"),
         (["--experiment", "melanoma", "--tag", "nonsense"], "KEY=VALUE"),
@@ -80,7 +85,7 @@ def test_runs_of_an_experiment_are_chosen_by_tag(compared, compare):
     uri, ids = compared
     code, _, err = compare("--experiment", "melanoma", "--tag", "mlflow.runName=first")
     assert code == 2
-    assert f"Two runs or more are compared: give their ids, or --experiment. Received: {ids['first']}" in err
+    assert f"A comparison needs at least two runs: give their ids, or --experiment. Received: {ids['first']}" in err
     split = client(uri).get_run(ids["first"]).data.tags["melanoma.split.hash"]
     code, out, err = compare("--experiment", "melanoma", "--tag", f"melanoma.split.hash={split}")
     assert code == 0, err

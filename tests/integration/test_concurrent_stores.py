@@ -3,51 +3,45 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
+import pandas as pd
 import psycopg
 import pytest
 
+from melanoma.config.schema import TrackingConfig
+from melanoma.tracking.run import tracked_run
+from melanoma.tracking.store import tracking_uri
+from tests.commands import forked
 from tests.conftest import run_melanoma
 from tests.integration.conftest import all_runs, client, free_port, mlflow_server
 from tests.integration.test_sweep import TINY, family
 
 PROCESSES, STEPS = 8, 60
-WRITER = """
-import sys
-import mlflow, pandas as pd
-from melanoma.config.schema import TrackingConfig
-from melanoma.tracking.run import tracked_run
-from melanoma.tracking.store import tracking_uri
-uri, number, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-with tracked_run(
-    tracking_uri(uri), TrackingConfig(experiment="many", system_metrics=False), name=f"writer {number}",
-    tags={"number": str(number)},
-) as run:
-    run.log_params({f"parameter.{i}": i * number for i in range(40)})
-    for step in range(steps):
-        run.log_metrics({f"metric/{i}": number * 1000 + step for i in range(12)}, step=step)
-        run.set_tags({"step": str(step)})
-    run.log_text("whole", "note.txt")
-    # The same for all, and new to the store.
-    for part in ("training", "validation"):
-        run.log_input(mlflow.data.from_pandas(pd.DataFrame({"x": [1, 2]}), name=part, digest="same"), part)
-"""
+
+
+def write(uri: str, number: int) -> None:
+    """One run, in a process of its own."""
+    tracking = TrackingConfig(experiment="many", system_metrics=False)
+    with tracked_run(tracking_uri(uri), tracking, name=f"writer {number}", tags={"number": str(number)}) as run:
+        run.log_params({f"parameter.{i}": i * number for i in range(40)})
+        for step in range(STEPS):
+            run.log_metrics({f"metric/{i}": number * 1000 + step for i in range(12)}, step=step)
+            run.set_tags({"step": str(step)})
+        run.log_text("whole", "note.txt")
+        # The same for all, and new to the store.
+        for part in ("training", "validation"):
+            run.log_input(mlflow.data.from_pandas(pd.DataFrame({"x": [1, 2]}), name=part, digest="same"), part)
 
 
 def write_at_once(uri: str) -> None:
     """Start all writers, and find all they wrote."""
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, uri, str(number), str(STEPS)], stderr=subprocess.PIPE, text=True
-        )
-        for number in range(PROCESSES)
-    ]
+    writers = [forked(write, uri, number) for number in range(PROCESSES)]
     for writer in writers:
-        _, said = writer.communicate(timeout=300)
-        assert writer.returncode == 0, said[-3000:]
+        writer.join(300)
+    assert [writer.exitcode for writer in writers] == [0] * PROCESSES
     store = client(uri)
     runs = all_runs(uri, "many")
     assert sorted(run.data.tags["number"] for run in runs) == [str(n) for n in range(PROCESSES)]
@@ -134,4 +128,4 @@ def test_a_sweep_on_a_server_with_postgresql(server: str, postgresql: str):
         "sweep.resume=shared",
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
-    assert "begins" not in again.stderr
+    assert "starts" not in again.stderr

@@ -11,23 +11,22 @@ from tests.integration.conftest import SMALL, all_runs, client, trained_here
 UNTIMED = ("seconds_per_epoch", "images_per_second", "fit/seconds", "evaluation/seconds", "model/latency_ms")
 
 
-def test_same_seed_same_numbers_other_seed_other_split(tmp_path: Path):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+def test_same_seed_same_numbers_other_seed_other_split(tmp_path: Path, store: str):
     words = [
         *SMALL, "balance=augmentor", "balance.images_per_class=4", "augmentation=dermoscopy",
-        "augmentation.mix.mixup=0.2", f"tracking.uri={uri}",
+        "augmentation.mix.mixup=0.2", f"tracking.uri={store}",
     ]  # fmt: skip
     for name in ("first", "second"):
         cache = str(tmp_path / f"cache-{name}")
         done = run_melanoma("train", *words, "seed=3", f"tracking.run_name={name}", MELANOMA_CACHE_DIR=cache)
         assert done.returncode == 0, done.stderr
     trained_here([*words, "seed=4", "tracking.run_name=third"], tmp_path)
-    runs = {run.info.run_name: run for run in all_runs(uri)}
+    runs = {run.info.run_name: run for run in all_runs(store)}
     metrics = {name: {k: v for k, v in run.data.metrics.items() if k not in UNTIMED} for name, run in runs.items()}
     assert metrics["first"] == metrics["second"]
     assert metrics["first"] != metrics["third"]
     assert _augmented(tmp_path / "cache-first") == _augmented(tmp_path / "cache-second")
-    splits = {name: _split(uri, run.info.run_id) for name, run in runs.items()}
+    splits = {name: _split(store, run.info.run_id) for name, run in runs.items()}
     pd.testing.assert_frame_equal(splits["first"], splits["second"])
     assert not splits["first"].equals(splits["third"])
     tags = {name: run.data.tags["melanoma.split.hash"] for name, run in runs.items()}

@@ -96,7 +96,7 @@ def test_a_class_that_the_model_does_not_know(run_here, trained: Trained, other_
         f"tracking.uri={trained.uri}",
     )  # fmt: skip
     assert done.returncode == 2
-    assert "does not know 'harmless'" in done.stderr
+    assert "does not have the classes 'harmless'" in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -192,10 +192,16 @@ def test_what_a_stored_run_names_is_not_executed(run_here, trained: Trained, tmp
     hostile = yaml.safe_load(text)
     hostile["data"]["source"]["noise"] = {"_target_": "os.system", "command": f"touch {marker}"}
     try:
-        store.log_text(run_id, yaml.safe_dump(hostile), "config/resolved.yaml")
+        changed = yaml.safe_dump(hostile)
+        store.log_text(run_id, changed, "config/resolved.yaml")
+        refused = run_here("evaluate", f"run={run_id}", f"tracking.uri={trained.uri}")
+        store.set_tag(run_id, "melanoma.sha256.config/resolved.yaml", sha256(changed.encode()).hexdigest())
         done = run_here("evaluate", f"run={run_id}", f"tracking.uri={trained.uri}")
     finally:
         store.log_text(run_id, text, "config/resolved.yaml")
+        store.set_tag(run_id, "melanoma.sha256.config/resolved.yaml", sha256(text.encode()).hexdigest())
+    assert refused.returncode == 2
+    assert "config/resolved.yaml of the run was changed after it was logged" in refused.stderr
     assert done.returncode == 2
     assert "os.system" in done.stderr
     assert not marker.exists()
@@ -213,8 +219,9 @@ def test_starting_from_a_model_that_saw_the_test_images_is_written_on_the_run(ru
     assert run.data.tags["melanoma.weights_run"] == trained.run.info.run_id
 
 
-def test_binary_tasks_are_those_that_the_model_was_tuned_for(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+def test_binary_tasks_are_those_that_the_model_was_tuned_for(
+    store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     mlflow.set_tracking_uri(store)
     experiment = client(store).create_experiment("tasks", artifact_location=str(tmp_path / "artifacts"))
     of_data = {"malignant": ["mel"], "pigmented": ["mel", "nv"]}

@@ -1,14 +1,12 @@
 """A run that goes wrong ends with the right status, exit code and one message, and keeps what was logged."""
 
-import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.conftest import COMMAND, run_melanoma
+from tests.commands import Started, run_melanoma
 from tests.integration.conftest import SMALL, all_runs, client, only_run
 
 
@@ -24,22 +22,11 @@ def test_nan_loss_fails_the_run(store: str, run_here):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_kills_the_run_and_keeps_what_was_logged(store: str, number: int, code: int):
-    process = subprocess.Popen(
-        [str(COMMAND), "train", *SMALL, "training.epochs=100000", f"tracking.uri={store}"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ,
-        # A shell that runs the tests in the background has them, and so this child, ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    for line in process.stderr:
-        if "epoch 2/" in line:
-            break
-    process.send_signal(number)
-    _, rest = process.communicate(timeout=120)
-    assert process.returncode == code
-    assert "Traceback" not in rest
+    training = Started("train", *SMALL, "training.epochs=100000", f"tracking.uri={store}")
+    training.until(lambda: "epoch 2/" in training.err)
+    training.send(number)
+    assert training.wait() == code
+    assert "Traceback" not in training.err
     run = only_run(store)
     assert run.info.status == "KILLED"
     assert len(client(store).get_metric_history(run.info.run_id, "val/loss")) >= 2
@@ -53,12 +40,12 @@ def test_too_many_unreadable_images_stop_the_run(store: str, run_here):
     assert only_run(store).info.status == "FAILED"
 
 
-def test_a_wrong_path_leaves_no_run(store: str, tmp_path: Path):
-    done = run_melanoma("train", "data=folder", f"data.path={tmp_path / 'nothing here'}", f"tracking.uri={store}")
+def test_a_wrong_path_leaves_no_run(new_store: str, tmp_path: Path):
+    done = run_melanoma("train", "data=folder", f"data.path={tmp_path / 'nothing here'}", f"tracking.uri={new_store}")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert str(tmp_path / "nothing here") in done.stderr
-    assert not Path(store.removeprefix("sqlite:///")).exists()
+    assert not Path(new_store.removeprefix("sqlite:///")).exists()
 
 
 def test_a_class_count_that_shows_only_in_the_data(store: str, run_here):
@@ -81,7 +68,6 @@ def test_backbone_without_weights_offline_says_what_to_do(store: str):
 
 
 def test_unknown_experiment_state_is_explained(store: str, run_here):
-    Path(store.removeprefix("sqlite:///")).parent.mkdir()
     client(store).delete_experiment(client(store).create_experiment("melanoma"))
     done = run_here("train", *SMALL, "debug=one_batch", f"tracking.uri={store}")
     assert done.returncode == 2
@@ -112,14 +98,12 @@ def test_a_blow_up_in_the_last_step_fails_the_run_too(store: str, run_here):
     assert only_run(store).info.status == "FAILED"
 
 
-def test_two_trainings_at_once_on_a_new_store_and_a_cold_cache(store: str, tmp_path: Path):
-    environment = {**os.environ, "MELANOMA_CACHE_DIR": str(tmp_path / "cache")}
-    command = [str(COMMAND), "train", *SMALL, "debug=one_batch", f"tracking.uri={store}"]
-    processes = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    for process in processes:
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
-    assert [run.info.status for run in all_runs(store)] == ["FINISHED", "FINISHED"]
+def test_two_trainings_at_once_on_a_new_store_and_a_cold_cache(new_store: str, tmp_path: Path):
+    words = ["train", *SMALL, "debug=one_batch", f"tracking.uri={new_store}"]
+    both = [Started(*words, MELANOMA_CACHE_DIR=str(tmp_path / "cache")) for _ in range(2)]
+    for training in both:
+        assert training.wait(300) == 0, training.err
+    assert [run.info.status for run in all_runs(new_store)] == ["FINISHED", "FINISHED"]
 
 
 def test_a_classifier_is_not_trained_on_one_class(store: str, tmp_path: Path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND, run_melanoma
+from tests.commands import Started, run_melanoma
 from tests.integration.conftest import free_port
 from tests.integration.test_sweep import TINY, family
 
@@ -71,45 +71,30 @@ def processes(word: str) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
-def test_a_ray_worker_that_is_killed_loses_nothing(ray_cluster: str, tmp_path: Path):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    sweep = subprocess.Popen(
-        [COMMAND, "sweep", *TINY, "seed=0,1", "launcher=ray", f"launcher.address={ray_cluster}", f"tracking.uri={uri}"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, **OPEN},
+def test_a_ray_worker_that_is_killed_loses_nothing(ray_cluster: str, tmp_path: Path, store: str):
+    sweep = Started(
+        "sweep", *TINY, "seed=0,1", "launcher=ray", f"launcher.address={ray_cluster}", f"tracking.uri={store}", **OPEN
     )
-    workers: list[int] = []
-    for _ in range(240):
-        # Both at once: each of the two nodes has one core.
-        workers, trials = processes("ray::run_process"), [p for p in processes(str(tmp_path)) if p != sweep.pid]
-        if (len(workers) == 2 and len(trials) >= 2) or sweep.poll() is not None:
-            break
-        time.sleep(0.5)
-    assert sweep.poll() is None, sweep.stderr.read() if sweep.stderr else ""
-    assert len(workers) == 2
-    os.kill(workers[0], signal.SIGKILL)
-    assert sweep.stderr is not None
-    said = sweep.stderr.read()
-    assert sweep.wait(300) == 0, said
-    assert "is retried once" in said
-    _, runs = family(uri)
+    # Both at once: each of the two nodes has one core.
+    sweep.until(lambda: len(processes("ray::run_process")) == 2 and len(processes(str(tmp_path))) >= 2)
+    os.kill(processes("ray::run_process")[0], signal.SIGKILL)
+    assert sweep.wait(300) == 0, sweep.err
+    assert "is retried once" in sweep.err
+    _, runs = family(store)
     ended = [(run.data.tags["melanoma.overrides"], run.info.status) for run in runs]
     assert {seed for seed, status in ended if status == "FINISHED"} == {"seed=0", "seed=1"}
     assert len(ended) == 3
 
 
-def test_slurm_jobs_are_submitted(tmp_path: Path):
+def test_slurm_jobs_are_submitted(store: str):
     """By submitit's own executor for one machine, which takes the place of SLURM."""
     pytest.importorskip("submitit")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     done = run_melanoma(
         "sweep", *TINY, "optimizer.learning_rate=1e-3,1e30", "launcher=slurm", "launcher.cluster=local",
-        "launcher.workers=2", "launcher.cpus=1", f"tracking.uri={uri}",
+        "launcher.workers=2", "launcher.cpus=1", f"tracking.uri={store}",
     )  # fmt: skip
     assert done.returncode == 4, done.stderr
-    _, runs = family(uri)
+    _, runs = family(store)
     assert [run.info.status for run in runs] == ["FINISHED", "FAILED"]
 
 

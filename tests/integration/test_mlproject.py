@@ -31,7 +31,6 @@ def mlflow_run(uri: str, *arguments: str, manager: str = "local") -> subprocess.
 
 
 def test_parameters_reach_hydra_and_the_run_is_mlflows_own(store: str):
-    Path(store.removeprefix("sqlite:///")).parent.mkdir()
     small = [word for word in SMALL if not word.startswith(("model", "training.epochs"))]
     done = mlflow_run(
         store, "--experiment-name", "project", "-P", "model=m3", "-P", "training.epochs=1", "-P", "balance=none",
@@ -63,14 +62,12 @@ def test_every_entry_point_is_a_command():
 
 
 def test_the_audit_is_an_entry_point(store: str, tmp_path: Path):
-    Path(store.removeprefix("sqlite:///")).parent.mkdir()
     done = mlflow_run(store, "-e", "audit", "-P", "data.source.images=40", "-P", f"audit.output={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "audit.json").is_file()
 
 
 def test_a_wrong_parameter_fails_the_run_with_the_message(store: str):
-    Path(store.removeprefix("sqlite:///")).parent.mkdir()
     done = mlflow_run(store, "-P", "training.epoch=1")
     assert done.returncode != 0
     assert "Did you mean 'training.epochs'?" in done.stderr
@@ -91,7 +88,6 @@ def test_a_run_that_mlflow_made_stays_in_its_store(store: str, tmp_path: Path, m
 
 
 def test_a_command_that_makes_no_run_obeys_tracking_uri(store: str, tmp_path: Path):
-    Path(store.removeprefix("sqlite:///")).parent.mkdir()
     done = mlflow_run(store, "-e", "promote", "-P", f"tracking.uri=sqlite:///{tmp_path / 'other.db'}")
     assert done.returncode != 0
     assert "There is no tracking store yet; train first, or name another" in done.stderr
@@ -99,7 +95,6 @@ def test_a_command_that_makes_no_run_obeys_tracking_uri(store: str, tmp_path: Pa
 
 
 def test_a_parameter_called_run_is_the_key(store: str):
-    Path(store.removeprefix("sqlite:///")).parent.mkdir()
     done = mlflow_run(store, "-e", "evaluate", "-P", f"run={'0' * 32}")
     assert done.returncode != 0
     assert f"{'0' * 32}/model" in done.stderr
@@ -108,7 +103,6 @@ def test_a_parameter_called_run_is_the_key(store: str):
 @pytest.mark.slow
 def test_uv_makes_the_environment(store: str):
     """Installs all of conda.yaml, from the network or uv's cache."""
-    Path(store.removeprefix("sqlite:///")).parent.mkdir()
     done = mlflow_run(store, "-P", f"overrides={' '.join(SMALL)}", manager="uv")
     assert done.returncode == 0, done.stderr
     (run,) = _runs(store, "Default")

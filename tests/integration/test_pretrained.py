@@ -12,11 +12,11 @@ from melanoma.config.launch import register_resolvers
 from melanoma.data.synthetic import write_synthetic
 from melanoma.models.build import load_model_file, network_of
 from tests.conftest import run_melanoma
-from tests.integration.conftest import only_run, trained_here
+from tests.integration.conftest import copied_store, only_run, trained_here
 
 SHORT = (
     "model.family=MobileNet", "data.image_size=32", "training.epochs=2", "model.warmup_epochs=1",
-    "evaluation.bootstrap=0", "tracking.system_metrics=false",
+    "evaluation.bootstrap=0", "tracking.system_metrics=false", "tracking.figures=false",
 )  # fmt: skip
 
 
@@ -37,10 +37,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tuned(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+def tuned(weights: Path, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """The address of a store, and the run of a network that began from the file."""
     folder = tmp_path_factory.mktemp("tuned")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    uri = copied_store(empty_store, folder)
     words = [
         "experiment=melanoma10k_backbone", *SHORT, f"model.weights={weights}", f"tracking.uri={uri}",
         f"data.path={drawn(folder / 'two', ['benign', 'malignant'], 60)}",

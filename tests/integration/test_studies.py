@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import run_melanoma
-from tests.integration.conftest import SMALL, all_runs, client, only_run, trained_here
+from tests.integration.conftest import SMALL, all_runs, client, copied_store, only_run, trained_here
 
 PLANTED = (
     *SMALL, "training.epochs=1", "data.source.test_share=0.25", "data.source.duplicates=4", "data.source.conflicts=3",
@@ -36,10 +36,10 @@ def parent_and_children(store: str) -> tuple:
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, mlflow.entities.Run]:
+def clean(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, mlflow.entities.Run]:
     """A store and its only run."""
-    store = f"sqlite:///{tmp_path_factory.mktemp('studies') / 'mlflow.db'}"
-    train(store)
+    store = copied_store(empty_store, tmp_path_factory.mktemp("studies"))
+    train(store, "tracking.figures=true")
     return store, only_run(store)
 
 

@@ -26,10 +26,9 @@ after
 
 
 @pytest.fixture
-def uri(tmp_path: Path) -> str:
-    address = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    mlflow.set_tracking_uri(address)
-    return address
+def uri(store: str) -> str:
+    mlflow.set_tracking_uri(store)
+    return store
 
 
 def logged(

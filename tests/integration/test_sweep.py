@@ -10,12 +10,12 @@ import mlflow
 import pandas as pd
 import pytest
 
-from tests.conftest import COMMAND, run_melanoma
-from tests.integration.conftest import all_runs, client, trained_here
+from tests.commands import Started, run_melanoma
+from tests.integration.conftest import all_runs, client, copied_store, trained_here
 
 TINY = (
     "data.source.images=40", "data.source.size=32", "data.image_size=32", "model=m1", "training.epochs=1",
-    "training.batch_size=16", "evaluation.bootstrap=0", "tracking.system_metrics=false",
+    "training.batch_size=16", "evaluation.bootstrap=0", "tracking.system_metrics=false", "tracking.figures=false",
 )  # fmt: skip
 
 
@@ -27,19 +27,11 @@ def family(uri: str) -> tuple[mlflow.entities.Run, list[mlflow.entities.Run]]:
     return parent, sorted(trials, key=lambda run: int(run.data.tags["melanoma.trial"]))
 
 
-def under_way(*arguments: str) -> subprocess.Popen:
-    """A sweep whose first trial has begun."""
-    process = subprocess.Popen(
-        [COMMAND, *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "Trial 0 begins" in line:
-            break
-    return process
+def under_way(*arguments: str) -> Started:
+    """A sweep whose first trial has started."""
+    sweep = Started(*arguments)
+    sweep.until(lambda: "Trial 0 starts" in sweep.err)
+    return sweep
 
 
 def artifact(uri: str, run: mlflow.entities.Run, path: str) -> str:
@@ -48,9 +40,9 @@ def artifact(uri: str, run: mlflow.entities.Run, path: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, subprocess.CompletedProcess]:
+def mixed(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, subprocess.CompletedProcess]:
     """A grid of two at once, one of whose trials blows up."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('sweep') / 'mlflow.db'}"
+    uri = copied_store(empty_store, tmp_path_factory.mktemp("sweep"))
     done = run_melanoma(
         "train", "-m", *TINY, "optimizer.learning_rate=1e-3,1e30,1e-4", "sweep.name=mixed", "launcher.workers=2",
         f"tracking.uri={uri}",
@@ -104,7 +96,7 @@ def test_a_finished_sweep_is_not_run_again_and_another_one_is_refused(mixed):
     arguments = ["sweep", *TINY, "optimizer.learning_rate=1e-3,1e30,1e-4", f"tracking.uri={uri}"]
     again = run_melanoma(*arguments, "sweep.resume=mixed")
     assert again.returncode == 4
-    assert "begins" not in again.stderr
+    assert "starts" not in again.stderr
     assert len(family(uri)[1]) == 3
     taken = run_melanoma(*arguments, "sweep.name=mixed")
     assert taken.returncode == 2
@@ -119,17 +111,16 @@ def test_a_finished_sweep_is_not_run_again_and_another_one_is_refused(mixed):
     assert "data: " in data.stderr
 
 
-def test_a_killed_sweep_takes_its_trials_along_and_is_resumed(tmp_path: Path):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    arguments = ["sweep", *TINY, "seed=0,1", f"tracking.uri={uri}"]
+def test_a_killed_sweep_takes_its_trials_along_and_is_resumed(store: str):
+    arguments = ["sweep", *TINY, "seed=0,1", f"tracking.uri={store}"]
     process = under_way(*arguments, "sweep.name=killed")
     time.sleep(4)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     done = run_melanoma(*arguments, "sweep.resume=killed")
     assert done.returncode == 0, done.stderr
     assert "is retried once" in done.stderr
-    _, trials = family(uri)
+    _, trials = family(store)
     assert [run.data.tags["melanoma.overrides"] for run in trials] == ["seed=0", "seed=1", "seed=0"]
     assert [run.info.status for run in trials][1:] == ["FINISHED", "FINISHED"]
     assert trials[0].info.status in ("FAILED", "KILLED")
@@ -137,55 +128,50 @@ def test_a_killed_sweep_takes_its_trials_along_and_is_resumed(tmp_path: Path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 @pytest.mark.parametrize("seconds", [0, 12], ids=["before the trial has opened its run", "in training"])
-def test_ctrl_c_ends_the_trials_too(tmp_path: Path, seconds: int):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    process = under_way("sweep", *TINY, "seed=0,1", f"tracking.uri={uri}", "training.epochs=500")
+def test_ctrl_c_ends_the_trials_too(tmp_path: Path, store: str, seconds: int):
+    process = under_way("sweep", *TINY, "seed=0,1", f"tracking.uri={store}", "training.epochs=500")
     time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    process.communicate()
+    process.send(signal.SIGINT)
     assert process.wait(60) == 130
-    parent, trials = family(uri)
+    parent, trials = family(store)
     assert (parent.info.status, [run.info.status for run in trials]) == ("KILLED", ["KILLED"])
     left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in _read(p)]
     assert not left
 
 
-def test_hopeless_trials_are_pruned_and_the_rest_is_in_the_study(tmp_path: Path):
+def test_hopeless_trials_are_pruned_and_the_rest_is_in_the_study(store: str):
     """The first trials are good; one of far too high a learning rate is not."""
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     done = run_melanoma(
         "sweep", *TINY, "training.epochs=3", "optimizer.learning_rate=1e-3,5e-4,0.3",
         "sweep.pruner=median", "sweep.startup_trials=2", "sweep.pruning_metric=val/loss",
-        f"tracking.uri={uri}",
+        f"tracking.uri={store}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    _, trials = family(uri)
+    _, trials = family(store)
     assert [run.info.status for run in trials] == ["FINISHED", "FINISHED", "KILLED"], done.stderr
     assert ["melanoma.pruned" in run.data.tags for run in trials] == [False, False, True]
     assert "0 failed" in done.stderr
 
 
-def test_fail_fast_ends_the_sweep(tmp_path: Path):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+def test_fail_fast_ends_the_sweep(store: str):
     done = run_melanoma(
-        "sweep", *TINY, "optimizer.learning_rate=1e30,1e-3", "sweep.fail_fast=true", f"tracking.uri={uri}"
+        "sweep", *TINY, "optimizer.learning_rate=1e30,1e-3", "sweep.fail_fast=true", f"tracking.uri={store}"
     )
     assert done.returncode == 4
     assert "was ended after 1 failed trials" in done.stderr
-    parent, trials = family(uri)
+    parent, trials = family(store)
     assert (parent.info.status, len(trials)) == ("FAILED", 1)
 
 
 @pytest.mark.slow
-def test_folds_inside_a_sweep_are_ranked_by_their_mean(tmp_path: Path):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+def test_folds_inside_a_sweep_are_ranked_by_their_mean(store: str):
     done = run_melanoma(
-        "sweep", *TINY, "split=kfold", "split.folds=2", "training.label_smoothing=0.0,0.1", f"tracking.uri={uri}",
+        "sweep", *TINY, "split=kfold", "split.folds=2", "training.label_smoothing=0.0,0.1", f"tracking.uri={store}",
         "sweep.max_failures=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "validation/balanced_accuracy_mean" in done.stdout
-    runs = all_runs(uri)
+    runs = all_runs(store)
     assert len(runs) == 1 + 2 + 4
 
 
@@ -204,22 +190,21 @@ def test_folds_run_at_once_and_are_pooled_as_one_after_the_other(tmp_path: Path)
     assert pooled[0] == pytest.approx(pooled[1])
 
 
-def test_the_run_of_mlflow_run_is_the_parent_and_a_test_metric_is_written_on_all(tmp_path: Path):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    store = client(uri)
-    experiment = store.create_experiment("made by mlflow", artifact_location=(tmp_path / "artifacts").as_uri())
-    run = store.create_run(experiment)
+def test_the_run_of_mlflow_run_is_the_parent_and_a_test_metric_is_written_on_all(tmp_path: Path, store: str):
+    found = client(store)
+    experiment = found.create_experiment("made by mlflow", artifact_location=(tmp_path / "artifacts").as_uri())
+    run = found.create_run(experiment)
     done = run_melanoma(
         "sweep", *TINY, "--seed", "0,1", "--sweep.metric", "test/balanced_accuracy",
-        MLFLOW_RUN_ID=run.info.run_id, MLFLOW_EXPERIMENT_ID=experiment, MLFLOW_TRACKING_URI=uri,
+        MLFLOW_RUN_ID=run.info.run_id, MLFLOW_EXPERIMENT_ID=experiment, MLFLOW_TRACKING_URI=store,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    runs = store.search_runs([experiment])
+    runs = found.search_runs([experiment])
     children = [one for one in runs if one.data.tags.get("mlflow.parentRunId") == run.info.run_id]
     assert len(runs) == 3
     assert len(children) == 2
-    assert store.get_run(run.info.run_id).info.status == "FINISHED"
-    assert "training.epochs" not in store.get_run(run.info.run_id).data.params
+    assert found.get_run(run.info.run_id).info.status == "FINISHED"
+    assert "training.epochs" not in found.get_run(run.info.run_id).data.params
     assert [one.data.tags["melanoma.protocol"] for one in runs] == ["selected_on_test"] * 3
     assert "MELANOMA_SHORTCUTS=selected_on_test melanoma train" in done.stdout
 

@@ -67,7 +67,7 @@ def test_names_are_text_in_the_page_and_never_markup(tmp_path, audit):
 def test_headlines_tell_leaks_conflicts_and_copies(faulty):
     lines = headlines(faulty)
     tests = int((faulty.table.part == "test").sum())
-    assert lines[0] == f"3 of the {tests} test images also stand in training."
+    assert lines[0] == f"3 of the {tests} test images are also in training."
     assert any(line.startswith("6 images ") and "in 3 clusters" in line for line in lines)
     assert any(line.startswith("14 of the 94 images are copies of others") for line in lines)
 

@@ -187,7 +187,7 @@ def test_a_file_without_permission_is_put_aside_until_it_has_it(public_path, wri
     assert unprivileged(quarantined_reasons, root) == {}
     shutil.rmtree(cache / "decoded")
     (root / "a/001.jpg").chmod(0)
-    assert unprivileged(quarantined_reasons, root) == {"a/001.jpg": "no permission to read it, or gone"}
+    assert unprivileged(quarantined_reasons, root) == {"a/001.jpg": "no permission to read it, or deleted"}
     (root / "a/001.jpg").chmod(0o644)
     assert unprivileged(quarantined_reasons, root) == {}
 

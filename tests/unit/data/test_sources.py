@@ -147,7 +147,7 @@ def test_a_path_that_may_not_be_read_is_named(public_path, unprivileged, monkeyp
         (public_path / locked).chmod(0)
     message = unprivileged(refusal, public_path / name)
     (public_path / "folder").chmod(0o755)  # so that it can be removed
-    assert "may not be read" in message
+    assert "cannot be read" in message
     assert message.endswith(str(public_path / name))
 
 

@@ -130,7 +130,7 @@ def test_the_table_is_searched_below_the_folder_and_may_be_elsewhere(read, tmp_p
 def test_images_without_a_row_are_noted_and_passed_over(read):
     source = read(["x.jpg", "y.jpg", "x_mask.png", "z.jpg"], {"t.csv": "image,label\nx,a\ny,b\n"})
     assert list(source.table.path) == ["x.jpg", "y.jpg"]
-    assert source.notes == ["2 image files have no row in t.csv and were passed over"]
+    assert source.notes == ["2 image files have no row in t.csv and were skipped"]
 
 
 HOT = {"label_columns": ["A", "B"]}
@@ -139,6 +139,7 @@ HOT = {"label_columns": ["A", "B"]}
 @pytest.mark.parametrize(
     ("csv", "arguments", "message"),
     [
+        ("image,label\nx,a\ny,b\n", {"table": ""}, "must not be empty"),
         ("image,label\nx,a\ny,b\n", {"table": "absent.csv"}, "no such metadata table.*absent.csv"),
         ("image,label\nx,a\ny,b\n", {"extra_tables": ["absent.csv"]}, "no such metadata table.*absent.csv"),
         ("", {}, r"cannot be read as CSV.*t\.csv"),

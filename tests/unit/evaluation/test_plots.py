@@ -108,7 +108,7 @@ def test_class_distribution_shows_what_was_removed():
     ("balance", "told"),
     [
         ("none", "what an epoch trains on (balance=none)"),
-        ("class_weight", "what an epoch trains on (balance=class_weight, each class weighed to the same total)"),
+        ("class_weight", "what an epoch trains on (balance=class_weight, each class weighted to the same total)"),
         ("oversample", "repeated (1)"),
     ],
 )

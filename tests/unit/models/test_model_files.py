@@ -138,10 +138,10 @@ def test_a_changed_file_is_named_with_its_hash(tmp_path: Path):
     (tmp_path / "data/model.keras").write_text("B")
     found = sha256_of(tmp_path)["data/model.keras"]
     assert changed_file(tmp_path, known) == (
-        f"data/model.keras has SHA-256 {found}, and {known['data/model.keras']} was written"
+        f"data/model.keras has SHA-256 {found}, expected {known['data/model.keras']}"
     )
     (tmp_path / "data/model.keras").unlink()
-    assert "not there" in str(changed_file(tmp_path, known))
+    assert "it is missing" in str(changed_file(tmp_path, known))
     (tmp_path / "data/model.keras").write_text("b")
     (tmp_path / "data/sitecustomize.py").write_text("import os")
-    assert str(changed_file(tmp_path, known)).startswith("data/sitecustomize.py, of SHA-256 ")
+    assert str(changed_file(tmp_path, known)).startswith("data/sitecustomize.py was added (SHA-256 ")

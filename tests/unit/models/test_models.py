@@ -139,7 +139,7 @@ def test_the_stem_reduces_as_it_is_told():
         (partial(plain_cnn, filters=(4, 4, 4, 4)), "The image is too small for 4 convolutions; raise data.image_size"),
         (partial(plain_cnn, filters=(4,), padding="odd"), "The model cannot be built"),
         (partial(plain_cnn, filter=(4,)), "unexpected keyword argument 'filter'"),
-        (partial(resnet_small, widths=(4, 8), blocks=(1,)), "widths and blocks must be of one length"),
+        (partial(resnet_small, widths=(4, 8), blocks=(1,)), "widths and blocks must have the same length"),
         (partial(backbone, family="ResNet50V3"), "must be one of .*, ResNet50V2, .*Received: model.family=ResNet50V3"),
         (partial(backbone, family="ResNet50"), "ResNet50 cannot be built: .*at least 32.*data.image_size=16"),
         (lambda image_size, classes: tiny_cnn(image_size, classes + 1), r"must give 9 logits. Received: shape \(None"),

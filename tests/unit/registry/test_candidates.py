@@ -102,7 +102,7 @@ def test_why_a_run_is_no_candidate(tmp_path: Path, monkeypatch):
         "good": (None, ""),
         "failed": (Exclusion.NOT_FINISHED, "it ended as FAILED"),
         "of another run": (Exclusion.EVALUATION_ONLY, "evaluates the model of another run"),
-        "parent": (Exclusion.NO_MODEL, "gathers other runs and has no model"),
+        "parent": (Exclusion.NO_MODEL, "is a parent run without a model of its own"),
         "shortcut": (Exclusion.NOT_CLEAN, "protocol published"),
         "leaky": (Exclusion.KNOWN_LEAKS, "known leaks: 18 content"),
         "untold": (Exclusion.NO_TEST_SET, "its test images are not known"),

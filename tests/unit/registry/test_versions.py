@@ -127,7 +127,7 @@ def test_promotions_and_rollbacks(uri: str, monkeypatch, capsys: pytest.CaptureF
         only_model(None)
     promoted(uri, first)
     assert state() == (first, None, {first: "promoted"})
-    with pytest.raises(ModelError, match="no champion to go back to"):
+    with pytest.raises(ModelError, match="no previous champion to roll back to"):
         rollback(RollbackConfig("test"), uri)
     promoted(uri, second)
     promoted(uri, third)
@@ -144,7 +144,7 @@ def test_promotions_and_rollbacks(uri: str, monkeypatch, capsys: pytest.CaptureF
     assert {one.state for one in trail} == {"done"}
     assert [(one.version, one.replaces) for one in trail] == [(1, None), (2, 1), (3, 2), (2, 3), (3, 2)]
     assert registered_models() == [NAME]
-    assert "Rolled back: melanoma-test, version 3, is the champion (before: version 2)" in capsys.readouterr().out
+    assert "Rolled back: melanoma-test, version 3, is the champion (previous: version 2)" in capsys.readouterr().out
     with pytest.raises(ModelError, match=r"known: melanoma-test\. Received: task=other"):
         only_model("other")
 
@@ -306,7 +306,7 @@ def test_a_version_that_was_replaced_and_deleted_by_hand_holds_nothing_up(uri: s
     mlflow.MlflowClient().set_registered_model_alias(NAME, Alias.CHAMPION, str(version.version))
     monkeypatch.setattr("melanoma.registry.versions.process_alive", lambda *_: False)  # killed here
     mlflow.MlflowClient().delete_model_version(NAME, champion.version)
-    assert repair(NAME) == ["Finished the promote of version 3, which was interrupted."]
+    assert repair(NAME) == ["Finished an interrupted decision: promote version 3."]
     assert state()[0] == third
     assert repair(NAME) == []
 

@@ -90,7 +90,7 @@ BAD = {
     "number": (5, "of type int"),
     "none": (None, "of type NoneType"),
     "flag": (np.zeros((4, 4, 3), bool), "values are of type bool"),
-    "ragged": ([[1, 2], [3]], "not of one length"),
+    "ragged": ([[1, 2], [3]], "have different lengths"),
     "four channels": (np.zeros((4, 4, 4), np.uint8), "shape (4, 4, 4)"),
     "no pixels": (np.zeros((0, 4, 3), np.uint8), "shape (0, 4, 3)"),
     "too bright": (np.full((4, 4, 3), 256), "not from 0 to 255"),

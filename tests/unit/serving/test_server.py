@@ -35,6 +35,10 @@ def running(monkeypatch: pytest.MonkeyPatch, host: str = "127.0.0.1") -> Iterato
     bound = listening(host, 0)
     thread = threading.Thread(target=run_server, args=(serve.Guard(inner), bound, host), daemon=True)
     thread.start()
+    # Uvicorn sets up logging first, which closes absl's handler and what that writes to: of pytest, were it to go on.
+    while not stopping:
+        assert thread.is_alive()
+        time.sleep(0.01)
     yield bound.getsockname()[1]
     stopping[0].should_exit = True
     thread.join(20)

@@ -41,7 +41,7 @@ def test_values_are_written_as_an_override_reads_them():
         ([], "has no values"),
         ({"low": 2, "high": 1}, "low that is below its high"),
         ({"low": 1, "high": 1}, "low that is below its high"),
-        ({"low": 0, "high": 1, "log": True}, "begin above 0"),
+        ({"low": 0, "high": 1, "log": True}, "start above 0"),
         ({"low": 0, "high": 1, "step": 2}, "fits into its range"),
         ({"low": 0, "high": 1, "setp": 2}, "not setp"),
         ({"low": "a", "high": 1}, "low that is below"),
@@ -56,7 +56,7 @@ def test_a_space_that_cannot_be_is_refused(given, said: str):
 
 
 def test_conditions_that_name_each_other_are_refused():
-    with pytest.raises(ConfigError, match="name each other"):
+    with pytest.raises(ConfigError, match="circular `when` conditions"):
         read_space({"a": {"choices": [1], "when": {"b": 1}}, "b": {"choices": [1], "when": {"a": 1}}})
 
 
@@ -82,7 +82,7 @@ def test_the_command_line_is_read(text: str, expected: Dimension):
         ("lr=interval(1,1)", "lr must have a low that is below its high"),
         ("lr=interval(2,1)", "lr must have a low that is below its high"),
         ("model=glob(*)", "A sweep takes a,b or choice"),
-        ("lr=tag(log,interval(0,1))", "lr with log must begin above 0"),
+        ("lr=tag(log,interval(0,1))", "lr with log must start above 0"),
     ],
 )
 def test_what_cannot_be_varied_is_refused(text: str, said: str):

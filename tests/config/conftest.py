@@ -1,0 +1,8 @@
+import pytest
+
+from melanoma.config import renamed
+
+
+@pytest.fixture(autouse=True)
+def _each_test_is_warned_anew():
+    renamed._warn.cache_clear()
