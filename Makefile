@@ -7,7 +7,7 @@ BIN := .venv/bin
 help:
 	@echo "make demo       train on synthetic lesions and show the result"
 	@echo "make test       run the tests"
-	@echo "make test-fast  only the tests that need no TensorFlow, no MLflow and no process: under a minute"
+	@echo "make test-fast  only the tests that need no TensorFlow, MLflow, process or search for near duplicates: under a minute"
 	@echo "make test-slow  run the slow tests too"
 	@echo "make coverage   run the tests and show which lines they cover"
 	@echo "make lint       ruff and mypy"
@@ -30,14 +30,16 @@ demo: setup
 	$(BIN)/melanoma train
 
 # One process of tests for each core, up to four: each needs 2 GB.
+WORKERS := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: setup
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" $(WORKERS)
 
 test-fast: setup
-	$(BIN)/python -m pytest tests/config tests/unit --fast -q -n auto --maxprocesses 4
+	$(BIN)/python -m pytest tests/config tests/unit --fast -q $(WORKERS)
 
 coverage: setup
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --cov=melanoma --cov-report=term:skip-covered --cov-report=html
+	$(BIN)/python -m pytest -m "not slow" $(WORKERS) --cov=melanoma --cov-report=term:skip-covered --cov-report=html
 	@echo "Line by line: htmlcov/index.html"
 
 test-slow: setup

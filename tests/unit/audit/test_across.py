@@ -15,7 +15,7 @@ from melanoma.errors import DataError
 
 def drawn(folder: Path, seed: int, images: int) -> Path:
     folder.mkdir()
-    write_synthetic(folder, classes=["benign", "malignant"], images=images, size=128, seed=seed)
+    write_synthetic(folder, classes=["benign", "malignant"], images=images, size=96, seed=seed)
     return folder
 
 
