@@ -54,6 +54,7 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays; the garbage collector need not look through it again and again: a tenth faster."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)

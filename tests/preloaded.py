@@ -1,5 +1,6 @@
 """What a command imports that takes seconds: imported once, in the process that commands are forked from."""
 
+import gc
 from importlib import import_module
 
 from melanoma.terminal import quiet_native_imports
@@ -18,3 +19,6 @@ with quiet_native_imports():
         import_module(name)
     # A second in each process that saves a model: which package each installed module is of.
     import_module("mlflow.utils.requirements_utils")._init_packages_to_modules_map()
+
+gc.collect()
+gc.freeze()
