@@ -182,11 +182,14 @@ def _experiment_id(experiment: str, path: Path | None) -> str:
     return str(found.experiment_id)
 
 
-def figures_folder(run_id: str) -> str:
-    """Return the location of a run's figures: a folder, or the address of a remote store."""
+def figures_folder(run_id: str) -> str | None:
+    """Return the location of a run's figures: a folder, or the address of a remote store; None if there are none."""
     import mlflow
 
-    address = str(mlflow.MlflowClient().get_run(run_id).info.artifact_uri)
+    client = mlflow.MlflowClient()
+    if not client.list_artifacts(run_id, "figures"):
+        return None
+    address = str(client.get_run(run_id).info.artifact_uri)
     parsed = urlsplit(address)
     return f"{unquote(parsed.path) if parsed.scheme == 'file' else without_password(address)}/figures"
 

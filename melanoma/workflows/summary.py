@@ -44,7 +44,8 @@ def show_result(
     console.print(f"Run      {run_id}", soft_wrap=True, markup=False)
     if model is not None:
         console.print(f"Model    {model}   (melanoma predict model={run_id} input=IMAGE)", soft_wrap=True, markup=False)
-    console.print(f"Figures  {figures_folder(run_id)}", soft_wrap=True, markup=False)
+    if figures := figures_folder(run_id):
+        console.print(f"Figures  {figures}", soft_wrap=True, markup=False)
     console.print(f"Compare  {ui_command(uri)}", soft_wrap=True, markup=False)
 
 

@@ -20,6 +20,7 @@ def test_same_seed_same_numbers_other_seed_other_split(tmp_path: Path, store: st
         cache = str(tmp_path / f"cache-{name}")
         done = run_melanoma("train", *words, "seed=3", f"tracking.run_name={name}", MELANOMA_CACHE_DIR=cache)
         assert done.returncode == 0, done.stderr
+        assert "Figures" not in done.stdout  # none were logged
     trained_here([*words, "seed=4", "tracking.run_name=third"], tmp_path)
     runs = {run.info.run_name: run for run in all_runs(store)}
     metrics = {name: {k: v for k, v in run.data.metrics.items() if k not in UNTIMED} for name, run in runs.items()}

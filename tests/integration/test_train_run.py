@@ -30,6 +30,7 @@ CLASSES = ["benign", "malignant"]
 def test_run_is_finished_named_and_tagged(trained: Trained):
     assert trained.run.info.status == "FINISHED"
     assert trained.run.info.run_name == "small"
+    assert "\nFigures  " in trained.output
     tags = trained.run.data.tags
     assert tags["melanoma.task"] == "synthetic"
     assert tags["melanoma.protocol"] == "clean"
