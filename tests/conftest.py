@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import COMMAND, run_melanoma
-
-__all__ = ["COMMAND", "run_melanoma"]
+from tests.commands import run_melanoma
 
 ROOT = Path(__file__).resolve().parents[1]
 # What takes seconds: TensorFlow and MLflow, other processes, and the search for near duplicates.

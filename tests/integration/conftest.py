@@ -26,7 +26,7 @@ from melanoma.config.launch import register_resolvers
 from melanoma.config.schema import TrainConfig
 from melanoma.tracking.store import prepare_experiment
 from melanoma.workflows.train import train
-from tests.conftest import COMMAND, run_melanoma
+from tests.commands import COMMAND, run_melanoma
 
 SMALL = (
     "data.source.images=80", "data.source.size=48", "data.image_size=48", "model=m1", "training.epochs=2",

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.conftest import run_melanoma
+from tests.commands import run_melanoma
 
 PLANTED = (
     "data.source.images=120", "data.source.size=64", "data.source.test_share=0.2", "data.source.duplicates=6",

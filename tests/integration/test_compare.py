@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from melanoma.cli import main
-from tests.conftest import run_melanoma
+from tests.commands import run_melanoma
 from tests.integration.conftest import SMALL, client, copied_store, trained_here
 
 

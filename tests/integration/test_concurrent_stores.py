@@ -14,8 +14,7 @@ import pytest
 from melanoma.config.schema import TrackingConfig
 from melanoma.tracking.run import tracked_run
 from melanoma.tracking.store import tracking_uri
-from tests.commands import forked
-from tests.conftest import run_melanoma
+from tests.commands import forked, run_melanoma
 from tests.integration.conftest import all_runs, client, free_port, mlflow_server
 from tests.integration.test_sweep import TINY, family
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.conftest import run_melanoma
+from tests.commands import run_melanoma
 from tests.integration.conftest import SMALL, all_runs, client, trained_here
 
 UNTIMED = ("seconds_per_epoch", "images_per_second", "fit/seconds", "evaluation/seconds", "model/latency_ms")

@@ -14,7 +14,7 @@ from PIL import Image
 from melanoma.data.synthetic import write_synthetic
 from melanoma.tracking.records import RunRecord
 from melanoma.workflows.evaluate import binary_tasks_of
-from tests.conftest import run_melanoma
+from tests.commands import run_melanoma
 from tests.integration.conftest import SMALL, Trained, all_runs, client
 
 

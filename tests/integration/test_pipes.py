@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from melanoma.cli import main
-from tests.conftest import COMMAND
+from tests.commands import COMMAND
 
 
 def started_without_reader(*arguments: str, errors: bool = False) -> subprocess.CompletedProcess:

@@ -11,7 +11,7 @@ from melanoma.config.diagnose import compose_config
 from melanoma.config.launch import register_resolvers
 from melanoma.data.synthetic import write_synthetic
 from melanoma.models.build import load_model_file, network_of
-from tests.conftest import run_melanoma
+from tests.commands import run_melanoma
 from tests.integration.conftest import copied_store, only_run, trained_here
 
 SHORT = (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import run_melanoma
+from tests.commands import run_melanoma
 from tests.integration.conftest import client, only_run
 
 pytestmark = pytest.mark.real

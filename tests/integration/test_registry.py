@@ -35,7 +35,7 @@ from melanoma.tracking.models import load_saved_model
 from melanoma.tracking.names import Alias
 from melanoma.tracking.records import RunRecord
 from melanoma.workflows.stages import seen_by
-from tests.conftest import COMMAND, run_melanoma
+from tests.commands import COMMAND, run_melanoma
 from tests.integration.conftest import SMALL, client, copied_store, trained_here
 
 NAME = "melanoma-synthetic"

@@ -25,7 +25,7 @@ from PIL import Image
 
 from melanoma.serving.classifier import MAX_SERVED
 from melanoma.serving.package import save_package
-from tests.conftest import COMMAND, run_melanoma
+from tests.commands import COMMAND, run_melanoma
 from tests.integration.conftest import Trained, free_port
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import run_melanoma
+from tests.commands import run_melanoma
 from tests.integration.conftest import SMALL, all_runs, client, copied_store, only_run, trained_here
 
 PLANTED = (

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import run_melanoma
+from tests.commands import run_melanoma
 from tests.integration.conftest import client, mlflow_server
 from tests.integration.test_sweep import TINY
 
