@@ -20,7 +20,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from rich.console import Console
 from rich.table import Table
 
-from melanoma.audit.audit import audit_source
+from melanoma.auditing.audit import audit_source
 from melanoma.config.schema import ArchiveConfig, AuditConfig
 from melanoma.data.decode import open_rgb
 from melanoma.data.sources import Source, class_folders, open_path, synthetic

@@ -38,7 +38,7 @@ def hashes(count: int) -> np.ndarray:
 
 def inverted_file(count: int) -> float:
     """What the audit uses; every point's neighbours."""
-    from melanoma.audit.near import neighbour_pairs
+    from melanoma.auditing.near import neighbour_pairs
 
     data = points(count)
     start = time.perf_counter()

@@ -12,7 +12,7 @@ from tests.commands import run_melanoma
 
 ROOT = Path(__file__).resolve().parents[1]
 # What takes seconds: TensorFlow and MLflow, other processes, and the search for near duplicates.
-SLOW = {"tensorflow", "keras", "mlflow", "subprocess", "multiprocessing", "melanoma.audit.near"}
+SLOW = {"tensorflow", "keras", "mlflow", "subprocess", "multiprocessing", "melanoma.auditing.near"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

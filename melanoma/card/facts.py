@@ -48,6 +48,8 @@ class CardFacts:
         protocol: Protocol of the trained run.
         intended_use: Intended use as stated by the user.
         synthetic: Whether the images are synthetic.
+        primary_metric: Metric that selects models.
+        positive: Positive classes of each binary task; with two classes, the positive class under its own name.
         images: Number of images by class and part.
         totals: Number of images by part.
         audit_images: Number of audited images.
@@ -105,6 +107,8 @@ class CardFacts:
     test_unused: bool
     seed: int
     monitor: str
+    primary_metric: str
+    positive: dict[str, list[str]]
     epochs: int
     optimizer: str
     balance: str

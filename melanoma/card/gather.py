@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from melanoma.audit.names import FINDINGS
+from melanoma.auditing.names import FINDINGS
 from melanoma.card.facts import CardFacts, Column, Point, SubgroupRow
 from melanoma.data.split import PARTS
 from melanoma.evaluation.evaluate import stored_text
@@ -14,7 +14,7 @@ from melanoma.evaluation.metrics import REPORTED
 from melanoma.evaluation.skin_tone import ESTIMATED_TONE
 from melanoma.lineage.protocol import Shortcut
 from melanoma.tracking.names import Artifact, Tag, stored_name
-from melanoma.tracking.records import RunRecord
+from melanoma.tracking.records import RunRecord, class_names_in
 
 __all__ = ["facts_of"]
 
@@ -102,6 +102,8 @@ def _training_facts(trained: RunRecord) -> dict[str, Any]:
     return {
         "seed": config["seed"],
         "monitor": config["training"]["monitor"],
+        "primary_metric": trained.tags.get(Tag.PRIMARY_METRIC, "auc"),
+        "positive": _positive(trained),
         "epochs": config["training"]["epochs"],
         "optimizer": str(config["optimizer"]["_target_"]).rsplit(".", 1)[-1],
         "balance": config["balance"]["name"],
@@ -159,6 +161,12 @@ def _external_facts(evaluated: RunRecord, external: bool) -> dict[str, Any]:
         "external_name": evaluated.params.get("data.name"),
         "external_path": evaluated.params.get("data.path"),
     }
+
+
+def _positive(trained: RunRecord) -> dict[str, list[str]]:
+    """Return the positive classes of each binary task. With two classes, the second is positive."""
+    classes = class_names_in(trained.predictions())
+    return {classes[1]: [classes[1]]} if len(classes) == 2 else trained.binary_tasks
 
 
 def _classes(split: pd.DataFrame) -> list[str]:

@@ -33,11 +33,11 @@ class SweepConfig:
     resume: str | None = None
     sampler: Literal["grid", "tpe", "random", "cmaes", "nsga2"] = "grid"
     n_trials: int | None = number(None, least=1)
-    metric: Any = "validation/balanced_accuracy"
-    direction: Any = "maximize"
+    metric: Any = None
+    direction: Any = None
     seed: int = number(0, least=0, most=2**32 - 1)
     pruner: Literal["none", "median", "hyperband"] = "none"
-    pruning_metric: Literal["val/loss", "val/accuracy", "val/balanced_accuracy", "val/auc"] = "val/balanced_accuracy"
+    pruning_metric: str | None = None
     startup_trials: int = number(5, least=0)
     max_failures: int | None = number(None, least=1)
     fail_fast: bool = False
@@ -90,8 +90,8 @@ class SubgroupGateConfig:
 class RegistryConfig:
     """Choice of the run to promote, and the gates that it must pass."""
 
-    metric: str = "validation/auc"
-    direction: Literal["maximize", "minimize"] = "maximize"
+    metric: str | None = None
+    direction: Literal["maximize", "minimize"] | None = None
     floors: dict[str, Any] = field(default_factory=dict)
     ceilings: dict[str, Any] = field(default_factory=dict)
     binary_tasks: dict[str, Any] | None = None

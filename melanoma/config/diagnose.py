@@ -1,9 +1,8 @@
 """Detection of all errors in a configuration at once, each with a suggested fix."""
 
 import difflib
-from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, get_args
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -110,21 +109,16 @@ def schema_faults(schema: type, config: DictConfig, base: DictConfig, prefix: st
         elif isinstance(value, DictConfig) and isinstance(before, DictConfig):
             faults += _argument_faults(path, value, before)
         else:
-            faults += _type_faults(path, structured, config, key, get_args(names[key]))
+            faults += _type_faults(path, structured, config, key)
     return faults
 
 
-def _type_faults(path: str, structured: DictConfig, config: DictConfig, key: str, choices: Sequence[Any]) -> list[str]:
+def _type_faults(path: str, structured: DictConfig, config: DictConfig, key: str) -> list[str]:
     value = config[key]
     try:
         OmegaConf.update(structured, key, value)
     except OmegaConfBaseException as error:
-        hint = ""
-        # Metrics after each epoch are named val/..., metrics of the final weights validation/...
-        of_epoch = str(value).replace("validation/", "val/", 1)
-        if of_epoch != value and of_epoch in choices:
-            hint = f" Did you mean '{of_epoch}', the metric after each epoch?"
-        return [f"{path}: {str(error).splitlines()[0]}.{hint} Received: {path}={value}"]
+        return [f"{path}: {str(error).splitlines()[0]}. Received: {path}={value}"]
     if type(structured[key]) is not type(value):
         config[key] = structured[key]
     return []

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -17,7 +18,7 @@ from melanoma.config.renamed import move_renamed, with_new_names
 from melanoma.errors import ConfigError, MelanomaError
 from melanoma.paths import conf_dir, outputs_dir
 
-__all__ = ["launch", "register_resolvers", "typed"]
+__all__ = ["composed", "launch", "register_resolvers", "typed"]
 
 
 T = TypeVar("T")
@@ -32,6 +33,30 @@ def typed(schema: type[T], config: DictConfig) -> T:
     """Return the resolved config as an instance of its schema, without the arguments of a `_target_`."""
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     return cast(T, _instance(schema, resolved))
+
+
+def composed(
+    command: str,
+    schema: type,
+    arguments: list[str],
+    *,
+    checks: Callable[[DictConfig], list[str]] | None = None,
+    rename: Mapping[str, str] | None = None,
+) -> tuple[DictConfig, list[str]]:
+    """Compose and check the configuration of a command without Hydra's application, for the Python API.
+
+    Returns:
+        The configuration, and the overrides as Hydra reads them. The arguments are those of `launch`.
+
+    Raises:
+        ConfigError: If the configuration has errors. The exception contains all of them.
+    """
+    register_resolvers()
+    rename = rename or {}
+    texts = text_keys(schema)
+    texts |= {word for word, key in rename.items() if key in texts}
+    words = with_new_names(_renamed(normalise(arguments, texts), rename))
+    return _checked(command, schema, partial(_faults, schema, checks), words, rename), overrides_in(words)
 
 
 def launch(
@@ -65,11 +90,9 @@ def launch(
     typed_texts = set() if multirun else texts | {word for word, key in rename.items() if key in texts}
     arguments = with_new_names(_renamed(normalise(arguments, typed_texts), rename))
 
-    def faults_of(config: DictConfig) -> list[str]:
-        return range_faults(schema, config) + (checks(config) if checks is not None else [])
-
+    faults_of = partial(_faults, schema, checks)
     if not {"--help", "-h", "--hydra-help"} & set(arguments):
-        _refuse_faults(command, schema, faults_of, arguments, rename, multirun=multirun)
+        _checked(command, schema, faults_of, arguments, rename, multirun=multirun)
 
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -102,21 +125,26 @@ def launch(
         raise failures[0]
 
 
-def _refuse_faults(
+def _faults(schema: type, checks: Callable[[DictConfig], list[str]] | None, config: DictConfig) -> list[str]:
+    return range_faults(schema, config) + (checks(config) if checks is not None else [])
+
+
+def _checked(
     command: str,
     schema: type,
     faults_of: Callable[[DictConfig], list[str]],
     arguments: list[str],
     rename: Mapping[str, str],
     *,
-    multirun: bool,
-) -> None:
+    multirun: bool = False,
+) -> DictConfig:
     config, faults = diagnose(command, schema, overrides_in(arguments), search_path_in(arguments), multirun=multirun)
     if config is not None:
         faults += faults_of(config)
-    if faults:
+    if config is None or faults:
         typed_keys = {key: word for word, key in rename.items()}
         raise ConfigError([_with_typed_keys(fault, typed_keys) for fault in faults])
+    return config
 
 
 def _renamed(arguments: list[str], rename: Mapping[str, str]) -> list[str]:

@@ -65,6 +65,7 @@ class DataConfig:
     resize: Literal["stretch", "crop", "pad"] = "stretch"
     classes: Any = None
     leave_out: list[str] = field(default_factory=list)
+    positive: str | None = None
     binary_tasks: dict[str, Any] = field(default_factory=dict)
     max_megapixels: float = number(50.0, above=0, most=178, note=", the limit of Pillow")
     max_quarantined: float = number(0.05, least=0, most=1, kind="a share")
@@ -74,7 +75,7 @@ class DataConfig:
 
 @dataclass
 class OddConfig:
-    """Limits beyond which a file is reported as odd. See `melanoma.audit.inspection` for the measures."""
+    """Limits beyond which a file is reported as odd. See `melanoma.auditing.inspection` for the measures."""
 
     shorter_side: int = number(32, least=0)
     aspect: float = number(2.5, least=1)
@@ -196,7 +197,7 @@ class TrainingConfig:
 
     epochs: int = number(20, least=1)
     batch_size: int = number(32, least=1)
-    monitor: Literal["val/loss", "val/accuracy", "val/balanced_accuracy", "val/auc"] = "val/loss"
+    monitor: str | None = None
     restore_best: bool = True
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
     label_smoothing: float = number(0.0, least=0, below=1, kind="a share")
@@ -250,6 +251,7 @@ class TrackingConfig:
     run_name: str | None = None
     system_metrics: bool = True
     figures: bool = True
+    metrics: Literal["main", "all"] = "main"
 
 
 @dataclass
@@ -268,6 +270,7 @@ class TrainConfig:
 
     seed: int = number(0, least=0, most=2**32 - 1)
     protocol: Literal["clean", "published", "both"] = "clean"
+    primary_metric: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
     split: SplitConfig = field(default_factory=SplitConfig)

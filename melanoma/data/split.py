@@ -5,7 +5,6 @@ from fractions import Fraction
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from melanoma.config.schema import SplitConfig
 from melanoma.data.sources import METADATA
@@ -77,6 +76,8 @@ def fold_parts(table: pd.DataFrame, settings: SplitConfig, seed: int) -> list[pd
         DataError: If a class has fewer groups than folds, or is too small to be in every part.
     """
     require_enough_for_folds(table.groupby("label").group.nunique(), settings.folds)
+    from sklearn.model_selection import StratifiedGroupKFold  # late, as it takes a second to import
+
     splitter = StratifiedGroupKFold(settings.folds, shuffle=True, random_state=np.random.RandomState(seed))
     runs = []
     for _, tested in splitter.split(table, table.label, table.group):
@@ -199,6 +200,8 @@ def _draw(parts: pd.Series, table: pd.DataFrame, name: str, wanted: int, seed: i
 
 def _stratified(rows: pd.DataFrame, taken: int, seed: int) -> pd.Index:
     """Return the index of a stratified sample of whole groups, with some but not all rows of each class."""
+    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
     random = np.random.RandomState(seed)
     taken = min(taken, len(rows) - rows.label.nunique())
     drawn = pd.Series(False, index=rows.index)

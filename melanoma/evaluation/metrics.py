@@ -4,28 +4,33 @@ To add a metric of all classes together, add an entry to `OVERALL`; its name is 
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import metrics
 
 from melanoma.evaluation.curves import CURVE_MEASURES, curve
 from melanoma.evaluation.predictions import Predictions, WeightedPredictions
 
 __all__ = [
     "CALIBRATION_BINS",
+    "EPOCH_METRICS",
     "HEADLINES",
+    "LOGGED",
     "PAIRED",
     "REPORTED",
     "Metric",
     "area_under_roc",
+    "default_primary_metric",
     "epoch_metrics",
     "expected_calibration_error",
+    "headlines",
     "is_error",
     "measure",
+    "measured_names",
     "metric_of",
     "resampled_metrics",
 ]
@@ -44,6 +49,7 @@ class Metric:
             ROC or precision-recall measures, which are computed together.
         higher_is_better: False for errors.
         shown: `headline` for every summary, `report` for comparisons and the model card, `detail` for the store only.
+        logged: Whether MLflow shows the metric by default; the file of all metrics has every one.
         needs_both: Whether the metric is undefined if all images are of one class.
         paired: Whether the metric is used for paired comparisons of two models.
     """
@@ -53,19 +59,28 @@ class Metric:
     resampled: Callable[[WeightedPredictions], NDArray[np.float64]] | None
     higher_is_better: bool = True
     shown: Literal["headline", "report", "detail"] = "report"
+    logged: bool = False
     needs_both: bool = False
     paired: bool = False
 
 
-def _macro(score: Callable[..., float], average: str) -> Callable[[Predictions], float]:
+@cache
+def _sklearn() -> Any:
+    """Import scikit-learn's metrics late, so that a command refuses its arguments without a wait of a second."""
+    from sklearn import metrics
+
+    return metrics
+
+
+def _macro(score: str, average: str) -> Callable[[Predictions], float]:
     def value(p: Predictions) -> float:
-        return score(p.targets, p.predicted, labels=p.present, average=average, zero_division=0)
+        return getattr(_sklearn(), score)(p.targets, p.predicted, labels=p.present, average=average, zero_division=0)
 
     return value
 
 
 def _mcc(p: Predictions) -> float:
-    return metrics.matthews_corrcoef(p.targets, p.predicted) if len(p.present) > 1 else np.nan
+    return _sklearn().matthews_corrcoef(p.targets, p.predicted) if len(p.present) > 1 else np.nan
 
 
 def _resampled_mcc(w: WeightedPredictions) -> NDArray[np.float64]:
@@ -83,7 +98,7 @@ def _log_loss(p: Predictions) -> float:
     with warnings.catch_warnings():
         # scikit-learn warns because a float32 softmax sums to 1 only within 1e-6.
         warnings.simplefilter("ignore", UserWarning)
-        return float(metrics.log_loss(p.targets, p.probabilities, labels=np.arange(len(p.classes))))
+        return float(_sklearn().log_loss(p.targets, p.probabilities, labels=np.arange(len(p.classes))))
 
 
 def _resampled_log_loss(w: WeightedPredictions) -> NDArray[np.float64]:
@@ -99,7 +114,7 @@ def _brier(p: Predictions) -> float:
     score = p.probabilities[:, 1] if classes == 2 else p.probabilities
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # as above
-        return float(metrics.brier_score_loss(p.targets, score, labels=np.arange(classes)))
+        return float(_sklearn().brier_score_loss(p.targets, score, labels=np.arange(classes)))
 
 
 def _resampled_brier(w: WeightedPredictions) -> NDArray[np.float64]:
@@ -134,11 +149,11 @@ def area_under_roc(p: Predictions) -> float:
     Classes that do not occur are left out of the mean. The result is NaN if fewer than two classes occur or a
     probability is not finite.
     """
-    return _mean_over_classes(metrics.roc_auc_score, p)
+    return _mean_over_classes(_sklearn().roc_auc_score, p)
 
 
 def _average_precision(p: Predictions) -> float:
-    return _mean_over_classes(metrics.average_precision_score, p)
+    return _mean_over_classes(_sklearn().average_precision_score, p)
 
 
 def _mean_over_classes(score: Callable[..., float], p: Predictions) -> float:
@@ -152,45 +167,57 @@ def _mean_over_classes(score: Callable[..., float], p: Predictions) -> float:
 OVERALL = (
     Metric(
         "accuracy",
-        lambda p: metrics.accuracy_score(p.targets, p.predicted),
+        lambda p: _sklearn().accuracy_score(p.targets, p.predicted),
         lambda w: w.hits.sum(axis=1) / w.total,
         shown="headline",
+        logged=True,
         paired=True,
     ),
     Metric(
         "balanced_accuracy",  # mean sensitivity of the classes that occur
-        _macro(metrics.recall_score, "macro"),
+        _macro("recall_score", "macro"),
         lambda w: np.nanmean(w.recall[:, w.predictions.present], axis=1),
         shown="headline",
+        logged=True,
         paired=True,
     ),
     Metric(
         "macro_f1",
-        _macro(metrics.f1_score, "macro"),
+        _macro("f1_score", "macro"),
         lambda w: w.f1[:, w.predictions.present].mean(axis=1),
         shown="headline",
+        logged=True,
         paired=True,
     ),
     Metric(
         "weighted_f1",
-        _macro(metrics.f1_score, "weighted"),
+        _macro("f1_score", "weighted"),
         lambda w: (w.f1 * w.support).sum(axis=1) / w.total,
         shown="detail",
     ),
     Metric("mcc", _mcc, _resampled_mcc, needs_both=True),  # Gorodkin 2004
-    Metric("auc", area_under_roc, None, shown="headline", needs_both=True, paired=True),
-    Metric("average_precision", _average_precision, None, needs_both=True),
-    Metric("log_loss", _log_loss, _resampled_log_loss, higher_is_better=False, paired=True),
-    Metric("brier", _brier, _resampled_brier, higher_is_better=False),  # two classes: of the second, else summed
+    Metric("auc", area_under_roc, None, shown="headline", logged=True, needs_both=True, paired=True),
+    Metric("average_precision", _average_precision, None, logged=True, needs_both=True),
+    Metric("log_loss", _log_loss, _resampled_log_loss, higher_is_better=False, logged=True, paired=True),
+    Metric(
+        "brier", _brier, _resampled_brier, higher_is_better=False, logged=True
+    ),  # two classes: of the second, else summed
     Metric("ece", expected_calibration_error, _resampled_ece, higher_is_better=False),
 )
 HEADLINES = tuple(one.name for one in OVERALL if one.shown == "headline")
 REPORTED = tuple(one.name for one in OVERALL if one.shown != "detail")
+LOGGED = tuple(one.name for one in OVERALL if one.logged)
+EPOCH_METRICS = ("loss", "accuracy", "balanced_accuracy", "auc")  # of the validation images, as `val/...`
 PAIRED = tuple(one.name for one in OVERALL if one.paired)
 _PARTS = ("train", "val", "validation", "test")
 _CLASSWISE = ("sensitivity", "specificity", "precision", "f1", "support")
 # Other metrics for which lower is better: the loss of an epoch, and metrics of an operating point.
 _OTHER_ERRORS = ("loss", "referrals_per_found", "missed_per_1000")
+
+
+def headlines(primary: str | None) -> tuple[str, ...]:
+    """Return the metrics for every summary, the primary metric first."""
+    return tuple(dict.fromkeys([*([primary] if primary else []), *HEADLINES]))
 
 
 def metric_of(name: str) -> Metric | None:
@@ -213,6 +240,27 @@ def needs_both(name: str) -> bool:
     """Return whether a metric, by any of its names, is undefined if all images are positive or all are negative."""
     metric = metric_of(name)
     return (metric is not None and metric.needs_both) or any(word in CURVE_MEASURES for word in name.split("/"))
+
+
+def default_primary_metric(classes: int, published: bool = False) -> str:
+    """Return the metric that selects models unless `primary_metric` is set.
+
+    It is the AUC for two classes (ISIC 2020) and the balanced accuracy for more (ISIC 2018 and 2019). With the
+    published protocol it is the accuracy, which its studies report.
+    """
+    if published:
+        return "accuracy"
+    return "auc" if classes == 2 else "balanced_accuracy"
+
+
+def measured_names(classes: Sequence[str], binary_tasks: Mapping[str, Sequence[str]]) -> set[str]:
+    """Return the names of the metrics of `measure` on predictions of these classes."""
+    targets = np.repeat(np.arange(len(classes)), 2)
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(len(classes)), len(targets))
+    # The precision is defined only if the class is predicted, so that a few random predictions may lack it.
+    return set(measure(Predictions(targets, probabilities, classes, binary_tasks))) | {
+        f"precision/{label}" for label in classes
+    }
 
 
 def measure(predictions: Predictions) -> dict[str, float]:
@@ -267,15 +315,20 @@ def resampled_metrics(predictions: Predictions, weights: NDArray[np.float32]) ->
     return found
 
 
-def epoch_metrics(predictions: Predictions) -> dict[str, float]:
-    """Compute `loss` (cross-entropy, regardless of the training loss), `accuracy`, `balanced_accuracy` and `auc`."""
-    values = {one.name: one.value for one in OVERALL}
-    names = {"loss": "log_loss", **{name: name for name in ("accuracy", "balanced_accuracy", "auc")}}
-    return {name: float(values[metric](predictions)) for name, metric in names.items()}
+def epoch_metrics(predictions: Predictions, primary: str | None = None) -> dict[str, float]:
+    """Compute the metrics of `EPOCH_METRICS`, and the primary metric if it is another.
+
+    The loss is the cross-entropy, regardless of the training loss. An undefined metric is NaN.
+    """
+    values = {one.name: one.value for one in OVERALL} | {"loss": _log_loss}
+    found = {name: float(values[name](predictions)) for name in EPOCH_METRICS}
+    if primary is not None and primary not in found:
+        found[primary] = measure(predictions).get(primary, float("nan"))
+    return found
 
 
 def _class_metrics(p: Predictions) -> dict[str, float]:
-    counts = metrics.confusion_matrix(p.targets, p.predicted, labels=np.arange(len(p.classes)))
+    counts = _sklearn().confusion_matrix(p.targets, p.predicted, labels=np.arange(len(p.classes)))
     hits, support, named = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         measures = {

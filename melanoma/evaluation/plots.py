@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from melanoma.audit.findings import Audit
+from melanoma.auditing.findings import Audit
 from melanoma.data.decode import decode
 from melanoma.evaluation.evaluate import Evaluation, normalized
 from melanoma.evaluation.subgroups import Subgroup

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from melanoma.audit.across import seen_among
+from melanoma.auditing.across import seen_among
 from melanoma.lineage.protocol import CLEAN, Protocol, Shortcut
 
 __all__ = ["Contamination", "Seen", "TrainedOn", "contamination", "images_seen", "with_copies"]
@@ -72,7 +72,7 @@ def with_copies(seen: Seen, table: pd.DataFrame, similarity: float | None) -> tu
     Args:
         seen: Seen images.
         table: Table of an audit.
-        similarity: See `melanoma.audit.across.copies_among`.
+        similarity: See `melanoma.auditing.across.copies_among`.
 
     Returns:
         SHA-256 of all these images, and the number of images that could be compared by their bytes only.
@@ -89,7 +89,7 @@ def contamination(seen: Seen, table: pd.DataFrame, test: pd.DataFrame, similarit
         table: Table of the audit of all images, including images that the run has removed, because these can connect a
             test image to a seen image.
         test: Columns `path` and `parent` of the test images.
-        similarity: See `melanoma.audit.across.copies_among`.
+        similarity: See `melanoma.auditing.across.copies_among`.
     """
     if not seen.images:
         return Contamination(None, 0, Protocol.of(Shortcut.PRETRAINING_UNKNOWN))

@@ -9,13 +9,14 @@ from typing import Any
 import mlflow
 import numpy as np
 
-from melanoma.config.command_schema import RegistryConfig
+from melanoma.config.command_schema import PromoteConfig
 from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import stored_text
-from melanoma.tracking.names import Tag
+from melanoma.evaluation.metrics import is_error
+from melanoma.tracking.names import Tag, stored_name
 from melanoma.tracking.records import RunRecord
 
-__all__ = ["Candidate", "Exclusion", "candidate_of", "find_candidates", "ranked", "task_of"]
+__all__ = ["Candidate", "Exclusion", "candidate_of", "find_candidates", "primary_metric", "ranked", "task_of"]
 
 
 class Exclusion(Enum):
@@ -74,12 +75,21 @@ class Candidate:
     @property
     def value(self) -> float:
         """Value of the metric; NaN if the run does not have it."""
-        return self.record.metrics_named(self.metric).get(self.metric, np.nan)
+        name = stored_name(self.metric)
+        shown = self.record.shown_metrics
+        try:
+            # The file of all metrics is read only if needed, because an experiment may have many runs.
+            return shown[name] if name in shown else self.record.metrics.get(name, np.nan)
+        except ModelError:
+            return np.nan
 
     @property
     def text(self) -> str:
         """The metric with its interval, as text."""
-        return stored_text(self.record.metrics_named(self.metric), self.metric)
+        try:
+            return stored_text(self.record.metrics_named(self.metric), self.metric)
+        except ModelError:
+            return f"{self.value:.3f}"
 
     @property
     def reason(self) -> str:
@@ -92,6 +102,28 @@ class Candidate:
             leaks=self.record.tags.get(Tag.KNOWN_LEAKS),
             metric=self.metric,
         )
+
+
+def primary_metric(settings: PromoteConfig) -> str:
+    """Return the primary metric of the run to promote, or else of the newest run of the experiment and task.
+
+    Runs of older versions have none; they were ranked by the AUC.
+
+    Raises:
+        ModelError: If the run does not exist.
+    """
+    if settings.run is not None:
+        return RunRecord.read(settings.run).tags.get(Tag.PRIMARY_METRIC, "auc")
+    found = mlflow.get_experiment_by_name(settings.tracking.experiment)
+    if found is None:
+        return "auc"  # `find_candidates` reports it
+    condition = f"tags.`{Tag.PRIMARY_METRIC}` != ''"
+    if settings.task is not None:
+        condition += f" and tags.`{Tag.TASK}` = '{settings.task}'"
+    newest: Any = mlflow.search_runs(
+        [found.experiment_id], condition, order_by=["start_time DESC"], max_results=1, output_format="list"
+    )
+    return RunRecord(newest[0]).tags[Tag.PRIMARY_METRIC] if newest else "auc"
 
 
 def find_candidates(experiment: str, metric: str) -> list[Candidate]:
@@ -109,9 +141,9 @@ def find_candidates(experiment: str, metric: str) -> list[Candidate]:
     models = mlflow.search_logged_models([found.experiment_id], "name = 'model'", output_format="list")
     with_model = {model.source_run_id for model in models}
     listed = [_candidate(RunRecord(run), metric, run.info.run_id in with_model) for run in runs]
-    listed = [one for one in listed if "test/accuracy" in one.record.metrics]
+    listed = [one for one in listed if "test/accuracy" in one.record.shown_metrics]
     if listed and not any(np.isfinite(one.value) for one in listed):
-        names = {name for one in listed for name in one.record.metrics}
+        names = {name for one in listed for name in one.record.shown_metrics}
         known = sorted(name for name in names if re.fullmatch(r"validation/\w+", name) and "_ci_" not in name)
         raise ModelError(
             f"No run of the experiment has the metric that ranks them; known: {', '.join(known)}. "
@@ -155,12 +187,11 @@ def task_of(candidates: list[Candidate]) -> str:
     return tasks[0]
 
 
-def ranked(candidates: list[Candidate], settings: RegistryConfig, task: str, test_set: str | None) -> list[Candidate]:
+def ranked(candidates: list[Candidate], task: str, test_set: str | None) -> list[Candidate]:
     """Rank the candidates of a task, best first, followed by the excluded runs with the reason of each.
 
     Args:
         candidates: Runs, newest first.
-        settings: Settings with the direction of the metric.
         task: Task, as in the tag `melanoma.task`.
         test_set: Digest of the champion's test images, on which all candidates must have been tested. If it is None, or
             if no candidate was tested on these images, the test set that most candidates share.
@@ -182,8 +213,7 @@ def ranked(candidates: list[Candidate], settings: RegistryConfig, task: str, tes
     wanted = shared[0][0] if shared else None
     other = [one for one, both in zip(fit, sets, strict=True) if both != wanted]
     fit = [one for one, both in zip(fit, sets, strict=True) if both == wanted]
-    sign = -1 if settings.direction == "maximize" else 1
-    best = sorted(fit, key=lambda one: sign * one.value)
+    best = sorted(fit, key=lambda one: one.value if is_error(one.metric) else -one.value)
     excluded = [replace(one, excluded=Exclusion.OTHER_IMAGES) for one in other]
     return best + excluded + [one for one in own if one.excluded is not None]
 

@@ -56,8 +56,8 @@ def _evidence_gate(record: RunRecord) -> Gate:
     unknown = [path for path in _REQUIRED if not record.is_hashed(path)]
     if unknown:
         return Gate(name, False, f"the run has logged no hash of {unknown[0]}; train again")
-    # The subgroup table exists only if the data has such columns.
-    paths = [*_REQUIRED, *([Artifact.SUBGROUPS] if record.is_hashed(Artifact.SUBGROUPS) else [])]
+    # The subgroup table exists only if the data has such columns; older runs logged all metrics to the database.
+    paths = [*_REQUIRED, *(path for path in (Artifact.METRICS, Artifact.SUBGROUPS) if record.is_hashed(path))]
     try:
         for path in paths:
             record.text(path)

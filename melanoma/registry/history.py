@@ -17,7 +17,7 @@ from melanoma.registry.versions import alias_of, carry_out, registry_lock, repai
 from melanoma.terminal import out
 from melanoma.tracking.model_store import checked_model
 from melanoma.tracking.names import Alias, Tag
-from melanoma.tracking.records import NotRecorded, RunRecord
+from melanoma.tracking.records import RunRecord
 from melanoma.tracking.registered import only_model, registered_models
 
 __all__ = ["rollback", "show_registry"]
@@ -90,7 +90,7 @@ def _show_versions(name: str) -> None:
 def _metrics(version: ModelVersion) -> dict[str, float]:
     try:
         return RunRecord.read(version.run_id).metrics_named(*_SHOWN)
-    except NotRecorded:
+    except ModelError:
         return {}
 
 

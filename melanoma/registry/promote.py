@@ -4,6 +4,7 @@ import logging
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
@@ -12,8 +13,17 @@ from rich.table import Table
 
 from melanoma.card.card import abridged
 from melanoma.config.command_schema import PromoteConfig, RegistryConfig
-from melanoma.errors import ModelError, PromotionRefused
-from melanoma.registry.candidates import Candidate, Exclusion, candidate_of, find_candidates, ranked, task_of
+from melanoma.errors import ConfigError, ModelError, PromotionRefused
+from melanoma.evaluation.metrics import is_error
+from melanoma.registry.candidates import (
+    Candidate,
+    Exclusion,
+    candidate_of,
+    find_candidates,
+    primary_metric,
+    ranked,
+    task_of,
+)
 from melanoma.registry.evidence import gates_of
 from melanoma.registry.gates import Gate
 from melanoma.registry.smoke import smoke_gate
@@ -31,6 +41,7 @@ from melanoma.registry.versions import (
 from melanoma.serving.package import save_package, write_package
 from melanoma.terminal import out
 from melanoma.tracking.names import Alias, Artifact, Tag, stored_name
+from melanoma.tracking.records import RunRecord
 from melanoma.tracking.registered import model_name
 
 __all__ = ["promote"]
@@ -55,6 +66,7 @@ def promote(settings: PromoteConfig, uri: str) -> ModelVersion | None:
         PromotionRefused: If no run is a candidate, or if the run failed a gate.
         ModelError: If the run or the experiment does not exist.
     """
+    settings = _with_metric(settings)
     task = settings.task or task_of(_listed(settings))
     name = model_name(task)
     with registry_lock(uri, name):
@@ -117,11 +129,27 @@ def _registered(
     return version
 
 
+def _with_metric(settings: PromoteConfig) -> PromoteConfig:
+    """Fill in `registry.metric` and `registry.direction`.
+
+    Raises:
+        ConfigError: If the given direction is not that of the metric.
+    """
+    registry = settings.registry
+    metric = registry.metric or f"validation/{primary_metric(settings)}"
+    direction: Literal["maximize", "minimize"] = "minimize" if is_error(metric) else "maximize"
+    if registry.direction not in (None, direction):
+        raise ConfigError(
+            [f"registry.direction must be {direction} for {metric}. Received: registry.direction={registry.direction}"]
+        )
+    return replace(settings, registry=replace(registry, metric=metric, direction=direction))
+
+
 def _listed(settings: PromoteConfig) -> list[Candidate]:
     """Return the given run, or all runs of the experiment."""
     if settings.run is None:
-        return find_candidates(settings.tracking.experiment, settings.registry.metric)
-    return [candidate_of(settings.run, settings.registry.metric)]
+        return find_candidates(settings.tracking.experiment, str(settings.registry.metric))
+    return [candidate_of(settings.run, str(settings.registry.metric))]
 
 
 def _number(version: ModelVersion | None) -> str | None:
@@ -132,7 +160,7 @@ def _best(listed: list[Candidate], settings: RegistryConfig, task: str, champion
     test_set = None
     if champion is not None:
         try:
-            test_set = candidate_of(champion.run_id or "", settings.metric).test_set
+            test_set = candidate_of(champion.run_id or "", str(settings.metric)).test_set
         except ModelError:
             log.warning(
                 "The run of the champion no longer exists: %s", champion.run_id or "it was registered without one"
@@ -142,11 +170,11 @@ def _best(listed: list[Candidate], settings: RegistryConfig, task: str, champion
         replace(one, excluded=Exclusion.ROLLED_BACK) if one.excluded is None and one.run_id in withdrawn else one
         for one in listed
     ]
-    order = ranked(listed, settings, task, test_set)
+    order = ranked(listed, task, test_set)
     if not order:
         raise ModelError(f"No run of the experiment is of this task. Received: task={task}")
     table = Table(title=f"Runs of task {task} by {settings.metric}", title_justify="left")
-    for column in ("run", "name", settings.metric, ""):
+    for column in ("run", "name", str(settings.metric), ""):
         table.add_column(column)
     place = 0
     for one in order[:_SHOWN]:
@@ -159,12 +187,29 @@ def _best(listed: list[Candidate], settings: RegistryConfig, task: str, champion
         out().print(
             "Runs that were validated or tested on other images cannot be ranked with these; name one with run=RUN_ID."
         )
+    for sentence in _other_choices(order):
+        out().print(sentence, soft_wrap=True, markup=False)
     if order[0].excluded is not None:
         raise PromotionRefused(
             "No run can be promoted: each must be finished, with a clean protocol, a model and a test set. "
             f"Received: {'; '.join(f'{one.name}: {one.reason}' for one in order[:5])}"
         )
     return order[0]
+
+
+def _other_choices(order: list[Candidate]) -> list[str]:
+    """Describe each sweep whose best trial is not the run that is chosen here, and why it is not."""
+    sentences = []
+    for place, one in enumerate(order[1:], start=2):
+        if Tag.BEST in one.record.tags:
+            sweep = RunRecord.read(one.record.tags[Tag.PARENT])
+            metric = sweep.params.get("sweep.metric", "another metric")
+            why = f"it is not a candidate: {one.reason}" if one.excluded else f"by {one.metric} it is candidate {place}"
+            sentences.append(
+                f"Sweep {sweep.name} ranks {one.name} ({one.run_id}) first, by {metric}; here {why}. "
+                f"run={one.run_id} promotes it."
+            )
+    return sentences
 
 
 def _dry_run(

@@ -75,6 +75,7 @@ def page(classifier: LesionClassifier, card: str) -> FastAPI:
 
     @app.get("/", response_class=HTMLResponse)
     async def index(request: Request) -> str:
+        tasks = facts.get("binary_tasks") or facts.get("views") or {}  # older packages use the key `views`
         content = {
             "nonce": request.state.nonce,
             "version": classifier.version,
@@ -82,7 +83,7 @@ def page(classifier: LesionClassifier, card: str) -> FastAPI:
             "classes": classifier.classes,
             "protocol": facts["protocol"],
             "calibration": facts["calibration"],
-            "points": facts["operating_points"],
+            "positive": {name: tasks.get(name, [name]) for name in facts["operating_points"]},
             "sets": facts["prediction_sets"],
             "max_mebibytes": _MAX_BYTES // 1024**2,
         }

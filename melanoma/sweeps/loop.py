@@ -133,8 +133,8 @@ def _next_trial(sweep: Sweep) -> tuple[Trial, Job]:
             trial_number=trial.number,
             pruner=settings.pruner,
             startup_trials=settings.startup_trials,
-            metric=settings.pruning_metric,
-            sign=1 if maximised != is_error(settings.pruning_metric) else -1,
+            metric=str(settings.pruning_metric),
+            sign=1 if maximised != is_error(str(settings.pruning_metric)) else -1,
         )
         environment[PRUNING_VARIABLE] = str(order)
     command = [sys.executable, "-m", "melanoma", "train", *sweep.plan.trial_arguments(chosen)]

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from melanoma.errors import ConfigError
-from melanoma.evaluation.metrics import measure
-from melanoma.evaluation.predictions import Predictions
+from melanoma.evaluation.metrics import measured_names
 from melanoma.evaluation.uncertain import Abstention, PredictionSets
 
 __all__ = ["check_metrics", "logged_metrics"]
@@ -23,9 +22,7 @@ def logged_metrics(classes: Sequence[str], binary_tasks: Mapping[str, Sequence[s
     """Return the names of the metrics that a run on such data logs; with `folds`, those of its parent run."""
     targets = np.repeat(np.arange(len(classes)), 2)
     probabilities = np.random.default_rng(0).dirichlet(np.ones(len(classes)), len(targets))
-    measured = set(measure(Predictions(targets, probabilities, classes, binary_tasks)))
-    # Defined only if the class is predicted, so that a few random predictions may lack them.
-    measured |= {f"precision/{label}" for label in classes}
+    measured = measured_names(classes, binary_tasks)
     if folds:
         return {f"{part}/{name}_mean" for part in ("validation", "test") for name in measured} | {
             f"test/{name}" for name in measured

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 from optuna.trial import TrialState
 
-from melanoma.audit.findings import Audit
+from melanoma.auditing.findings import Audit
 from melanoma.config.launch import typed
 from melanoma.config.schema import FOLDED, TrainConfig
 from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
 from melanoma.errors import ConfigError, TrialsFailed
+from melanoma.evaluation.metrics import is_error
 from melanoma.lineage.protocol import CLEAN, SHORTCUTS_VARIABLE, Protocol, Shortcut, protocol_of
 from melanoma.sweeps.launchers import open_launcher
 from melanoma.sweeps.loop import CHOSEN, OVERRIDES, RUN, Sweep, run_trials, settle_interrupted, trials_in
@@ -39,6 +40,7 @@ from melanoma.tracking.run import tracked_run
 from melanoma.tracking.store import tracking_uri, ui_command
 from melanoma.tracking.trials import close_unfinished, tag_best
 from melanoma.workflows.checks import as_list
+from melanoma.workflows.defaults import announce, with_defaults
 from melanoma.workflows.source_checks import check_experiment, kept_classes
 from melanoma.workflows.stages import clean_images, folds_of, number_of_folds, prepare_once, read_source
 
@@ -47,8 +49,8 @@ __all__ = ["run_sweep"]
 log = logging.getLogger("melanoma")
 
 
-def run_sweep(plan: Plan, folder: Path) -> None:
-    """Run the trials of a sweep, each in a separate process, under one parent run.
+def run_sweep(plan: Plan, folder: Path) -> str:
+    """Run the trials of a sweep, each in a separate process, under one parent run, and return its ID.
 
     Args:
         plan: Plan of the sweep.
@@ -62,6 +64,10 @@ def run_sweep(plan: Plan, folder: Path) -> None:
     settings: TrainConfig = typed(TrainConfig, plan.config)
     source = read_source(settings.data)
     folds = number_of_folds(settings, source) > 0
+    _check(plan, settings, source)
+    settings, source = with_defaults(settings, source)
+    announce(settings)
+    plan = _with_objectives(plan, settings)
     metrics = _checked_metrics(plan, settings, source, folds)
     uri = tracking_uri(settings.tracking.uri)
     storage = storage_address(plan.sweep.storage, uri)
@@ -78,7 +84,12 @@ def run_sweep(plan: Plan, folder: Path) -> None:
         grid = combinations(plan.space) if plan.sweep.sampler == "grid" else []
         total = min(plan.sweep.n_trials or len(grid), len(grid)) if grid else int(plan.sweep.n_trials or 0)
         protocol = protocol_of(settings, source.table.columns) | _selection(metrics)
-        tags = {Tag.TASK: settings.data.name, Tag.PROTOCOL: str(protocol), Tag.SWEEP: name}
+        tags = {
+            Tag.TASK: settings.data.name,
+            Tag.PROTOCOL: str(protocol),
+            Tag.PRIMARY_METRIC: str(settings.primary_metric),
+            Tag.SWEEP: name,
+        }
         # The trials log system metrics. The sweep logs its own figures even if the trials log none.
         tracking = replace(settings.tracking, system_metrics=False, figures=True)
         with (
@@ -117,13 +128,14 @@ def run_sweep(plan: Plan, folder: Path) -> None:
             f"{len(failed)} of {total} trials failed; the others are done. Look at the children of run {run.id}. "
             f"Received: {failed[0]}"
         )
+    return run.id
 
 
-def _checked_metrics(plan: Plan, settings: TrainConfig, source: Source, folds: bool) -> list[str]:
-    """Return the objectives after a check that the experiment and the objectives fit the data.
+def _check(plan: Plan, settings: TrainConfig, source: Source) -> None:
+    """Check that the experiment fits the data.
 
     Raises:
-        ConfigError, DataError: If they do not.
+        ConfigError, DataError: If it does not.
     """
     if settings.protocol == "both":
         raise ConfigError(
@@ -132,6 +144,26 @@ def _checked_metrics(plan: Plan, settings: TrainConfig, source: Source, folds: b
         )  # fmt: skip
     model: Any = OmegaConf.to_container(plan.config.model, resolve=True)
     check_experiment(settings, model, source)
+
+
+def _with_objectives(plan: Plan, settings: TrainConfig) -> Plan:
+    """Return the plan with objectives; they are the primary metric unless the sweep names others."""
+    sweep = plan.sweep
+    metric = sweep.metric if sweep.metric is not None else f"validation/{settings.primary_metric}"
+    directions = ["minimize" if is_error(name) else "maximize" for name in as_list(metric)]
+    direction = sweep.direction if sweep.direction is not None else directions
+    if not isinstance(metric, list | tuple | ListConfig):
+        direction = as_list(direction)[0]
+    pruning_metric = sweep.pruning_metric or f"val/{settings.primary_metric}"
+    return replace(plan, sweep=replace(sweep, metric=metric, direction=direction, pruning_metric=pruning_metric))
+
+
+def _checked_metrics(plan: Plan, settings: TrainConfig, source: Source, folds: bool) -> list[str]:
+    """Return the objectives after a check that trials log them.
+
+    Raises:
+        ConfigError: If they do not.
+    """
     # Each trial is a complete cross-validation, whose parent run has the means over its folds.
     nested = folds and bool(plan.space) and "split.fold" not in {one.key for one in plan.space}
     metrics = _metrics(plan, nested)
@@ -206,8 +238,9 @@ def _pool_folds(sweep: Sweep, audit: Audit, dataset: Dataset) -> None:
     protocol = reduce(or_, (record.protocol for record in records), sweep.protocol)
     sweep.run.set_tags({Tag.PROTOCOL: str(protocol)})
     pooled = log_cross_validation(sweep.run, dataset, folds, evaluations, sweep.settings, protocol)
-    show_result([pooled], sweep.run.id, sweep.uri, None)
-    show_spread([parts[-1] for parts in evaluations.values()])
+    primary = sweep.settings.primary_metric
+    show_result([pooled], sweep.run.id, sweep.uri, None, primary=primary)
+    show_spread([parts[-1] for parts in evaluations.values()], primary)
 
 
 def _about(plan: Plan, metrics: Sequence[str], fingerprint: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import numpy as np
 from mlflow.data.sources import LocalArtifactDatasetSource
 from mlflow.exceptions import MlflowException
 
-from melanoma.audit.findings import Audit
-from melanoma.audit.names import FINDINGS
+from melanoma.auditing.findings import Audit
+from melanoma.auditing.names import FINDINGS
 from melanoma.data.cache import content_key
 from melanoma.data.dataset import Dataset
 from melanoma.data.split import PARTS, REMOVED
@@ -42,10 +42,10 @@ log = logging.getLogger("melanoma")
 def log_audit(run: Run, audit: Audit, dataset: Dataset, *, announce: bool = True) -> None:
     """Log the findings of the audit and the removed images; with `announce`, also print both."""
     run.log_json(audit.report(), Artifact.AUDIT)
-    run.log_metrics({f"audit/{name}": count for name, count in audit.counts().items()})
+    run.log_measures({f"audit/{name}": count for name, count in audit.counts().items()})
     removed = dataset.removed
     reasons = removed.reason.value_counts()
-    run.log_metrics({"data/removed": len(removed), **{f"data/removed/{why}": n for why, n in reasons.items()}})
+    run.log_measures({"data/removed": len(removed), **{f"data/removed/{why}": n for why, n in reasons.items()}})
     if len(removed):
         run.log_text(removed.to_csv(index=False), Artifact.REMOVED)
     clusters = audit.groups["label_conflicts"] + audit.groups["split_leaks"] + audit.groups["near_duplicate_groups"]
@@ -86,13 +86,13 @@ def log_dataset(run: Run, dataset: Dataset, source: str, balance: str = "none") 
         log.warning("Fewer than %d training images remain for %s", _FEW, named)
     counts = {f"data/images/{part}": len(dataset.part(part)) for part in PARTS}
     shared = {what: count for what, count in shared_with_training(table).items() if count}
-    run.log_metrics({f"data/test_shares_{what}": count for what, count in shared.items()})
+    run.log_measures({f"data/test_shares_{what}": count for what, count in shared.items()})
     if shared:
         leaks = ", ".join(f"{count} {what}" for what, count in shared.items())
         images = counts["data/images/test"]
         log.warning("Some of the %d test images are also in training or validation, by: %s", images, leaks)
         run.set_tags({Tag.KNOWN_LEAKS: leaks})
-    run.log_metrics(
+    run.log_measures(
         {**counts, "data/quarantined": len(dataset.quarantined), "data/augmented": int((table.parent != "").sum())}
     )
     for part, context in zip(PARTS, ("training", "validation", "test"), strict=True):
@@ -154,7 +154,7 @@ def log_ancestor(run: Run, ancestor: SavedModel, address: str, found: Contaminat
         with suppress(MlflowException):  # the run may be in another store
             client.set_tag(ancestor.run_id, link, name)
     if found.test_images is not None:
-        run.log_metrics({"data/test_seen_in_pretraining": found.test_images})
+        run.log_measures({"data/test_seen_in_pretraining": found.test_images})
     if found.test_images:
         log.warning("The initial weights were trained or tuned on %d of the test images", found.test_images)
     if found.not_compared:
@@ -164,13 +164,15 @@ def log_ancestor(run: Run, ancestor: SavedModel, address: str, found: Contaminat
         )  # fmt: skip
 
 
-def log_fit(run: Run, fitted: Fitted, profile: Path) -> None:
+def log_fit(run: Run, fitted: Fitted, monitor: str, profile: Path) -> None:
     """Log the training curves, the kept epoch, and the profile, if any."""
     run.log_figure(plots.training_curves(fitted.history, fitted.epoch), "training_curves", vector=True)
     run.log_params(
         {"fit.parameters": fitted.parameters, "fit.precision": fitted.precision, "fit.device": device_name()}
     )
     seconds = sum(epoch["seconds_per_epoch"] for epoch in fitted.history)
-    run.log_metrics({"fit/best_epoch": fitted.epoch, "fit/epochs": len(fitted.history), "fit/seconds": seconds})
+    run.log_measures({"fit/best_epoch": fitted.epoch, "fit/epochs": len(fitted.history), "fit/seconds": seconds})
+    value = fitted.history[fitted.epoch].get(monitor, float("nan"))
+    log.info("Kept epoch %d of %d: %s %.4f", fitted.epoch + 1, len(fitted.history), monitor, value)
     if profile.is_dir():
         run.log_file(str(profile), "profile")

@@ -21,9 +21,9 @@ log = logging.getLogger("melanoma")
 def log_calibration(run: Run, calibration: object, before: Sequence[Evaluation]) -> None:
     """Log the calibration, and the metrics of the uncalibrated probabilities."""
     if isinstance(calibration, Temperature):
-        run.log_metrics({"calibration/temperature": calibration.temperature})
+        run.log_measures({"calibration/temperature": calibration.temperature})
     for evaluation in before:
-        run.log_metrics(
+        run.log_measures(
             {f"{evaluation.part}/{name}_uncalibrated": evaluation.metrics[name] for name in ("ece", "log_loss")}
         )
         figure = curve_plots.reliability_figure(evaluation)
@@ -50,9 +50,9 @@ def log_decisions(run: Run, evaluations: Sequence[Evaluation], decisions: Decisi
             run.log_figure(figure, "abstention", part=evaluation.part, vector=evaluation.part == "test")
     for kind, fitted in (("prediction_set", decisions.sets), ("abstention", decisions.abstention)):
         if fitted is not None:
-            run.log_metrics({f"{kind}/threshold": fitted.threshold})
+            run.log_measures({f"{kind}/threshold": fitted.threshold})
             for part, measures in measured[kind].items():
-                run.log_metrics({f"{part}/{kind}/{name}": value for name, value in measures.items()})
+                run.log_measures({f"{part}/{kind}/{name}": value for name, value in measures.items()})
             run.log_json({**asdict(fitted), **measured[kind]}, f"evaluation/{kind}.json")
     if decisions.sets is not None and decisions.sets.threshold >= 1:
         log.warning(
@@ -67,13 +67,13 @@ def _log_points(
     content = []
     for point in points:
         name = f"operating_point/{point.binary_task}"
-        run.log_metrics({f"{name}/threshold": point.threshold})
+        run.log_measures({f"{name}/threshold": point.threshold})
         measured = {e.part: measure_at(point, e.predictions) for e in evaluations}
         for part, measures in measured.items():
-            run.log_metrics({f"{part}/{name}/{measure}": value for measure, value in measures.items()})
+            run.log_measures({f"{part}/{name}/{measure}": value for measure, value in measures.items()})
         for e in evaluations:
             intervals = measure_intervals_at(point, e.predictions, bootstrap)
-            run.log_metrics(
+            run.log_measures(
                 {
                     f"{e.part}/{name}/{measure}_ci_{end}": bound
                     for measure, bounds in intervals.items()

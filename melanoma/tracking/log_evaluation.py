@@ -1,7 +1,7 @@
 """Logging of predictions, of cross-validation folds, and of the comparison of two protocols."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from melanoma.evaluation import curve_plots, plots
 from melanoma.evaluation.decisions import Decisions
 from melanoma.evaluation.evaluate import Evaluation, confusion_json, predictions_table, stored_text
 from melanoma.evaluation.explain import grad_cam
-from melanoma.evaluation.metrics import HEADLINES
+from melanoma.evaluation.metrics import HEADLINES, headlines
 from melanoma.evaluation.mistakes import mistakes_figure
 from melanoma.evaluation.remarks import remark_on_groups
 from melanoma.lineage.protocol import Protocol
@@ -50,7 +50,7 @@ def log_evaluations(
         internal: Metrics of the run that trained the model, if `evaluations` are of other images.
     """
     for evaluation in evaluations:
-        run.log_metrics(evaluation.named_metrics())
+        run.log_measures(evaluation.named_metrics())
         figures = _figures(evaluation, dataset, decisions, model) if run.figures else {}
         for name, figure in figures.items():
             if figure is not None:
@@ -62,7 +62,7 @@ def log_evaluations(
         log.warning("%s", remark)
     if remarks:
         run.set_tags({Tag.REMARKS: " ".join(remarks)})
-    description = [_warning(protocol), _table(evaluations, internal), *remarks]
+    description = [_warning(protocol), _table(evaluations, internal, headlines(run.primary)), *remarks]
     run.set_tags({Tag.NOTE: "\n\n".join(filter(None, description))})
     run.log_json(confusion_json(evaluations), Artifact.CONFUSION)
     sets, abstention = (None, None) if decisions is None else (decisions.sets, decisions.abstention)
@@ -103,14 +103,14 @@ def log_folds(
     run.log_text(table.to_csv(index=False), Artifact.FOLDS)
     tested = split_hash(table.assign(part=table.fold))
     run.set_tags({Tag.FINGERPRINT: dataset.fingerprint, Tag.SPLIT_HASH: tested})
-    run.log_metrics({"data/images/test": len(pooled.rows), "folds": len(folds)})
+    run.log_measures({"data/images/test": len(pooled.rows), "folds": len(folds)})
     values = pd.DataFrame(
         [{f"{e.part}/{k}": v for e in parts for k, v in e.metrics.items()} for parts in evaluations.values()],
         index=list(evaluations),
     )
-    run.log_metrics({f"{name}_mean": value for name, value in values.mean().items()})
+    run.log_measures({f"{name}_mean": value for name, value in values.mean().items()})
     # The standard deviation is undefined for a metric that only one fold has.
-    run.log_metrics({f"{name}_std": value for name, value in values.std(ddof=1).dropna().items()})
+    run.log_measures({f"{name}_std": value for name, value in values.std(ddof=1).dropna().items()})
     run.log_text(values.to_csv(index_label="fold"), Artifact.FOLD_METRICS)
 
 
@@ -132,13 +132,13 @@ def _warning(protocol: Protocol) -> str:
     return f"**Not a clean result.** Shortcuts taken: {protocol}. These numbers cannot be compared with clean ones."
 
 
-def _table(evaluations: list[Evaluation], internal: Mapping[str, float] | None) -> str:
+def _table(evaluations: list[Evaluation], internal: Mapping[str, float] | None, names: Sequence[str]) -> str:
     """Format the headline metrics for the run's description, which MLflow shows at the top."""
-    lines = ["| part | images | " + " | ".join(HEADLINES) + " |", "|---" * (len(HEADLINES) + 2) + "|"]
+    lines = ["| part | images | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for evaluation in evaluations:
-        cells = [evaluation.text_of(name) for name in HEADLINES]
+        cells = [evaluation.text_of(name) for name in names]
         lines.append(f"| {evaluation.part} | {len(evaluation.rows)} | " + " | ".join(cells) + " |")
     if internal:
-        cells = [stored_text(internal, f"test/{name}") for name in HEADLINES]
+        cells = [stored_text(internal, f"test/{name}") for name in names]
         lines.append(f"| internal test | {internal.get('data/images/test', 0):.0f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -39,7 +39,7 @@ def log_subgroups(
     for subgroup in found:
         prefix = f"{evaluation.part}/subgroup/{subgroup.column}/{subgroup.value}"
         shown = {name: subgroup.metrics[name] for name in dict.fromkeys((main, *HEADLINES)) if name in subgroup.metrics}
-        run.log_metrics({f"{prefix}/images": subgroup.images, **{f"{prefix}/{k}": v for k, v in shown.items()}})
+        run.log_measures({f"{prefix}/images": subgroup.images, **{f"{prefix}/{k}": v for k, v in shown.items()}})
     run.log_figure(plots.subgroup_figure(found, evaluation, main), "subgroups", vector=True)
     worst = worst_subgroup(found, main)
     if worst is not None:

@@ -14,6 +14,8 @@ class Tag:
 
     TASK = "melanoma.task"
     PROTOCOL = "melanoma.protocol"
+    PRIMARY_METRIC = "melanoma.primary_metric"
+    POSITIVE = "melanoma.positive"
     FINGERPRINT = "melanoma.data.fingerprint"
     SPLIT_HASH = "melanoma.split.hash"
     KNOWN_LEAKS = "melanoma.known_leaks"
@@ -41,6 +43,7 @@ class Tag:
     DECISION = "melanoma.decision."  # of a registered model: followed by the key of a decision
     # Tags of MLflow.
     NOTE = "mlflow.note.content"
+    RUN_NAME = "mlflow.runName"
     PARENT = "mlflow.parentRunId"
     COMMIT = "mlflow.source.git.commit"
     SOURCE = "mlflow.source.name"
@@ -56,6 +59,8 @@ class Artifact:
     REMOVED = "data/removed.csv"
     QUARANTINED = "data/quarantined.csv"
     FOLDS = "data/folds.csv"
+    METRICS = "evaluation/metrics.json"
+    METRICS_TABLE = "evaluation/metrics.csv"
     PREDICTIONS = "evaluation/predictions.csv"
     SUBGROUPS = "evaluation/subgroups.csv"
     OPERATING_POINTS = "evaluation/operating_points.json"

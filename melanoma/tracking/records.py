@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from melanoma.config.renamed import move_renamed
 from melanoma.errors import ModelError
 from melanoma.lineage.protocol import Protocol
+from melanoma.tracking.measures import read_measures
 from melanoma.tracking.names import Artifact, Tag, metrics_named
 from melanoma.tracking.store import downloaded
 
@@ -31,8 +32,8 @@ class NotRecorded(ModelError):
 class RunRecord:
     """A run and its records.
 
-    Evidence (configuration, split, predictions, subgroups, model card) is compared with the SHA-256 that the run logged
-    to the database; runs of older versions logged none.
+    Evidence (configuration, split, metrics, predictions, subgroups, model card) is compared with the SHA-256 that the
+    run logged to the database; runs of older versions logged none.
 
     Attributes:
         run: The MLflow run.
@@ -73,9 +74,21 @@ class RunRecord:
         return dict(self.run.data.tags)
 
     @property
-    def metrics(self) -> dict[str, float]:
-        """The last value of each metric, under the names of the tracking store."""
+    def shown_metrics(self) -> dict[str, float]:
+        """The last value of each metric that MLflow shows, under the names of the tracking store."""
         return dict(self.run.data.metrics)
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """All metrics, under the names of the tracking store; runs of older versions logged all of them to MLflow.
+
+        Raises:
+            NotRecorded: If the run's file of all metrics was deleted.
+            ModelError: If that file was changed after logging.
+        """
+        if not self.is_hashed(Artifact.METRICS):
+            return self.shown_metrics
+        return {**self.shown_metrics, **read_measures(self.text(Artifact.METRICS))}
 
     @property
     def params(self) -> dict[str, str]:
@@ -149,7 +162,7 @@ class RunRecord:
 
     def metrics_named(self, *names: str) -> dict[str, float]:
         """Return the available metrics of the given names under their original names, with their intervals."""
-        return metrics_named(self.run.data.metrics, names)
+        return metrics_named(self.metrics, names)
 
     def digest(self, part: str) -> str | None:
         """Return the digest of the images of a part from the MLflow inputs; None unless there is exactly one."""

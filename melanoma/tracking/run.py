@@ -21,9 +21,10 @@ from mlflow.utils.time import get_current_time_millis
 
 from melanoma.config.schema import TrackingConfig
 from melanoma.errors import ConfigError, RunKilled, RunPruned
-from melanoma.tracking.names import Tag, stored_name
+from melanoma.tracking.measures import is_shown, measures_csv, measures_json
+from melanoma.tracking.names import Artifact, Tag, stored_name
 from melanoma.tracking.source import git_commit
-from melanoma.tracking.store import prepare_experiment, without_password
+from melanoma.tracking.store import describe_experiment, prepare_experiment, without_password
 
 __all__ = ["Run", "flattened", "tracked_run", "with_retries"]
 
@@ -36,11 +37,21 @@ _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds
 
 
 class Run:
-    """An active run with its ID; without `figures`, figures are not logged."""
+    """An active run.
 
-    def __init__(self, run_id: str, *, figures: bool = True):
+    Attributes:
+        id: ID of the run.
+        figures: Whether figures are logged.
+        primary: Name of the primary metric, without a part; empty if there is none.
+    """
+
+    def __init__(self, run_id: str, *, figures: bool = True, all_metrics: bool = False, primary: str = ""):
         self.id = run_id
         self.figures = figures
+        self.primary = primary
+        self._all_metrics = all_metrics
+        self._measured: dict[str, float] = {}
+        self._saved = 0
         self._client = mlflow.MlflowClient()
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -51,8 +62,21 @@ class Run:
         for start in range(0, len(new), _BATCH):
             with_retries(self._client.log_batch, self.id, params=new[start : start + _BATCH])
 
+    def log_measures(self, metrics: Mapping[str, float]) -> None:
+        """Add metrics to the file of all metrics, and log those that MLflow shows; see `is_shown`."""
+        self._measured |= metrics
+        shown = {name: v for name, v in metrics.items() if self._all_metrics or is_shown(name, self.primary)}
+        self.log_metrics(shown)
+
+    def save_measures(self) -> None:
+        """Write the files of all metrics, unless they are complete. A failed run also has what it measured."""
+        if len(self._measured) > self._saved:
+            self.log_evidence(measures_json(self._measured), Artifact.METRICS)
+            self.log_evidence(measures_csv(self._measured), Artifact.METRICS_TABLE)
+            self._saved = len(self._measured)
+
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics; see `stored_name` for names that MLflow does not accept."""
+        """Log metrics of a step to MLflow; see `stored_name` for names that MLflow does not accept."""
         now = get_current_time_millis()
         items = [Metric(stored_name(key), float(value), now, step) for key, value in metrics.items()]
         for start in range(0, len(items), _BATCH):
@@ -110,7 +134,7 @@ def tracked_run(
     tracking: TrackingConfig,
     *,
     tags: Mapping[str, str],
-    name: str | None = None,
+    name: str,
     nested: bool = False,
     resume: str | None = None,
 ) -> Iterator[Run]:
@@ -123,7 +147,7 @@ def tracked_run(
         uri: URI of the MLflow store.
         tracking: Settings of the experiment, figures and system metrics.
         tags: Tags of the run.
-        name: Name of the run; None for `tracking.run_name`.
+        name: Name of the run. A run that `mlflow run` created keeps a name that the user gave it.
         nested: Whether the run is a child of the active run.
         resume: ID of an ended run to continue.
 
@@ -152,19 +176,34 @@ def tracked_run(
     try:
         try:
             started = mlflow.start_run(
-                run_id=resume, experiment_id=experiment_id, run_name=name or tracking.run_name, nested=nested,
+                run_id=resume,
+                experiment_id=experiment_id,
+                run_name=None if under_mlflow_run or resume else name,  # would rename an existing run
+                nested=nested,
                 log_system_metrics=tracking.system_metrics,
-            )  # fmt: skip
+            )
         except MlflowException as error:
             raise ConfigError([f"The MLflow run cannot be opened: {error}"]) from error
         # mlflow.start_run has taken MLFLOW_RUN_ID; a child process must not write into the same run.
         os.environ.pop("MLFLOW_RUN_ID", None)
-        run = Run(started.info.run_id, figures=tracking.figures)
+        run = Run(
+            started.info.run_id,
+            figures=tracking.figures,
+            all_metrics=tracking.metrics == "all",
+            primary=tags.get(Tag.PRIMARY_METRIC, ""),
+        )
+        if under_mlflow_run and re.fullmatch(r"[a-z]+-[a-z]+-\d+", started.info.run_name):
+            run.set_tags({Tag.RUN_NAME: name})
+        if parent is None and run.primary:
+            describe_experiment(started.info.experiment_id, run.primary)
         if under_mlflow_run:
             _remark_on_experiment(started.info.experiment_id, experiment)
         run.set_tags({Tag.HOST: socket.gethostname(), **git_commit(), **tags})
         try:
-            yield run
+            try:
+                yield run
+            finally:
+                run.save_measures()
         except RunPruned as error:
             run.set_tags({Tag.PRUNED: str(error)})
             raise

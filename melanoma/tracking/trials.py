@@ -8,6 +8,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from melanoma.tracking.names import Artifact, Tag
+from melanoma.tracking.records import RunRecord
 
 __all__ = ["TrialRun", "close_trial", "close_unfinished", "make_trial", "read_trial", "tag_best"]
 
@@ -42,8 +43,8 @@ def make_trial(parent: str, name: str, tags: Mapping[str, str]) -> str:
 
 def read_trial(run_id: str) -> TrialRun:
     """Read the state of a trial's run."""
-    run = mlflow.get_run(run_id)
-    return TrialRun(run_id, run.info.status, dict(run.data.metrics), dict(run.data.tags))
+    record = RunRecord.read(run_id)
+    return TrialRun(run_id, record.run.info.status, record.metrics, record.tags)
 
 
 def close_trial(run_id: str, *, error: str, output: str = "") -> None:

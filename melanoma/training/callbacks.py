@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from melanoma.errors import TrainingError
-from melanoma.evaluation.metrics import epoch_metrics
 from melanoma.evaluation.predict import probabilities_from_logits
-from melanoma.evaluation.predictions import Predictions
 
 __all__ = ["Keep", "Profile", "Report", "StopOnNaN", "Validate"]
 
@@ -29,9 +27,9 @@ class Validate(keras.callbacks.Callback):
     Must be the first callback, so that the others read these names; only `SwapEMAWeights` precedes it.
     """
 
-    def __init__(self, batches: tf.data.Dataset, targets: NDArray[np.integer], classes: Sequence[str], images: int):
+    def __init__(self, batches: tf.data.Dataset, measure: Callable[[NDArray], dict[str, float]], images: int):
         super().__init__()
-        self.batches, self.targets, self.classes, self.images = batches, targets, classes, images
+        self.batches, self.measure, self.images = batches, measure, images
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Start the timer."""
@@ -48,7 +46,7 @@ class Validate(keras.callbacks.Callback):
                 "optimizer.clipnorm=1, or try training.precision=float32. Received: NaN or infinity for validation "
                 f"images after epoch {epoch + 1}, at a learning rate of {learning_rate:.3g}"
             )
-        measured = epoch_metrics(Predictions(self.targets, probabilities_from_logits(logits), self.classes))
+        measured = self.measure(probabilities_from_logits(logits))
         train = {"train/loss": float(logs["loss"]), "train/accuracy": float(logs["accuracy"])}
         logs.clear()
         logs.update(train)

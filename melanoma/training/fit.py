@@ -1,7 +1,8 @@
 """Training of a network in phases, with a choice of the weights to keep."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from melanoma.config.schema import TrainingConfig
-from melanoma.evaluation.metrics import is_error
+from melanoma.evaluation.metrics import epoch_metrics, is_error
+from melanoma.evaluation.predictions import Predictions
 from melanoma.models.build import HEAD
 from melanoma.training.callbacks import Keep, Profile, Report, StopOnNaN, Validate
 from melanoma.training.compat import all_layers
@@ -31,6 +33,8 @@ class Feed:
         validation: Validation batches (see `prediction_batches`).
         validation_targets: Class index of each validation image.
         classes: Class names.
+        binary_tasks: Positive classes of each binary task.
+        primary: Primary metric, which is computed after each epoch too.
     """
 
     batches: tf.data.Dataset
@@ -40,6 +44,8 @@ class Feed:
     validation: tf.data.Dataset
     validation_targets: NDArray[np.integer]
     classes: Sequence[str]
+    binary_tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    primary: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def fit(
         network: Network that maps pixels to logits.
         feed: Training and validation images.
         recipe: Loss, optimizer and learning rate.
-        settings: Number of epochs, monitor and early stopping.
+        settings: Number of epochs, monitor (not None) and early stopping.
         on_epoch: Function that receives each epoch's number, from 0, and metrics.
         profile: Folder for a TensorFlow profile, or None.
 
@@ -91,7 +97,7 @@ def fit(
         TrainingError: If the loss or a validation prediction is NaN or infinite.
     """
     report = Report(settings.epochs, feed.steps_per_epoch, on_epoch)
-    keep = Keep(settings.monitor, mode_of(settings.monitor), settings.restore_best)
+    keep = Keep(str(settings.monitor), mode_of(str(settings.monitor)), settings.restore_best)
     trainable = [(layer, layer.trainable) for layer in all_layers(network)]
     try:
         for phase in _phases(settings.epochs, recipe):
@@ -102,7 +108,7 @@ def fit(
             extra = _compile(network, feed, recipe, settings, phase)
             callbacks = [
                 *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.ema is not None else []),
-                Validate(feed.validation, feed.validation_targets, feed.classes, feed.images),
+                Validate(feed.validation, partial(_epoch_metrics, feed), feed.images),
                 StopOnNaN(),
                 *extra,
                 keep,
@@ -134,8 +140,8 @@ def _compile(
         learning_rate=recipe.learning_rate * phase.factor,
         epochs=phase.end - phase.first,
         steps_per_epoch=feed.steps_per_epoch,
-        monitor=settings.monitor,
-        mode=mode_of(settings.monitor),
+        monitor=str(settings.monitor),
+        mode=mode_of(str(settings.monitor)),
     )
     ema = {} if settings.ema is None else {"use_ema": True, "ema_momentum": settings.ema}
     accuracy = (
@@ -151,10 +157,16 @@ def _compile(
 def _stopping(settings: TrainingConfig) -> keras.callbacks.Callback:
     patience = settings.early_stopping.patience
     return keras.callbacks.EarlyStopping(
-        monitor=settings.monitor,
-        mode=mode_of(settings.monitor),
+        monitor=str(settings.monitor),
+        mode=mode_of(str(settings.monitor)),
         min_delta=settings.early_stopping.min_delta,
         patience=patience if patience is not None else settings.epochs,
+    )
+
+
+def _epoch_metrics(feed: Feed, probabilities: NDArray) -> dict[str, float]:
+    return epoch_metrics(
+        Predictions(feed.validation_targets, probabilities, feed.classes, feed.binary_tasks), feed.primary
     )
 
 

@@ -131,6 +131,8 @@ def _feed(dataset: Dataset, settings: TrainConfig, augment: Callable[..., tuple]
         validation=prediction_batches(dataset.store, validation.row.to_numpy(), settings.evaluation.batch_size),
         validation_targets=validation.target.to_numpy(),
         classes=dataset.classes,
+        binary_tasks=settings.data.binary_tasks,
+        primary=settings.primary_metric,
     )
 
 

@@ -6,10 +6,10 @@ from omegaconf import DictConfig
 from rich.markup import escape
 from rich.table import Table
 
-from melanoma.audit.audit import audit_source
-from melanoma.audit.findings import Audit
-from melanoma.audit.names import FINDINGS, named_findings
-from melanoma.audit.report import headlines, make_folder, write_report
+from melanoma.auditing.audit import audit_source
+from melanoma.auditing.findings import Audit
+from melanoma.auditing.names import FINDINGS, named_findings
+from melanoma.auditing.report import headlines, make_folder, write_report
 from melanoma.config.command_schema import AuditCommandConfig
 from melanoma.config.launch import typed
 from melanoma.errors import AuditFailed, DataError

@@ -20,6 +20,7 @@ def log_card(run: Run, *, trained_by: str | None = None) -> None:
         run: Run that has logged its evaluation.
         trained_by: ID of the run that trained the model, if `run` evaluates it on other images.
     """
+    run.save_measures()  # the card reads them from the record
     evaluated = RunRecord.read(run.id)
     try:
         trained = evaluated if trained_by is None else RunRecord.read(trained_by)

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from melanoma.audit.names import FINDINGS, named_findings
+from melanoma.auditing.names import FINDINGS, named_findings
 from melanoma.config.fields import is_number
 
 __all__ = [
@@ -57,6 +57,7 @@ def train_faults(config: DictConfig) -> list[str]:
             "them by launcher=ray or launcher=slurm, or use the GPUs of one machine by training.strategy=mirrored. "
             "Received: training.strategy=multi_worker"
         )
+    faults += _epoch_metric_faults("training.monitor", get("training.monitor"), get("primary_metric"))
     answers = get("card.answers")
     if isinstance(answers, DictConfig):
         from melanoma.card.card import checklist_items
@@ -106,16 +107,16 @@ def promote_faults(config: DictConfig) -> list[str]:
     registry = config.registry
     from melanoma.evaluation.metrics import PAIRED, is_error
 
-    metric = str(registry.metric)
-    if not metric.startswith("validation/"):
+    metric = None if registry.metric is None else str(registry.metric)
+    if metric is not None and not metric.startswith("validation/"):
         name = metric.removeprefix("val/").removeprefix("test/")
         faults.append(
             "registry.metric must be of the validation images: selected on the test set, a model has an optimistic "
             f"test result. Did you mean 'validation/{name}'? Received: registry.metric={metric}"
         )
-    if metric.endswith(("_ci_low", "_ci_high")):
+    if metric is not None and metric.endswith(("_ci_low", "_ci_high")):
         faults.append(f"registry.metric must be a metric, not a bound of its interval. Received: {metric}")
-    elif is_error(metric) != (registry.direction == "minimize"):
+    elif metric is not None and registry.direction not in (None, "minimize" if is_error(metric) else "maximize"):
         faults.append(
             f"registry.direction must be {'minimize' if is_error(metric) else 'maximize'} for this metric. "
             f"Received: registry.metric={metric} registry.direction={registry.direction}"
@@ -145,10 +146,12 @@ def sweep_faults(config: DictConfig) -> list[str]:
     """Return the contradictions in the keys that `melanoma sweep` adds to the configuration."""
     faults: list[str] = []
     sweep = config.sweep
-    metrics, directions = as_list(sweep.metric), as_list(sweep.direction)
+    metrics = ["the primary metric"] if sweep.metric is None else as_list(sweep.metric)
+    directions = as_list(sweep.direction)
     if not 0 < len(metrics) <= 2 or len(set(metrics)) < len(metrics) or not all(isinstance(m, str) for m in metrics):
         faults.append(f"sweep.metric is the name of a metric, or a list of two. Received: sweep.metric={sweep.metric}")
-    if len(directions) != len(metrics) or not set(directions) <= {"maximize", "minimize"}:
+    fits = len(directions) == len(metrics) and set(directions) <= {"maximize", "minimize"}
+    if sweep.direction is not None and not fits:
         faults.append(
             "sweep.direction must be maximize or minimize, one for each metric. "
             f"Received: sweep.direction={sweep.direction} sweep.metric={sweep.metric}"
@@ -157,6 +160,8 @@ def sweep_faults(config: DictConfig) -> list[str]:
         faults.append(f"Two metrics need sweep.sampler=nsga2, random or grid. Received: {sweep.sampler}")
     if len(metrics) == 2 and sweep.pruner != "none":
         faults.append(f"With two metrics no trial can be pruned. Received: sweep.pruner={sweep.pruner}")
+    if sweep.pruning_metric is not None and not str(sweep.pruning_metric).startswith("val/"):
+        faults += _epoch_metric_faults("sweep.pruning_metric", sweep.pruning_metric, None)
     if sweep.sampler != "grid" and sweep.n_trials is None:
         faults.append("sweep.n_trials must be given for a search: the number of trials. Received: null")
     if sweep.name is not None and sweep.resume is not None:
@@ -165,6 +170,19 @@ def sweep_faults(config: DictConfig) -> list[str]:
             f"Received: sweep.name={sweep.name} sweep.resume={sweep.resume}"
         )
     return faults
+
+
+def _epoch_metric_faults(key: str, value: Any, primary: Any) -> list[str]:
+    """Return a fault if a key names a metric that is not measured after each epoch."""
+    from melanoma.evaluation.metrics import EPOCH_METRICS
+
+    known = [f"val/{name}" for name in dict.fromkeys([*EPOCH_METRICS, *([primary] if primary else [])])]
+    if value is None or value in known:
+        return []
+    # Metrics after each epoch are named val/..., metrics of the final weights validation/...
+    of_epoch = f"val/{str(value).removeprefix('validation/')}"
+    hint = f" Did you mean '{of_epoch}', the metric after each epoch?" if of_epoch in known else ""
+    return [f"{key} must be {', '.join(known[:-1])} or {known[-1]}.{hint} Received: {key}={value}"]
 
 
 def as_list(value: Any) -> list[Any]:

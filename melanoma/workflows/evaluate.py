@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from melanoma.audit.audit import audit_source
+from melanoma.auditing.audit import audit_source
 from melanoma.config.command_schema import EvaluateConfig
 from melanoma.config.launch import typed
 from melanoma.config.schema import AuditConfig, DataConfig
 from melanoma.data.dataset import Dataset, load_images, without_classes
 from melanoma.data.sources import Source
 from melanoma.errors import DataError
+from melanoma.evaluation.metrics import default_primary_metric
 from melanoma.lineage.contamination import Seen, with_copies
 from melanoma.lineage.protocol import CLEAN, Protocol, Shortcut
 from melanoma.terminal import log_to, quiet_native_imports
@@ -81,11 +82,13 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     check_binary_tasks(data.binary_tasks, saved.classes)
     seen, protocol = _seen_and_protocol(settings, saved, trained, source, data)
     bootstrap = bootstrap_of(settings.evaluation, settings.seed)
-    with tracked_run(uri, settings.tracking, tags=_tags(data, protocol, address, saved.run_id)) as run:
+    tags = _tags(data, protocol, address, saved, trained)
+    name = settings.tracking.run_name or f"{'model' if trained is None else trained.name} on {data.name}"
+    with tracked_run(uri, settings.tracking, tags=tags, name=name) as run:
         try:
             log_config(run, _resolved(config, data), overrides)
             dataset, left_out = _test_images(settings, saved, trained, source, data, seen)
-            run.log_metrics({"data/seen_left_out": left_out})
+            run.log_measures({"data/seen_left_out": left_out})
             tracking_log.log_dataset(run, dataset, data.path or data.name)
             rows, batch_size = dataset.table, settings.evaluation.batch_size
             probabilities = predict_probabilities(
@@ -96,7 +99,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
             # The test metrics of the training run, for comparison with those on other images.
             internal = trained.metrics if settings.data is not None and trained is not None else {}
             beside = metrics_named(internal, [f"test/{name}" for name in evaluation.metrics])
-            run.log_metrics({f"internal/{name.removeprefix('test/')}": value for name, value in beside.items()})
+            run.log_measures({f"internal/{name.removeprefix('test/')}": value for name, value in beside.items()})
             internal = {**internal, **beside}
             log_evaluations(
                 run,
@@ -113,7 +116,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
                 log_card(run, trained_by=saved.run_id)
         finally:
             run.log_file(str(log_file), "logs")
-    show_result([evaluation], run.id, uri, None, internal)
+    show_result([evaluation], run.id, uri, None, internal, primary=tags[Tag.PRIMARY_METRIC])
     return Result(run.id, [evaluation], address, protocol)
 
 
@@ -134,9 +137,17 @@ def _data_for(settings: EvaluateConfig, saved: "SavedModel", trained: "RunRecord
     return replace(data, image_size=saved.image_size, resize=saved.resize, binary_tasks=tasks)
 
 
-def _tags(data: DataConfig, protocol: Protocol, address: str, run_id: str | None) -> dict[str, str]:
+def _tags(
+    data: DataConfig, protocol: Protocol, address: str, saved: "SavedModel", trained: "RunRecord | None"
+) -> dict[str, str]:
     tags = {Tag.TASK: data.name, Tag.PROTOCOL: str(protocol), Tag.EVALUATED_MODEL: address}
-    return tags if run_id is None else {**tags, Tag.EVALUATED_RUN: run_id, Tag.PARENT: run_id}
+    primary = default_primary_metric(len(saved.classes))
+    tags[Tag.PRIMARY_METRIC] = primary if trained is None else trained.tags.get(Tag.PRIMARY_METRIC, primary)
+    if saved.run_id is not None:
+        tags |= {Tag.EVALUATED_RUN: saved.run_id, Tag.PARENT: saved.run_id}
+    if len(saved.classes) == 2:
+        tags[Tag.POSITIVE] = saved.classes[-1]
+    return tags
 
 
 def _resolved(config: DictConfig, data: DataConfig) -> dict[str, Any]:

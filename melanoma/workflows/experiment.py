@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from melanoma.audit.findings import Audit
+from melanoma.auditing.findings import Audit
 from melanoma.config.schema import TrainConfig
 from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
@@ -53,9 +53,22 @@ class Experiment:
         return protocol_of(self.settings, self.source.table.columns)
 
     @property
+    def name(self) -> str:
+        """Name of the run."""
+        settings = self.settings
+        return settings.tracking.run_name or f"{settings.model.name}-{settings.data.name}-s{settings.seed}"
+
+    @property
     def tags(self) -> dict[str, str]:
-        """Tags of the run: the task and the protocol."""
-        return {Tag.TASK: self.settings.data.name, Tag.PROTOCOL: str(self.protocol)}
+        """Tags of the run: the task, the protocol, the primary metric and the positive class."""
+        data = self.settings.data
+        tasks = "; ".join(f"{name}: {', '.join(labels)}" for name, labels in data.binary_tasks.items())
+        return {
+            Tag.TASK: data.name,
+            Tag.PROTOCOL: str(self.protocol),
+            Tag.PRIMARY_METRIC: str(self.settings.primary_metric),
+            Tag.POSITIVE: data.positive or tasks or "none",
+        }
 
 
 @dataclass(frozen=True)
@@ -81,14 +94,14 @@ class Result:
 
 
 def run_experiment(
-    experiment: Experiment, prepare_data: Callable[[], tuple[Audit, Dataset]], *, name: str | None, nested: bool = False
+    experiment: Experiment, prepare_data: Callable[[], tuple[Audit, Dataset]], *, name: str, nested: bool = False
 ) -> Result:
     """Run an experiment in one MLflow run: train, select the epoch on validation, and evaluate both held-out parts.
 
     Args:
         experiment: The experiment.
         prepare_data: Function that returns the audit and the split data set.
-        name: Name of the run; None for `tracking.run_name`.
+        name: Name of the run.
         nested: Whether the run is a child of the active run.
     """
     from melanoma.tracking import log as tracking_log
@@ -99,14 +112,14 @@ def run_experiment(
     settings = experiment.settings
     with tracked_run(experiment.uri, settings.tracking, name=name, tags=experiment.tags, nested=nested) as run:
         try:
-            log.info("MLflow run %s%s, protocol %s", run.id, f" ({name})" if name else "", experiment.protocol)
+            log.info("MLflow run %s (%s), protocol %s", name, run.id, experiment.protocol)
             log_config(run, experiment.resolved, experiment.overrides)
             audit, dataset = prepare_data()
             tracking_log.log_audit(run, audit, dataset, announce=not nested)
             tracking_log.log_dataset(run, dataset, settings.data.path or settings.data.name, settings.balance.name)
             ancestor, protocol = _ancestor(run, experiment, audit, dataset)
             fitted = _fit(run, experiment, dataset, ancestor)
-            tracking_log.log_fit(run, fitted, experiment.folder / "profile")
+            tracking_log.log_fit(run, fitted, str(settings.training.monitor), experiment.folder / "profile")
             tracking_log.log_samples(run, dataset, fitted.augment, settings.seed)
             model, evaluations, decisions = _evaluate(run, fitted.model, dataset, settings, protocol)
             log_card(run)
@@ -182,7 +195,7 @@ def _evaluate(
 
     started, chosen = time.perf_counter(), settings.evaluation
     bootstrap = bootstrap_of(chosen, settings.seed)
-    run.log_metrics(size_and_latency(model, settings.data.image_size))
+    run.log_measures(size_and_latency(model, settings.data.image_size))
     uncalibrated = probabilities = predict_parts(model, dataset, chosen.batch_size)
     if chosen.calibration != "none":
         targets = dataset.part("validation").target.to_numpy()
@@ -201,7 +214,7 @@ def _evaluate(
     log_evaluations(run, evaluations, dataset, protocol=protocol, model=model, decisions=decisions)
     log_decisions(run, evaluations, decisions, bootstrap)
     log_subgroups(run, evaluations[-1], dataset, chosen, bootstrap)
-    run.log_metrics({"evaluation/seconds": time.perf_counter() - started})
+    run.log_measures({"evaluation/seconds": time.perf_counter() - started})
     return model, evaluations, decisions
 
 

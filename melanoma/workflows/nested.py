@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import pandas as pd
 
-from melanoma.audit.audit import audit_source
-from melanoma.audit.findings import Audit
+from melanoma.auditing.audit import audit_source
+from melanoma.auditing.findings import Audit
 from melanoma.config.schema import TrainConfig
 from melanoma.data.dataset import Dataset, with_split
 from melanoma.errors import ModelError
@@ -51,15 +51,16 @@ def cross_validate(experiment: Experiment) -> Result:
         results = {}
         for name, parts in folds.items():
             prepare_data = partial(_prepare_fold, settings, audit, dataset, parts)
-            results[name] = run_experiment(experiment, prepare_data, name=name, nested=True)
+            results[name] = run_experiment(experiment, prepare_data, name=f"{experiment.name} {name}", nested=True)
             _free_memory()
         # The images that the initial weights were trained on are known only after the folds ran.
         protocol = reduce(or_, (result.protocol for result in results.values()), experiment.protocol)
         run.set_tags({Tag.PROTOCOL: str(protocol)})
         evaluations = {name: result.evaluations for name, result in results.items()}
         pooled = log_cross_validation(run, dataset, folds, evaluations, settings, protocol)
-    show_result([pooled], run.id, experiment.uri, None)
-    show_spread([result.evaluations[-1] for result in results.values()])
+    primary = settings.primary_metric
+    show_result([pooled], run.id, experiment.uri, None, primary=primary)
+    show_spread([result.evaluations[-1] for result in results.values()], primary)
     return Result(run.id, [pooled], None, protocol)
 
 
@@ -122,12 +123,12 @@ def compare_protocols(experiment: Experiment) -> Result:
         tracking_log.announce_audit(audit)
         for name, one in runs.items():
             prepare_data = partial(_prepare, one, audit)
-            results[name] = run_experiment(one, prepare_data, name=name, nested=True)
+            results[name] = run_experiment(one, prepare_data, name=f"{experiment.name} {name}", nested=True)
             _free_memory()
         # The images that the initial weights were trained on are known only after the weights were loaded.
         run.set_tags({Tag.PROTOCOL: str(results["published"].protocol)})
         difference = _difference({name: result.metrics for name, result in results.items()})
-        run.log_metrics(difference)
+        run.log_measures(difference)
         log_evaluation.log_difference(run, results["published"].evaluations, results["clean"].evaluations)
     show_difference(results["published"].evaluations, results["clean"].evaluations, run.id, experiment.uri)
     return Result(run.id, results["clean"].evaluations, results["clean"].model, results["published"].protocol)
@@ -136,7 +137,7 @@ def compare_protocols(experiment: Experiment) -> Result:
 @contextmanager
 def _parent(experiment: Experiment, tags: dict[str, str]) -> Iterator[Run]:
     tracking = replace(experiment.settings.tracking, system_metrics=False)  # the child runs have them
-    with tracked_run(experiment.uri, tracking, tags=tags) as run:
+    with tracked_run(experiment.uri, tracking, tags=tags, name=experiment.name) as run:
         try:
             log.info("MLflow run %s, the parent", run.id)
             log_config(run, experiment.resolved, experiment.overrides)

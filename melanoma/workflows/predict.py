@@ -22,7 +22,7 @@ from melanoma.tracking.store import open_store
 if TYPE_CHECKING:
     from melanoma.serving.classifier import LesionClassifier
 
-__all__ = ["matching_files", "predict", "predict_files"]
+__all__ = ["matching_files", "predict", "predict_files", "predicted"]
 
 _SHOWN = 20
 
@@ -53,17 +53,22 @@ def predict_files(settings: PredictConfig) -> pd.DataFrame:
         from melanoma.serving.package import load_classifier
     open_store(settings.tracking.uri)
     classifier = load_classifier(settings.saved_model)
-    rows: list[dict[str, object]] = []
-    batches = [files[i : i + settings.batch_size] for i in range(0, len(files), settings.batch_size)]
-    for batch in track(batches, "Predicting"):
-        rows += _predict_batch(classifier, batch)
-    table = pd.DataFrame(rows)
+    table = predicted(classifier, files, settings.batch_size)
     if "predicted" not in table:
         raise DataError(f"No image could be read. Received: {settings.input} ({table.error.iloc[0]})")
     with write_errors("result", f"output={settings.output}"):
         write_atomically(target, table.to_csv(index=False))
     _show(table, target)
     return table
+
+
+def predicted(classifier: "LesionClassifier", files: list[Path], batch_size: int = 64) -> pd.DataFrame:
+    """Predict image files in batches, and return a table with one row per file; see `predict_files`."""
+    rows: list[dict[str, object]] = []
+    batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
+    for batch in track(batches, "Predicting"):
+        rows += _predict_batch(classifier, batch)
+    return pd.DataFrame(rows)
 
 
 def matching_files(pattern: str) -> list[Path]:

@@ -9,9 +9,9 @@ import pandas as pd
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS, instantiate
 
-from melanoma.audit.audit import audit_source
-from melanoma.audit.findings import Audit
-from melanoma.audit.policy import apply_policy
+from melanoma.auditing.audit import audit_source
+from melanoma.auditing.findings import Audit
+from melanoma.auditing.policy import apply_policy
 from melanoma.config.schema import FOLDED, DataConfig, TrainConfig
 from melanoma.data.dataset import (
     CLASS_LEFT_OUT,

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from melanoma.evaluation.evaluate import Evaluation, stored_text
-from melanoma.evaluation.metrics import HEADLINES
+from melanoma.evaluation.metrics import headlines
 from melanoma.terminal import out
 from melanoma.tracking.store import figures_folder, ui_command
 
@@ -20,6 +20,8 @@ def show_result(
     uri: str,
     model: str | None,
     internal: Mapping[str, float] | None = None,
+    *,
+    primary: str | None = None,
 ) -> None:
     """Print the metrics with their intervals, the location of the run, and the next steps.
 
@@ -29,6 +31,7 @@ def show_result(
         uri: URI of the tracking store.
         model: Address of the saved model, if the run saved one.
         internal: Metrics of the run that trained the model, shown next to those of other images.
+        primary: Primary metric, which becomes the first row.
     """
     table = Table(title="Result (in brackets: confidence interval)", title_justify="left")
     table.add_column("metric")
@@ -36,7 +39,7 @@ def show_result(
         table.add_column(f"{evaluation.part} (n={len(evaluation.rows)})", justify="left")
     if internal:
         table.add_column(f"internal test (n={internal.get('data/images/test', 0):.0f})", justify="left")
-    for name in _shown(evaluations):
+    for name in _shown(evaluations, primary):
         cells = [evaluation.text_of(name) for evaluation in evaluations]
         table.add_row(escape(name), *cells, *([stored_text(internal, f"test/{name}")] if internal else []))
     console = out()
@@ -49,12 +52,12 @@ def show_result(
     console.print(f"Compare  {ui_command(uri)}", soft_wrap=True, markup=False)
 
 
-def show_spread(evaluations: list[Evaluation]) -> None:
+def show_spread(evaluations: list[Evaluation], primary: str | None) -> None:
     """Print the mean and standard deviation of the headline metrics over several runs."""
     table = Table(title=f"Over {len(evaluations)} runs", title_justify="left")
     for title in ("metric", "mean", "standard deviation", "lowest", "highest"):
         table.add_column(title)
-    for name in HEADLINES:
+    for name in headlines(primary):
         values = [evaluation.metrics[name] for evaluation in evaluations if name in evaluation.metrics]
         if len(values) > 1:
             numbers = (mean(values), stdev(values), min(values), max(values))
@@ -68,7 +71,7 @@ def show_difference(published: list[Evaluation], clean: list[Evaluation], run_id
     for title in ("part", "metric", "published", "clean", "inflation"):
         table.add_column(title)
     for one, other in zip(published, clean, strict=True):
-        for name in _shown([one, other]):
+        for name in _shown([one, other], None):
             if name in one.metrics and name in other.metrics:
                 inflation = f"{one.metrics[name] - other.metrics[name]:+.3f}"
                 table.add_row(one.part, escape(name), one.text_of(name), other.text_of(name), inflation)
@@ -78,8 +81,11 @@ def show_difference(published: list[Evaluation], clean: list[Evaluation], run_id
     console.print(f"Compare  {ui_command(uri)}", soft_wrap=True, markup=False)
 
 
-def _shown(evaluations: list[Evaluation]) -> list[str]:
+def _shown(evaluations: list[Evaluation], primary: str | None) -> list[str]:
     """Return the names of the metrics over all classes, of each binary task, and of each class's sensitivity."""
-    names = dict.fromkeys(name for evaluation in evaluations for name in evaluation.metrics)
+    measured = [name for evaluation in evaluations for name in evaluation.metrics]
+    names = dict.fromkeys([primary, *measured] if primary in measured else measured)
     tasks = {task for evaluation in evaluations for task in evaluation.predictions.binary_tasks}
-    return [name for name in names if "/" not in name or name.split("/")[0] in {"sensitivity", *tasks}]
+    return [
+        name for name in names if name == primary or "/" not in name or name.split("/")[0] in {"sensitivity", *tasks}
+    ]

@@ -11,6 +11,7 @@ from melanoma.config.schema import TrainConfig
 from melanoma.paths import user_path
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import tracking_uri
+from melanoma.workflows.defaults import announce, recorded, with_defaults
 from melanoma.workflows.experiment import Experiment, Result, run_experiment
 from melanoma.workflows.source_checks import check_experiment
 from melanoma.workflows.stages import number_of_folds, prepare_once, read_source
@@ -37,7 +38,10 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
             node["path"] = str(user_path(node["path"]).absolute())
     source = read_source(settings.data)
     check_experiment(settings, resolved["model"], source)
-    experiment = Experiment(settings, resolved, overrides, source, folder, tracking_uri(settings.tracking.uri))
+    settings, source = with_defaults(settings, source)
+    announce(settings)
+    uri = tracking_uri(settings.tracking.uri)
+    experiment = Experiment(settings, recorded(resolved, settings), overrides, source, folder, uri)
 
     # Imported after the checks of configuration and data, because TensorFlow and MLflow take seconds to import.
     with quiet_native_imports():
@@ -48,6 +52,6 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
         return compare_protocols(experiment)
     if number_of_folds(settings, source):
         return cross_validate(experiment)
-    result = run_experiment(experiment, partial(prepare_once, settings, source), name=settings.tracking.run_name)
-    show_result(result.evaluations, result.run_id, experiment.uri, result.model)
+    result = run_experiment(experiment, partial(prepare_once, settings, source), name=experiment.name)
+    show_result(result.evaluations, result.run_id, experiment.uri, result.model, primary=settings.primary_metric)
     return result

@@ -1,7 +1,6 @@
 """A configuration with faults: one message with all of them, exit code 2, at once."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +63,7 @@ def melanoma(tmp_path: Path):
                 "There is no optimizer named 'null'. Choices: adam, adamw, sgd.",
                 "There is no balance named 'overfit'.",
                 "There is no augmentation named 'flip-rotate'. Did you mean 'flip_rotate'?",
-                "training.monitor: Invalid value 'accuracy', expected one of ['val/loss', 'val/accuracy'",
+                "training.monitor must be val/loss, val/accuracy, val/balanced_accuracy or val/auc. Did you mean",
             ],
         ),
         (
@@ -137,9 +136,9 @@ def test_a_single_fault_is_one_line(melanoma, arguments: str, message: str):
 def test_the_name_of_a_stored_metric_is_answered_with_that_of_an_epoch(melanoma):
     code, out, err = melanoma("train", "training.monitor=validation/auc")
     assert (code, out) == (2, "")
-    assert err.startswith("melanoma: training.monitor: ")
+    assert err.startswith("melanoma: training.monitor must be ")
     assert err.count("\n") == 1
-    assert "val/auc" in re.sub(r"\[.*?\]", "", err)  # beside the list of what is allowed
+    assert "Did you mean 'val/auc'" in err
 
 
 @pytest.mark.parametrize(

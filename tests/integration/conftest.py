@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
 import mlflow
@@ -24,6 +25,8 @@ from melanoma.cli import main
 from melanoma.config.diagnose import diagnose
 from melanoma.config.launch import register_resolvers
 from melanoma.config.schema import TrainConfig
+from melanoma.tracking.measures import read_measures
+from melanoma.tracking.names import Artifact
 from melanoma.tracking.store import prepare_experiment
 from melanoma.workflows.train import train
 from tests.commands import COMMAND, run_melanoma
@@ -55,6 +58,12 @@ class Trained:
     def download(self, path: str) -> Path:
         mlflow.set_tracking_uri(self.uri)
         return Path(mlflow.artifacts.download_artifacts(f"runs:/{self.run.info.run_id}/{path}"))
+
+
+def measured(run: mlflow.entities.Run) -> dict[str, float]:
+    """All metrics of a run in a local store: those that MLflow shows, and those of its file."""
+    file = Path(unquote(urlsplit(run.info.artifact_uri).path)) / Artifact.METRICS
+    return {**run.data.metrics, **(read_measures(file.read_text()) if file.is_file() else {})}
 
 
 def client(uri: str) -> mlflow.MlflowClient:

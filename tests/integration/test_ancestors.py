@@ -13,7 +13,7 @@ from melanoma.lineage.protocol import CLEAN
 from melanoma.tracking.log import log_ancestor
 from melanoma.tracking.run import tracked_run
 from melanoma.workflows.stages import seen_by
-from tests.integration.conftest import client
+from tests.integration.conftest import client, measured
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_lesion_seen_in_an_image_that_is_removed_here(uri: str, lesion: str, s
     assert str(CLEAN | found.protocol) == protocol
     with tracked_run(uri, TrackingConfig(experiment="line", system_metrics=False), name="new", tags={}) as run:
         log_ancestor(run, saved, "runs:/x/model", found)
-    stored = client(uri).get_run(run.id).data
-    assert stored.tags["melanoma.weights_run"] == saved.run_id
-    assert stored.metrics["data/test_seen_in_pretraining"] == (lesion == "L")
+    stored = client(uri).get_run(run.id)
+    assert stored.data.tags["melanoma.weights_run"] == saved.run_id
+    assert measured(stored)["data/test_seen_in_pretraining"] == (lesion == "L")
     assert client(uri).get_run(saved.run_id).data.tags[f"melanoma.descendant.{run.id}"] == "new"

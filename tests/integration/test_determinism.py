@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from tests.commands import run_melanoma
-from tests.integration.conftest import SMALL, all_runs, client, trained_here
+from tests.integration.conftest import SMALL, all_runs, client, measured, trained_here
 
 UNTIMED = ("seconds_per_epoch", "images_per_second", "fit/seconds", "evaluation/seconds", "model/latency_ms")
 
@@ -23,7 +23,7 @@ def test_same_seed_same_numbers_other_seed_other_split(tmp_path: Path, store: st
         assert "Figures" not in done.stdout  # none were logged
     trained_here([*words, "seed=4", "tracking.run_name=third"], tmp_path)
     runs = {run.info.run_name: run for run in all_runs(store)}
-    metrics = {name: {k: v for k, v in run.data.metrics.items() if k not in UNTIMED} for name, run in runs.items()}
+    metrics = {name: {k: v for k, v in measured(run).items() if k not in UNTIMED} for name, run in runs.items()}
     assert metrics["first"] == metrics["second"]
     assert metrics["first"] != metrics["third"]
     assert _augmented(tmp_path / "cache-first") == _augmented(tmp_path / "cache-second")

@@ -15,7 +15,7 @@ from melanoma.data.synthetic import write_synthetic
 from melanoma.tracking.records import RunRecord
 from melanoma.workflows.evaluate import binary_tasks_of
 from tests.commands import run_melanoma
-from tests.integration.conftest import SMALL, Trained, all_runs, client
+from tests.integration.conftest import SMALL, Trained, all_runs, client, measured
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def test_the_runs_own_test_images_give_the_runs_own_numbers(trained: Trained):
     assert run.info.status == "FINISHED"
     assert run.data.tags["melanoma.evaluated_run"] == trained.run.info.run_id
     assert run.data.tags["melanoma.protocol"] == "clean"
-    assert run.data.metrics["test/accuracy"] == pytest.approx(trained.run.data.metrics["test/accuracy"])
-    assert run.data.metrics["data/seen_left_out"] == 62
+    assert measured(run)["test/accuracy"] == pytest.approx(measured(trained.run)["test/accuracy"])
+    assert measured(run)["data/seen_left_out"] == 62
     assert "figures/confusion_matrix.png" in {
         a.path for a in client(trained.uri).list_artifacts(run.info.run_id, "figures")
     }
@@ -53,10 +53,10 @@ def test_other_images_beside_the_runs_own(run_here, trained: Trained, other_imag
     assert "test (n=20)" in done.stdout
     assert "internal test (n=18)" in done.stdout
     (run,) = all_runs(trained.uri, "external")
-    metrics = run.data.metrics
+    metrics = measured(run)
     assert run.data.tags["melanoma.protocol"] == "clean"
     assert metrics["data/images/test"] == 20
-    assert metrics["internal/accuracy"] == trained.run.data.metrics["test/accuracy"]
+    assert metrics["internal/accuracy"] == measured(trained.run)["test/accuracy"]
     assert "| internal test | 18 |" in run.data.tags["mlflow.note.content"]
     assert {"test/prediction_set/coverage", "test/operating_point/malignant/sensitivity"} <= set(metrics)
     mlflow.set_tracking_uri(trained.uri)
@@ -83,8 +83,8 @@ def test_images_of_one_class_only_where_the_models_own_were_never_audited(
     assert run.data.tags["melanoma.protocol"] == "near_duplicates_ignored"
     assert "run `melanoma audit` of its data set here" in done.stderr
     assert run.data.tags["melanoma.remarks"].startswith("No test image is of benign")
-    assert "test/sensitivity/malignant" in run.data.metrics
-    assert not {"test/auc", "test/specificity/malignant"} & set(run.data.metrics)
+    assert "test/sensitivity/malignant" in measured(run)
+    assert not {"test/auc", "test/specificity/malignant"} & set(measured(run))
 
 
 def test_a_class_that_the_model_does_not_know(run_here, trained: Trained, other_images: Path, tmp_path: Path):
@@ -128,7 +128,7 @@ def test_copies_of_images_that_the_model_has_seen_are_left_out(run_here, trained
     assert done.returncode == 0, done.stderr
     (run,) = all_runs(trained.uri, "copies")
     assert run.data.tags["melanoma.protocol"] == "clean"
-    assert run.data.metrics["data/seen_left_out"] == pytest.approx(62, abs=3)  # all of training and validation
+    assert measured(run)["data/seen_left_out"] == pytest.approx(62, abs=3)  # all of training and validation
 
 
 def test_starting_from_a_model_that_saw_copies_of_the_test_images(run_here, trained: Trained, encoded_anew: Path):
@@ -141,7 +141,7 @@ def test_starting_from_a_model_that_saw_copies_of_the_test_images(run_here, trai
     assert done.returncode == 0, done.stderr
     (run,) = all_runs(trained.uri, "on copies")
     assert run.data.tags["melanoma.protocol"] == "pretrained_on_test"
-    assert 5 < run.data.metrics["data/test_seen_in_pretraining"] < 25
+    assert 5 < measured(run)["data/test_seen_in_pretraining"] < 25
     done = run_here("evaluate", f"run={run.info.run_id}", f"tracking.uri={trained.uri}", "tracking.experiment=own")
     assert done.returncode == 0, done.stderr
     (again,) = all_runs(trained.uri, "own")

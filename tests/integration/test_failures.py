@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.commands import Started, run_melanoma
-from tests.integration.conftest import SMALL, all_runs, client, only_run
+from tests.integration.conftest import SMALL, all_runs, client, measured, only_run
 
 
 def test_nan_loss_fails_the_run(store: str, run_here):
@@ -136,6 +136,6 @@ def test_class_names_that_mlflow_rich_and_matplotlib_read_otherwise(store: str, 
     assert done.returncode == 0, done.stderr
     assert "sensitivity/[old] $x_1$" in done.stdout
     sensitivities = [
-        key for key in only_run(store).data.metrics if key.startswith("test/sensitivity/") and "_ci_" not in key
+        key for key in measured(only_run(store)) if key.startswith("test/sensitivity/") and "_ci_" not in key
     ]
     assert len(sensitivities) == 3

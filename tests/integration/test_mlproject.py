@@ -13,7 +13,7 @@ from melanoma.cli import COMMANDS
 from melanoma.config.schema import TrackingConfig
 from melanoma.errors import ConfigError
 from melanoma.tracking.run import tracked_run
-from tests.integration.conftest import SMALL, client
+from tests.integration.conftest import SMALL, client, measured
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,14 +41,14 @@ def test_parameters_reach_hydra_and_the_run_is_mlflows_own(store: str):
     assert client(store).get_experiment_by_name("melanoma") is None
     assert "for tracking.experiment=melanoma add --experiment-name melanoma" in done.stderr
     (run,) = _runs(store, "project")
-    assert run.info.status == "FINISHED"
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "a name")
     assert run.data.params["model.name"] == "m3"
     assert run.data.params["augmentation.name"] == "flip_rotate"
     assert run.data.params["balance.name"] == "none"
     assert run.data.params["data.source.seed"] == "5"
     assert run.data.params["training.epochs"] == "1"
     assert run.data.tags["mlflow.project.entryPoint"] == "main"
-    assert "test/accuracy" in run.data.metrics
+    assert "test/accuracy" in measured(run)
 
 
 def test_every_entry_point_is_a_command():
@@ -81,7 +81,7 @@ def test_a_run_that_mlflow_made_stays_in_its_store(store: str, tmp_path: Path, m
     other = f"sqlite:///{tmp_path / 'other.db'}"
     with (
         pytest.raises(ConfigError, match=r"(?s)MLFLOW_TRACKING_URI.*Received: tracking\.uri=.*other\.db"),
-        tracked_run(other, TrackingConfig(experiment="any", system_metrics=False), tags={}),
+        tracked_run(other, TrackingConfig(experiment="any", system_metrics=False), tags={}, name="any"),
     ):
         pass
     assert not (tmp_path / "other.db").exists()

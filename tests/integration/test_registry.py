@@ -36,7 +36,7 @@ from melanoma.tracking.names import Alias
 from melanoma.tracking.records import RunRecord
 from melanoma.workflows.stages import seen_by
 from tests.commands import COMMAND, run_melanoma
-from tests.integration.conftest import SMALL, client, copied_store, trained_here
+from tests.integration.conftest import SMALL, client, copied_store, measured, trained_here
 
 NAME = "melanoma-synthetic"
 EASY = ("registry.floors={test/auc: 0.01}", "registry.ceilings={test/ece: null}", "registry.subgroups.floor=null")
@@ -330,7 +330,7 @@ def test_fine_tuning_from_the_registry_names_both(store: Store, tmp_path: Path):
 def test_one_more_step_between_hides_nothing(store: Store, tmp_path: Path):
     child = tuned(store, tmp_path, f"runs:/{store.other_split}/model")
     grandchild = tuned(store, tmp_path, f"runs:/{child.info.run_id}/model")
-    seen = [run.data.metrics["data/test_seen_in_pretraining"] for run in (child, grandchild)]
+    seen = [measured(run)["data/test_seen_in_pretraining"] for run in (child, grandchild)]
     assert seen[0] == seen[1] > 0
     assert grandchild.data.tags["melanoma.protocol"] == "pretrained_on_test"
     split = Path(mlflow.get_run(store.other_split).info.artifact_uri.removeprefix("file://")) / "data/split.csv"
@@ -420,11 +420,14 @@ def test_evidence_that_was_changed_promotes_nothing(store: Store):
     theirs, ours = (
         Path(mlflow.get_run(run_id).info.artifact_uri.removeprefix("file://")) for run_id in (store.good, store.worse)
     )
-    for path in ("evaluation/predictions.csv", "evaluation/subgroups.csv", "config/resolved.yaml"):
+    paths = (
+        "evaluation/predictions.csv", "evaluation/metrics.json", "evaluation/subgroups.csv", "config/resolved.yaml"
+    )  # fmt: skip
+    for path in paths:
         better, worse = (theirs / path).read_bytes(), (ours / path).read_bytes()
         with changed(ours / path, better), pytest.raises(PromotionRefused, match=f"evidence: {path} of the run was"):
             promoted(store, QUICK, ANY, f"run={store.worse}")
-        if "subgroups" not in path:  # the champion's own: then nothing can be compared with it
+        if "predictions" in path or "config" in path:  # the champion's own: then nothing can be compared with it
             refused = pytest.raises(PromotionRefused, match=f"cannot be compared: {path} of the run was")
             with changed(theirs / path, worse), refused:
                 promoted(store, QUICK, f"run={store.worse}")

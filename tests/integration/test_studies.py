@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.commands import run_melanoma
-from tests.integration.conftest import SMALL, all_runs, client, copied_store, only_run, trained_here
+from tests.integration.conftest import SMALL, all_runs, client, copied_store, measured, only_run, trained_here
 
 PLANTED = (
     *SMALL, "training.epochs=1", "data.source.test_share=0.25", "data.source.duplicates=4", "data.source.conflicts=3",
@@ -45,7 +45,7 @@ def clean(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 def test_a_clean_run_leaves_out_copies_and_contradictions_and_says_so(clean):
     store, run = clean
-    metrics = run.data.metrics
+    metrics = measured(run)
     assert metrics["audit/label_conflicts"] == 3
     assert metrics["audit/split_leaks"] == 3
     assert metrics["data/removed/label conflict"] == 6
@@ -84,7 +84,7 @@ def test_a_split_is_used_again_and_one_with_an_overlap_is_refused(clean, tmp_pat
 def test_folds_test_every_image_once_and_are_pooled(store: str):
     train(store, "split=kfold", "split.folds=2")
     parent, children = parent_and_children(store)
-    assert [run.info.run_name for run in children] == ["fold 1", "fold 2"]
+    assert [run.info.run_name for run in children] == [f"{parent.info.run_name} fold {i}" for i in (1, 2)]
     predictions = csv(store, parent.info.run_id, "evaluation/predictions.csv")
     folds = csv(store, parent.info.run_id, "data/folds.csv")
     assert parent.data.tags["melanoma.split.hash"] not in {one.data.tags["melanoma.split.hash"] for one in children}
@@ -92,21 +92,23 @@ def test_folds_test_every_image_once_and_are_pooled(store: str):
     assert set(predictions.path) == set(folds.path)
     assert folds.groupby("group").fold.nunique().max() == 1
     accuracy = (predictions.label == predictions.predicted).mean()
-    assert parent.data.metrics["test/accuracy"] == pytest.approx(accuracy)
-    single = [run.data.metrics["test/accuracy"] for run in children]
-    assert parent.data.metrics["test/accuracy_mean"] == pytest.approx(np.mean(single))
-    assert parent.data.metrics["test/accuracy_std"] == pytest.approx(np.std(single, ddof=1))
-    assert "test/accuracy_ci_low" in parent.data.metrics
+    assert measured(parent)["test/accuracy"] == pytest.approx(accuracy)
+    single = [measured(run)["test/accuracy"] for run in children]
+    assert measured(parent)["test/accuracy_mean"] == pytest.approx(np.mean(single))
+    assert measured(parent)["test/accuracy_std"] == pytest.approx(np.std(single, ddof=1))
+    assert "test/accuracy_ci_low" in measured(parent)
 
 
 @pytest.mark.slow
 def test_one_value_of_a_column_is_left_out_in_each_run(store: str):
     train(store, "split=leave_one_out_by", "split.column=sex")
     parent, children = parent_and_children(store)
-    assert [run.info.run_name for run in children] == ["sex=female", "sex=male"]
+    assert [run.info.run_name for run in children] == [
+        f"{parent.info.run_name} sex={value}" for value in ("female", "male")
+    ]
     tested = [csv(store, run.info.run_id, "evaluation/predictions.csv").query("part == 'test'") for run in children]
     assert not set(tested[0].path) & set(tested[1].path)
-    assert parent.data.metrics["folds"] == 2
+    assert measured(parent)["folds"] == 2
 
 
 def test_both_protocols_side_by_side(store: str):
@@ -123,8 +125,8 @@ def test_both_protocols_side_by_side(store: str):
     assert "Not a clean result" in published.data.tags["mlflow.note.content"]
     assert "Not a clean result" not in clean.data.tags["mlflow.note.content"]
     for name in ("test/accuracy", "validation/accuracy", "validation/auc"):
-        difference = published.data.metrics[name] - clean.data.metrics[name]
-        assert parent.data.metrics[f"inflation/{name}"] == pytest.approx(difference)
+        difference = measured(published)[name] - measured(clean)[name]
+        assert measured(parent)[f"inflation/{name}"] == pytest.approx(difference)
     split = csv(store, published.info.run_id, "data/split.csv")
     assert ((split.part == "validation") & (split.parent != "")).any()
     assert published.data.tags["melanoma.known_leaks"]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from tests.commands import Started, run_melanoma
-from tests.integration.conftest import all_runs, client, copied_store, trained_here
+from tests.integration.conftest import all_runs, client, copied_store, measured, trained_here
 
 TINY = (
     "data.source.images=40", "data.source.size=32", "data.image_size=32", "model=m1", "training.epochs=1",
@@ -78,17 +78,17 @@ def test_the_parent_has_leaderboard_figures_and_the_best(mixed):
         Path(mlflow.artifacts.download_artifacts(f"runs:/{parent.info.run_id}/sweep/leaderboard.csv", tracking_uri=uri))
     )
     assert table.state.tolist() == ["complete", "complete", "fail"]
-    metric = "validation/balanced_accuracy"
+    metric = "validation/auc"
     assert table[metric].dropna().is_monotonic_decreasing
     best = {run.info.run_id: run for run in trials}[table.run[0]]
-    assert best.data.metrics[metric] == pytest.approx(table[metric][0])
+    assert measured(best)[metric] == pytest.approx(table[metric][0])
     assert [run.info.run_id for run in trials if "melanoma.best" in run.data.tags] == [best.info.run_id]
     assert parent.data.tags["melanoma.best_run"] == best.info.run_id
     assert parent.data.tags["melanoma.sweep"] == "mixed"
     assert f"melanoma train {' '.join(TINY)} tracking.uri={uri} optimizer.learning_rate=" in done.stdout
     figures = {item.path for item in client(uri).list_artifacts(parent.info.run_id, "figures")}
     assert "figures/optimization_history.png" in figures
-    assert parent.data.metrics["sweep/failed"] == 1
+    assert measured(parent)["sweep/failed"] == 1
 
 
 def test_a_finished_sweep_is_not_run_again_and_another_one_is_refused(mixed):
@@ -185,7 +185,7 @@ def test_folds_run_at_once_and_are_pooled_as_one_after_the_other(tmp_path: Path)
     pooled = []
     for uri in stores.values():
         (parent,) = [run for run in all_runs(uri) if "mlflow.parentRunId" not in run.data.tags]
-        pooled.append({k: v for k, v in parent.data.metrics.items() if k.startswith(("test/", "folds"))})
+        pooled.append({k: v for k, v in measured(parent).items() if k.startswith(("test/", "folds"))})
         assert len(all_runs(uri)) == 3
     assert pooled[0] == pytest.approx(pooled[1])
 

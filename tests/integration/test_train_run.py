@@ -20,9 +20,10 @@ from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.predictions import Predictions
 from melanoma.evaluation.uncertain import fit_abstention, fit_prediction_sets
 from melanoma.paths import cache_dir
+from melanoma.tracking.measures import read_measures
 from melanoma.tracking.names import stored_name
 from melanoma.tracking.run import flattened
-from tests.integration.conftest import SMALL, Trained, client
+from tests.integration.conftest import SMALL, Trained, client, measured
 
 CLASSES = ["benign", "malignant"]
 
@@ -61,8 +62,32 @@ def rows_of(trained: Trained, part: str) -> tuple[pd.DataFrame, np.ndarray, np.n
     return rows, (rows.label == "malignant").to_numpy().astype(int), probabilities
 
 
+def test_the_page_of_mlflow_shows_few_metrics_and_the_file_has_all(trained: Trained):
+    shown = {name for name in trained.run.data.metrics if not name.startswith("system/")}
+    assert len(shown) <= 40
+    assert {"train/loss", "val/auc", "validation/auc", "test/auc", "test/auc_ci_low", "test/brier"} < shown
+    assert "test/operating_point/malignant/sensitivity" in shown
+    of_file = read_measures(trained.download("evaluation/metrics.json").read_text())
+    assert {name: of_file[name] for name in shown & set(of_file)} == {
+        name: trained.run.data.metrics[name] for name in shown & set(of_file)
+    }
+    assert len(of_file) > 100
+    table = pd.read_csv(trained.download("evaluation/metrics.csv")).set_index("metric")
+    assert table.loc["test/specificity/benign", "ci_low"] == of_file["test/specificity/benign_ci_low"]
+
+
+def test_the_run_and_its_experiment_tell_what_is_best(trained: Trained):
+    tags = trained.run.data.tags
+    assert (tags["melanoma.primary_metric"], tags["melanoma.positive"]) == ("auc", "malignant")
+    assert trained.run.data.params["training.monitor"] == "val/auc"
+    experiment = client(trained.uri).get_experiment(trained.run.info.experiment_id)
+    assert experiment.tags["mlflow.experiment.primaryMetric.name"] == "validation/auc"
+    assert experiment.tags["mlflow.experiment.primaryMetric.greaterIsBetter"] == "True"
+    assert "melanoma promote tracking.experiment=" in experiment.tags["mlflow.note.content"]
+
+
 def test_the_operating_point_is_chosen_on_validation_and_kept_with_the_model(trained: Trained):
-    metrics = trained.run.data.metrics
+    metrics = measured(trained.run)
     threshold = metrics["operating_point/malignant/threshold"]
     _, targets, probabilities = rows_of(trained, "validation")
     positive = probabilities[targets == 1, 1]
@@ -78,7 +103,7 @@ def test_the_operating_point_is_chosen_on_validation_and_kept_with_the_model(tra
 
 
 def test_uncertain_cases_are_fitted_on_validation_and_kept_with_the_model(trained: Trained):
-    metrics = trained.run.data.metrics
+    metrics = measured(trained.run)
     assert {"validation/prediction_set/coverage", "test/prediction_set/size", "test/abstention/share"} <= set(metrics)
     assert "test/prediction_set/coverage/malignant" in metrics
     assert "figures/abstention.png" in trained.artifacts("figures")
@@ -97,7 +122,7 @@ def test_uncertain_cases_are_fitted_on_validation_and_kept_with_the_model(traine
 
 
 def test_calibration_is_fitted_on_validation_and_compared_with_none(trained: Trained):
-    metrics = trained.run.data.metrics
+    metrics = measured(trained.run)
     temperature = metrics["calibration/temperature"]
     _, targets, probabilities = rows_of(trained, "validation")
     raw = Temperature(1 / temperature).applied(probabilities)
@@ -110,7 +135,7 @@ def test_calibration_is_fitted_on_validation_and_compared_with_none(trained: Tra
 
 def test_the_model_card_has_the_runs_own_numbers(trained: Trained):
     card = trained.download("model_card.md").read_text()
-    metrics = trained.run.data.metrics
+    metrics = measured(trained.run)
     low, high = (metrics[f"test/accuracy_ci_{end}"] for end in ("low", "high"))
     assert f"{metrics['test/accuracy']:.3f} [{low:.3f}, {high:.3f}]" in card
     assert trained.run.data.tags["melanoma.data.fingerprint"] in card
@@ -132,7 +157,7 @@ def test_epoch_metrics_have_a_value_each_epoch(trained: Trained, name: str):
 
 
 def test_final_metrics_have_intervals(trained: Trained):
-    metrics = trained.run.data.metrics
+    metrics = measured(trained.run)
     predictions = pd.read_csv(trained.download("evaluation/predictions.csv")).query("part == 'test'")
     probabilities = predictions[["probability/benign", "probability/malignant"]].to_numpy()
     names = set(measure(Predictions((predictions.label == "malignant").to_numpy().astype(int), probabilities, CLASSES)))
@@ -165,7 +190,7 @@ def test_split_names_parents_and_quarantined(trained: Trained):
     assert set(added.parent) <= set(table.path[(table.part == "train") & (table.parent == "")])
     quarantined = pd.read_csv(trained.download("data/quarantined.csv"))
     assert set(quarantined.path) == set(table.path[table.part == "quarantined"])
-    assert trained.run.data.metrics["data/quarantined"] == 2
+    assert measured(trained.run)["data/quarantined"] == 2
 
 
 def test_confusion_matrix_agrees_with_predictions_and_metrics(trained: Trained):
@@ -179,7 +204,7 @@ def test_confusion_matrix_agrees_with_predictions_and_metrics(trained: Trained):
         )
         assert found[part]["counts"] == counts.to_numpy().tolist()
         accuracy = (rows.label == rows.predicted).mean()
-        assert trained.run.data.metrics[f"{part}/accuracy"] == pytest.approx(accuracy)
+        assert measured(trained.run)[f"{part}/accuracy"] == pytest.approx(accuracy)
         assert np.sum(found[part]["normalized"], axis=1) == pytest.approx([1, 1], abs=1e-5)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from melanoma.audit.audit import audit_source
+from melanoma.auditing.audit import audit_source
 from melanoma.config.schema import AuditConfig
 from melanoma.data.sources import class_folders
 from melanoma.data.synthetic import write_synthetic

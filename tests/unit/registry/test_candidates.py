@@ -6,7 +6,6 @@ import mlflow
 import numpy as np
 import pytest
 
-from melanoma.config.command_schema import RegistryConfig
 from melanoma.errors import ModelError
 from melanoma.registry.candidates import Candidate, Exclusion, find_candidates, ranked
 from tests.unit.registry.conftest import recorded
@@ -19,23 +18,23 @@ def candidate(
     validation: str = "v",
     task: str = "isic9",
     excluded: Exclusion | None = None,
+    metric: str = "validation/auc",
 ) -> Candidate:
     inputs = {"test": test, "validation": validation}
-    record = recorded(name, {"validation/auc": value}, {"melanoma.task": task}, inputs)
-    return Candidate(record, "validation/auc", excluded)
+    record = recorded(name, {metric: value}, {"melanoma.task": task}, inputs)
+    return Candidate(record, metric, excluded)
 
 
-def order(*candidates: Candidate, test_set: str | None = None, **settings) -> list[tuple[str, Exclusion | None]]:
-    found = ranked(list(candidates), RegistryConfig(**settings), "isic9", test_set)
+def order(*candidates: Candidate, test_set: str | None = None) -> list[tuple[str, Exclusion | None]]:
+    found = ranked(list(candidates), "isic9", test_set)
     return [(one.name, one.excluded) for one in found]
 
 
-@pytest.mark.parametrize(("direction", "expected"), [("maximize", "cab"), ("minimize", "bac")])
-def test_the_best_comes_first_and_those_that_are_none_last(direction: str, expected: str):
+@pytest.mark.parametrize(("metric", "expected"), [("validation/auc", "cab"), ("validation/log_loss", "bac")])
+def test_the_best_comes_first_and_those_that_are_none_last(metric: str, expected: str):
     found = order(
         candidate("no model", 0.99, excluded=Exclusion.NO_MODEL), candidate("another task", 0.98, task="other"),
-        candidate("a", 0.7), candidate("b", 0.6), candidate("c", 0.8),
-        direction=direction,
+        *(candidate(name, value, metric=metric) for name, value in (("a", 0.7), ("b", 0.6), ("c", 0.8))),
     )  # fmt: skip
     assert found == [*((name, None) for name in expected), ("no model", Exclusion.NO_MODEL)]
 

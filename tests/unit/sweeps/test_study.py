@@ -13,7 +13,7 @@ SPACE = read_space({"optimizer.learning_rate": {"low": 1e-4, "high": 1e-1, "log"
 
 
 def settings(**given) -> SweepConfig:
-    return SweepConfig(**{"sampler": "random", "n_trials": 3, **given})
+    return SweepConfig(**{"sampler": "random", "n_trials": 3, "direction": "maximize", **given})
 
 
 def drawn(address: str, count: int, **given) -> list[str]:

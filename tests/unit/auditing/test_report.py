@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from melanoma.audit.names import FINDINGS
-from melanoma.audit.report import headlines, write_report
+from melanoma.auditing.names import FINDINGS
+from melanoma.auditing.report import headlines, write_report
 from melanoma.data.sources import synthetic
 from melanoma.errors import DataError
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from melanoma.audit.policy import apply_policy
+from melanoma.auditing.policy import apply_policy
 from melanoma.config.schema import AuditConfig
 
 DUPLICATE, CONFLICT = "duplicate", "label conflict"

@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from melanoma.audit.inspection import recalled
-from melanoma.audit.near import near_duplicates
+from melanoma.auditing.inspection import recalled
+from melanoma.auditing.near import near_duplicates
 from melanoma.data.groups import related_rows
 
 __all__ = ["copies_among", "seen_among"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from melanoma.audit.across import copies_among
+from melanoma.auditing.across import copies_among
 from melanoma.data.sources import class_folders
 from melanoma.data.synthetic import write_synthetic
 from melanoma.errors import DataError

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from melanoma.audit.near import LEAST_SIMILAR, near_duplicates, neighbour_pairs
+from melanoma.auditing.near import LEAST_SIMILAR, near_duplicates, neighbour_pairs
 
 
 def identities(thumbnails: np.ndarray) -> list[str]:

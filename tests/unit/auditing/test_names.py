@@ -2,7 +2,7 @@
 
 import pytest
 
-from melanoma.audit.names import FINDINGS, named_findings
+from melanoma.auditing.names import FINDINGS, named_findings
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@
 2. Project the descriptors to directions that maximize the variance between images relative to the variance under small
    crops (linear discriminant analysis, Fisher 1936), and search the nearest neighbours of each image in an inverted
    file (Jegou, Douze & Schmid 2011; faiss).
-3. Align and compare the neighbours: `melanoma.audit.alignment.similarity`.
+3. Align and compare the neighbours: `melanoma.auditing.alignment.similarity`.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.fft import dctn
 from scipy.linalg import eigh
 
-from melanoma.audit.alignment import similarity
+from melanoma.auditing.alignment import similarity
 from melanoma.data.cache import cached_folder, content_key
 from melanoma.data.contents import available_cores
 from melanoma.data.progress import track

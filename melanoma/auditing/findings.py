@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma.audit.inspection import Inspection
+from melanoma.auditing.inspection import Inspection
 from melanoma.config.schema import OddConfig
 from melanoma.data.groups import connected, related_rows
 from melanoma.data.sources import Source
@@ -27,7 +27,7 @@ class Audit:
     Attributes:
         root: Folder that `path` is relative to.
         table: One row per readable image: `path`, `label`, `part` (as delivered), `sha256`, `pixels`, `cluster` (the
-            same number for all copies of an image), facts of `melanoma.audit.inspection`, and the metadata columns.
+            same number for all copies of an image), facts of `melanoma.auditing.inspection`, and the metadata columns.
         unreadable: `path`, `label` and `reason` of the unreadable files.
         odd: `path` and `reason` of the odd files.
         excluded: Rows of `table` that a set of `audit.exclude` also contains, copies of these, and images of their

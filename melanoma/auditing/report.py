@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from melanoma.audit.findings import Audit
-from melanoma.audit.names import FINDINGS
+from melanoma.auditing.findings import Audit
+from melanoma.auditing.names import FINDINGS
 from melanoma.data.cache import check_writable, write_atomically, write_errors
 from melanoma.data.decode import UnreadableImage, open_rgb
 from melanoma.pages import render_page
@@ -35,7 +35,7 @@ def write_report(audit: Audit, name: str, folder: Path) -> Path:
     page = folder / _PAGE
     with write_errors("report", f"audit.output={folder}"):
         write_atomically(folder / "audit.json", json.dumps(audit.report(), indent=2, ensure_ascii=False) + "\n")
-        write_atomically(page, render_page("audit", "page.html.j2", _content(audit, name)))
+        write_atomically(page, render_page("auditing", "page.html.j2", _content(audit, name)))
     return page.absolute()
 
 

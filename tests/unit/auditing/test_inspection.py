@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from melanoma.audit.inspection import Inspection, inspect_files
+from melanoma.auditing.inspection import Inspection, inspect_files
 from melanoma.data.archive import file_sha256
 
 

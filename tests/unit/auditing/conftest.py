@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melanoma.audit.audit import audit_source
-from melanoma.audit.findings import Audit
+from melanoma.auditing.audit import audit_source
+from melanoma.auditing.findings import Audit
 from melanoma.config.schema import AuditConfig
 from melanoma.data.lesions import SKIN_TONES, class_names, draw_lesion, lesion_style
 from melanoma.data.sources import class_folders

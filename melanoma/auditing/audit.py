@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from melanoma.audit.across import copies_among
-from melanoma.audit.findings import Audit, find
-from melanoma.audit.inspection import Inspection, inspect_files
-from melanoma.audit.near import near_duplicates
+from melanoma.auditing.across import copies_among
+from melanoma.auditing.findings import Audit, find
+from melanoma.auditing.inspection import Inspection, inspect_files
+from melanoma.auditing.near import near_duplicates
 from melanoma.config.schema import ArchiveConfig, AuditConfig
 from melanoma.data.digests import file_digests
 from melanoma.data.sources import Source, image_files, open_path

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from melanoma.audit.alignment import similarity
+from melanoma.auditing.alignment import similarity
 
 COUNT = 40
 
