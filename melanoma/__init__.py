@@ -2,7 +2,7 @@
 
 import melanoma
 
-run = melanoma.train(data="my_images", model="m1", **{"training.epochs": 5})
+run = melanoma.train(data="my_images", model="m1", epochs=5)
 run.metrics, run.predictions, run.figure("roc")
 melanoma.load(run).predict("new_images")
 """

@@ -3,14 +3,20 @@
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-__all__ = ["console", "log_to", "log_to_terminal", "out", "quiet_native_imports"]
+__all__ = ["console", "is_interactive", "log_to", "log_to_terminal", "out", "quiet_native_imports", "stage"]
+
+_PATIENCE = 1.5  # seconds after which a stage is named if there is no terminal
+_stages: list[str] = []  # the current stage is the last
+_status: list[Any] = []  # the status line of the terminal, if any
 
 
 @cache
@@ -49,6 +55,42 @@ def log_to_terminal() -> None:
     logger.addHandler(_ConsoleHandler())
 
 
+def is_interactive() -> bool:
+    """Return whether progress can be drawn: on a terminal or in a notebook."""
+    return console().is_terminal or console().is_jupyter
+
+
+@contextmanager
+def stage(text: str) -> Iterator[None]:
+    """Say what the command is doing: a status line on a terminal, otherwise a line if it takes longer than a moment."""
+    if not is_interactive():
+        timer = threading.Timer(_PATIENCE, _say, [text])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+        return
+    _stages.append(text)
+    if not _status:
+        _status.append(console().status(text))
+        _status[0].start()
+    _status[0].update(text)
+    try:
+        yield
+    finally:
+        _stages.pop()
+        if _stages:
+            _status[0].update(_stages[-1])
+        else:
+            _status.pop().stop()
+
+
+def _say(text: str) -> None:
+    console().print(f"{text} ...", markup=False)
+
+
 @contextmanager
 def quiet_native_imports() -> Iterator[None]:
     """Suppress what native libraries write directly to standard error during import.
@@ -61,13 +103,18 @@ def quiet_native_imports() -> Iterator[None]:
         return
     sys.stderr.flush()
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)
+    # Our own messages, such as the name of the stage, go to where the others are kept from.
+    with os.fdopen(os.dup(kept), "w", encoding="utf-8") as own:
+        try:
+            os.dup2(null, 2)
+            console().file = own
+            with stage("Loading TensorFlow and MLflow"):
+                yield
+        finally:
+            console().file = None  # type: ignore[assignment]  # again what sys.stderr is at the time
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(null)
 
 
 class _Output(Console):

@@ -28,7 +28,8 @@ def train(*, data: str | Path | None = None, model: str | None = None, **keys: A
         data: Name of a data configuration, such as `isic9`, or a folder or a .zip with one folder per class. Drawn
             lesions if it is None.
         model: Name of a model configuration, such as `m1`.
-        keys: Configuration groups and keys of `melanoma train`, such as `seed=1` or `**{"training.epochs": 5}`.
+        keys: Configuration groups and keys of `melanoma train`, such as `seed=1`, `epochs=5` or
+            `**{"split.test": 0.3}`.
 
     Returns:
         The run; the parent run of a cross-validation or of two protocols.

@@ -13,12 +13,14 @@ from melanoma.config.schema import ArchiveConfig, AuditConfig
 from melanoma.data.digests import file_digests
 from melanoma.data.sources import Source, image_files, open_path
 from melanoma.errors import DataError
+from melanoma.terminal import stage
 
 __all__ = ["audit_source"]
 
 log = logging.getLogger("melanoma")
 
 
+@stage("Auditing the images")
 def audit_source(source: Source, settings: AuditConfig, max_megapixels: float) -> Audit:
     """Audit a data set. The results of reading the images are cached.
 

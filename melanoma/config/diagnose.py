@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from melanoma.config.annotations import dataclass_in
 from melanoma.config.renamed import move_renamed
@@ -94,11 +94,13 @@ def schema_faults(schema: type, config: DictConfig, base: DictConfig, prefix: st
             continue
         try:
             value = config[key]
+        except InterpolationToMissingValueError:
+            continue  # the missing value is a fault itself
         except OmegaConfBaseException as error:
             faults.append(f"{path} cannot be resolved: {str(error).splitlines()[0]}")
             continue
         kind = dataclass_in(names.get(key))
-        before = base.get(key) if isinstance(base, DictConfig) and not OmegaConf.is_missing(base, key) else None
+        before = _before(base, key)
         if key not in names:
             if not open_ended:
                 faults.append(f"{path} is not a key of the configuration.{_closest(key, names)} Received: {path}")
@@ -111,6 +113,14 @@ def schema_faults(schema: type, config: DictConfig, base: DictConfig, prefix: st
         else:
             faults += _type_faults(path, structured, config, key)
     return faults
+
+
+def _before(base: Any, key: str) -> Any:
+    """Return the value that the YAML files set; None if they leave it to the user."""
+    try:
+        return base.get(key) if isinstance(base, DictConfig) and not OmegaConf.is_missing(base, key) else None
+    except InterpolationToMissingValueError:
+        return None
 
 
 def _type_faults(path: str, structured: DictConfig, config: DictConfig, key: str) -> list[str]:

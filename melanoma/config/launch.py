@@ -1,6 +1,7 @@
 """Launch of a command: parse the arguments, check the configuration, call the function that does the work."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -14,9 +15,9 @@ from melanoma.config.annotations import dataclass_in, text_keys
 from melanoma.config.arguments import normalise, overrides_in, search_path_in
 from melanoma.config.diagnose import diagnose, schema_faults
 from melanoma.config.fields import range_faults
-from melanoma.config.renamed import move_renamed, with_new_names
+from melanoma.config.renamed import move_renamed, with_full_names, with_new_names
 from melanoma.errors import ConfigError, MelanomaError
-from melanoma.paths import conf_dir, outputs_dir
+from melanoma.paths import conf_dir, outputs_dir, user_path
 
 __all__ = ["composed", "launch", "register_resolvers", "typed"]
 
@@ -25,8 +26,17 @@ T = TypeVar("T")
 
 
 def register_resolvers() -> None:
-    """Register `${melanoma_outputs:}`, which resolves to the folder for log files in a YAML file."""
+    """Register the resolvers of the YAML files.
+
+    `${melanoma_outputs:}` is the folder for log files. `${melanoma_name:PATH}` is the name of a folder or an archive.
+    """
     OmegaConf.register_resolver("melanoma_outputs", lambda: str(outputs_dir()), replace=True)
+    OmegaConf.register_resolver("melanoma_name", _name_of, replace=True)
+
+
+def _name_of(path: object) -> str:
+    stem = user_path(str(path)).absolute().stem
+    return re.sub(r"[^\w.-]+", "_", stem).strip("_.") or "folder"
 
 
 def typed(schema: type[T], config: DictConfig) -> T:
@@ -55,7 +65,7 @@ def composed(
     rename = rename or {}
     texts = text_keys(schema)
     texts |= {word for word, key in rename.items() if key in texts}
-    words = with_new_names(_renamed(normalise(arguments, texts), rename))
+    words = _words(command, normalise(arguments, texts), rename)
     return _checked(command, schema, partial(_faults, schema, checks), words, rename), overrides_in(words)
 
 
@@ -88,7 +98,7 @@ def launch(
     texts = text_keys(schema)
     # In a sweep, a comma separates values, even values of text keys.
     typed_texts = set() if multirun else texts | {word for word, key in rename.items() if key in texts}
-    arguments = with_new_names(_renamed(normalise(arguments, typed_texts), rename))
+    arguments = _words(command, normalise(arguments, typed_texts), rename)
 
     faults_of = partial(_faults, schema, checks)
     if not {"--help", "-h", "--hydra-help"} & set(arguments):
@@ -147,12 +157,13 @@ def _checked(
     return config
 
 
-def _renamed(arguments: list[str], rename: Mapping[str, str]) -> list[str]:
+def _words(command: str, arguments: list[str], rename: Mapping[str, str]) -> list[str]:
+    """Return the arguments with the names of keys that the configuration has."""
     result = []
     for word in arguments:
         key, separator, value = word.partition("=")
         result.append(f"{rename[key]}{separator}{value}" if separator and key in rename else word)
-    return result
+    return with_new_names(with_full_names(result) if command == "train" else result)
 
 
 def _with_typed_keys(fault: str, typed_keys: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Renamed configuration keys. Old names work, with a warning, until the next version."""
+"""Other names of configuration keys: short ones, and old ones that work, with a warning, until the next version."""
 
 import logging
 from collections.abc import Iterable, MutableMapping
@@ -7,12 +7,40 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-__all__ = ["move_renamed", "with_new_names"]
+__all__ = ["move_renamed", "with_full_names", "with_new_names"]
 
 log = logging.getLogger("melanoma")
 
 # Section of the configuration: old key, new key.
 _RENAMED = {"data": {"views": "binary_tasks"}, "registry": {"views": "binary_tasks"}}
+
+# Names that people type, of keys of `melanoma train`.
+_SHORT = {
+    "lr": "optimizer.learning_rate",
+    "learning_rate": "optimizer.learning_rate",
+    "optimizer.lr": "optimizer.learning_rate",
+    "weight_decay": "optimizer.weight_decay",
+    "epochs": "training.epochs",
+    "training.num_epochs": "training.epochs",
+    "batch_size": "training.batch_size",
+    "training.bs": "training.batch_size",
+    "image_size": "data.image_size",
+    "img_size": "data.image_size",
+    "patience": "training.early_stopping.patience",
+    "run_name": "tracking.run_name",
+}
+
+
+def with_full_names(arguments: Iterable[str]) -> list[str]:
+    """Replace short names of keys in the arguments of `melanoma train` or a sweep, and say so."""
+    found = []
+    for word in arguments:
+        key, separator, value = word.partition("=")
+        full = _SHORT.get(key) if separator else None
+        if full is not None:
+            _note(key, full)
+        found.append(word if full is None else f"{full}={value}")
+    return found
 
 
 def with_new_names(arguments: Iterable[str]) -> list[str]:
@@ -70,6 +98,11 @@ def _with_new_name(word: str) -> str:
                 # A file may define the task under the old name, so that the new key does not exist yet.
                 sign = "++" if separator and sign != "~" and bare.startswith(f"{section}.{new}.") else sign
     return f"{sign}{bare}{separator}{value}"
+
+
+@cache  # once per key
+def _note(short: str, full: str) -> None:
+    log.warning("%s is short for %s", short, full)
 
 
 @cache  # warn once per key

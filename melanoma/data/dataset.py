@@ -18,6 +18,7 @@ from melanoma.data.sources import Source, open_path
 from melanoma.data.split import REMOVED, refuse_overlap
 from melanoma.data.split_file import split_hash
 from melanoma.errors import DataError
+from melanoma.terminal import stage
 
 __all__ = [
     "CLASS_LEFT_OUT",
@@ -92,6 +93,7 @@ def open_source(build_source: Callable[..., Source], settings: DataConfig) -> So
     return build_source(path=folder, classes=classes if classes is None or isinstance(classes, int) else list(classes))
 
 
+@stage("Decoding the images")
 def load_images(source: Source, settings: DataConfig, least: int = 2) -> Dataset:
     """Decode every image once into the cache, and quarantine unreadable images.
 

@@ -18,6 +18,7 @@ from melanoma.evaluation.predict import predict_probabilities
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 from melanoma.evaluation.remarks import remarks_on
 from melanoma.evaluation.uncertain import Abstention, PredictionSets
+from melanoma.terminal import stage
 
 __all__ = [
     "NO_INTERVALS",
@@ -99,6 +100,7 @@ def predictions_of(
     return Predictions(rows.target.to_numpy(), probabilities, classes, binary_tasks, groups_of(rows))
 
 
+@stage("Computing metrics and intervals")
 def evaluate(part: str, rows: pd.DataFrame, predictions: Predictions, bootstrap: Bootstrap) -> Evaluation:
     """Evaluate the predictions of one part."""
     labels = np.arange(len(predictions.classes))
@@ -112,6 +114,7 @@ def evaluate(part: str, rows: pd.DataFrame, predictions: Predictions, bootstrap:
     )
 
 
+@stage("Predicting the validation and test images")
 def predict_parts(model: Any, dataset: Dataset, batch_size: int) -> dict[str, NDArray[np.float64]]:
     """Predict the probabilities of the validation and the test images, each of shape (n, classes)."""
     return {

@@ -13,6 +13,7 @@ from melanoma.config.command_schema import PromoteConfig
 from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.metrics import is_error
+from melanoma.terminal import stage
 from melanoma.tracking.names import Tag, stored_name
 from melanoma.tracking.records import RunRecord
 
@@ -126,6 +127,7 @@ def primary_metric(settings: PromoteConfig) -> str:
     return RunRecord(newest[0]).tags[Tag.PRIMARY_METRIC] if newest else "auc"
 
 
+@stage("Reading the runs")
 def find_candidates(experiment: str, metric: str) -> list[Candidate]:
     """Return all runs of an experiment with test metrics, newest first.
 

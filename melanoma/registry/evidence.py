@@ -18,6 +18,7 @@ from melanoma.registry.gates import (
     protocol_gate,
     subgroup_gate,
 )
+from melanoma.terminal import stage
 from melanoma.tracking.names import Artifact, Tag
 from melanoma.tracking.records import RunRecord, class_names_in
 
@@ -27,6 +28,7 @@ _REQUIRED = (Artifact.CONFIG, Artifact.PREDICTIONS)
 _BY_PROTOCOL_GATE = (Exclusion.NOT_CLEAN, Exclusion.KNOWN_LEAKS)
 
 
+@stage("Checking the gates")
 def gates_of(chosen: Candidate, champion: ModelVersion | None, settings: RegistryConfig) -> list[Gate]:
     """Evaluate all gates except the serving gate; only the first ones if files that the others read were changed.
 

@@ -7,6 +7,7 @@ import sys
 import time
 
 from melanoma.registry.gates import Gate
+from melanoma.terminal import stage
 
 __all__ = ["smoke_gate"]
 
@@ -14,6 +15,7 @@ _TIMEOUT = 600  # seconds
 _TOLERANCE = 1e-5
 
 
+@stage("Testing the packaged model in a new process")
 def smoke_gate(address: str, run_id: str, uri: str) -> Gate:
     """Load a package in a new process, predict as the scoring server does, and compare with the run's model.
 

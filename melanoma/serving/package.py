@@ -24,6 +24,7 @@ from melanoma.data.cache import content_key
 from melanoma.errors import ModelError
 from melanoma.models.model_files import CHECKSUMS, UnsafeModel, sha256_of
 from melanoma.serving.classifier import LesionClassifier
+from melanoma.terminal import stage
 from melanoma.tracking.model_store import PACKAGE, LoggedFiles, checked_model, log_model_files
 from melanoma.tracking.models import SavedModel, load_saved_model
 from melanoma.tracking.names import Artifact, Tag
@@ -37,6 +38,7 @@ _CODE = ("serving/classifier.py", "data/decode.py", "evaluation/uncertain.py", "
 _NEEDS = ("tensorflow", "keras", "mlflow", "numpy", "pandas", "pillow", "h5py", "pyyaml")
 
 
+@stage("Packaging the model")
 def save_package(run_id: str) -> LoggedFiles:
     """Package the model of a finished run as a logged model `package` of the run, or return the existing package.
 

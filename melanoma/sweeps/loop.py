@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from math import isfinite
@@ -24,15 +24,17 @@ from melanoma.sweeps.plan import Plan
 from melanoma.sweeps.report import best_trial
 from melanoma.sweeps.space import suggested
 from melanoma.sweeps.study import remember
+from melanoma.terminal import stage
 from melanoma.tracking.names import Tag, stored_name
 from melanoma.tracking.run import Run
-from melanoma.tracking.trials import TrialRun, close_trial, make_trial, read_trial
+from melanoma.tracking.trials import TrialRun, close_trial, latest_epoch, make_trial, read_trial
 from melanoma.training.pruning import PRUNING_VARIABLE, PruningOrder
 from melanoma.workflows.checks import as_list
 
 __all__ = ["CHOSEN", "OVERRIDES", "RUN", "Sweep", "run_trials", "settle_interrupted", "trials_in"]
 
 log = logging.getLogger("melanoma")
+_LOOK = 10  # seconds between two looks at the epochs of running trials
 # User attributes of a trial: its run, its overrides as text and as a list, its error, and the trial that it retries.
 RUN, OVERRIDES, CHOSEN, ERROR, RETRY = "run", "overrides", "chosen", "error", "retry_of"
 
@@ -53,6 +55,7 @@ class Sweep:
     of_folds: bool
     started: float = field(default_factory=time.monotonic)
     ended_before: int = 0
+    epochs: dict[int, int] = field(default_factory=dict)  # shown so far, by number of the trial
 
 
 def run_trials(sweep: Sweep, run_trial: Callable[[Job], Outcome]) -> list[str]:
@@ -78,7 +81,7 @@ def run_trials(sweep: Sweep, run_trial: Callable[[Job], Outcome]) -> list[str]:
                 pending[pool.submit(run_trial, job)] = trial
             if not pending:
                 return failed
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            done = _wait(sweep, pending)
             for future in done:
                 error = _ended(sweep, pending.pop(future), future.result())
                 failed += [error] if error else []
@@ -96,6 +99,21 @@ def run_trials(sweep: Sweep, run_trial: Callable[[Job], Outcome]) -> list[str]:
     finally:
         # Does not wait, because the launcher ends the running trials.
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _wait(sweep: Sweep, pending: Mapping[Future[Outcome], Trial]) -> set[Future[Outcome]]:
+    """Wait until a trial ends, and show the epochs of the running trials meanwhile."""
+    name = f"val/{sweep.settings.primary_metric}"
+    with stage(f"Running {len(pending)} trial{'s' if len(pending) > 1 else ''}"):
+        while True:
+            done, _ = wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED)
+            if done:
+                return done
+            for trial in pending.values():
+                epoch, value = latest_epoch(str(trial.user_attrs[RUN]), name)
+                if epoch > sweep.epochs.get(trial.number, 0):
+                    sweep.epochs[trial.number] = epoch
+                    log.info("Trial %d, epoch %d: %s %.4f", trial.number, epoch, name, value)
 
 
 def settle_interrupted(sweep: Sweep) -> None:

@@ -12,7 +12,7 @@ from melanoma.config.command_schema import LauncherConfig, SweepCommandConfig, S
 from melanoma.config.diagnose import diagnose
 from melanoma.config.fields import range_faults
 from melanoma.config.launch import register_resolvers, typed
-from melanoma.config.renamed import with_new_names
+from melanoma.config.renamed import with_full_names, with_new_names
 from melanoma.config.schema import FOLDED, TrainConfig
 from melanoma.errors import ConfigError
 from melanoma.sweeps.space import Dimension, dimension_of, ordered, read_space
@@ -65,7 +65,7 @@ def read_plan(arguments: list[str]) -> Plan:
     """
     register_resolvers()
     words = [word for word in normalise(arguments) if word not in _SWITCHES and word != "hydra.mode=MULTIRUN"]
-    words = with_new_names(words)
+    words = with_new_names(with_full_names(words))
     search_path, overrides = search_path_in(words), overrides_in(words)
     config, faults = diagnose(
         "sweep", SweepCommandConfig, [word for word in overrides if is_sweep_key(word)], search_path

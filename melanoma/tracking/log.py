@@ -18,6 +18,7 @@ from melanoma.data.split import PARTS, REMOVED
 from melanoma.data.split_file import shared_with_training
 from melanoma.evaluation import plots
 from melanoma.lineage.contamination import Contamination
+from melanoma.terminal import stage
 from melanoma.tracking.model_store import registered_version
 from melanoma.tracking.models import SavedModel
 from melanoma.tracking.names import Artifact, Tag
@@ -113,6 +114,7 @@ def log_dataset(run: Run, dataset: Dataset, source: str, balance: str = "none") 
     run.log_figure(figure, "class_distribution", vector=True)
 
 
+@stage("Drawing sample images")
 def log_samples(run: Run, dataset: Dataset, augment: Any, seed: int) -> None:
     """Log figures of sample images of each class, and of augmented images."""
     rng = np.random.default_rng(seed)

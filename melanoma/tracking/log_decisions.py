@@ -10,6 +10,7 @@ from melanoma.evaluation.decisions import Decisions
 from melanoma.evaluation.evaluate import Evaluation
 from melanoma.evaluation.operating_point import OperatingPoint, measure_at, measure_intervals_at
 from melanoma.evaluation.predictions import Bootstrap
+from melanoma.terminal import stage
 from melanoma.tracking.names import Artifact
 from melanoma.tracking.run import Run
 
@@ -30,6 +31,7 @@ def log_calibration(run: Run, calibration: object, before: Sequence[Evaluation])
         run.log_figure(figure, "reliability_uncalibrated", part=evaluation.part)
 
 
+@stage("Measuring the decisions")
 def log_decisions(run: Run, evaluations: Sequence[Evaluation], decisions: Decisions, bootstrap: Bootstrap) -> None:
     """Log the decisions that were fitted on validation, and their rates on each part.
 

@@ -18,6 +18,7 @@ from melanoma.evaluation.metrics import HEADLINES, headlines
 from melanoma.evaluation.mistakes import mistakes_figure
 from melanoma.evaluation.remarks import remark_on_groups
 from melanoma.lineage.protocol import Protocol
+from melanoma.terminal import stage
 from melanoma.tracking.names import Artifact, Tag
 from melanoma.tracking.run import Run
 
@@ -26,6 +27,7 @@ __all__ = ["log_difference", "log_evaluations", "log_folds"]
 log = logging.getLogger("melanoma")
 
 
+@stage("Drawing the figures")
 def log_evaluations(
     run: Run,
     evaluations: list[Evaluation],

@@ -13,6 +13,7 @@ from melanoma.evaluation.metrics import HEADLINES
 from melanoma.evaluation.predictions import Bootstrap
 from melanoma.evaluation.skin_tone import ESTIMATED_TONE, estimated_tone
 from melanoma.evaluation.subgroups import Subgroup, measure_subgroups, worst_subgroup
+from melanoma.terminal import stage
 from melanoma.tracking.names import Artifact, Tag
 from melanoma.tracking.run import Run
 
@@ -22,6 +23,7 @@ _CHUNK = 256
 log = logging.getLogger("melanoma")
 
 
+@stage("Measuring the subgroups")
 def log_subgroups(
     run: Run, evaluation: Evaluation, dataset: Dataset, settings: EvaluationConfig, bootstrap: Bootstrap
 ) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from melanoma.errors import ModelError
 from melanoma.evaluation.decisions import Decisions, decisions_from_metadata
 from melanoma.models.model_files import UnsafeModel, load_keras_file
+from melanoma.terminal import stage
 from melanoma.tracking.model_store import PACKAGE, checked_model, log_model_files, model_address
 
 __all__ = [
@@ -53,6 +54,7 @@ class SavedModel:
     file: Path
 
 
+@stage("Saving the model")
 def save_model(
     model: keras.Model, *, classes: list[str], image_size: int, resize: str, example: NDArray, metadata: dict[str, Any]
 ) -> str:
@@ -93,6 +95,7 @@ def _save_into_folder(*, model: keras.Model, path: str, **arguments: Any) -> Non
     mlflow.keras.save_model(model, path, **arguments)
 
 
+@stage("Loading the model")
 def load_saved_model(model: str) -> SavedModel:
     """Load a model that was logged by `save_model`, or the model of a package in the registry.
 

@@ -18,6 +18,7 @@ from filelock import FileLock
 from melanoma.errors import ConfigError, ModelError
 from melanoma.evaluation.metrics import is_error
 from melanoma.paths import project_root
+from melanoma.terminal import stage
 
 # Disables MLflow's progress bars, which it draws for each file.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -59,6 +60,7 @@ def tracking_uri(configured: str | None) -> str:
     return uri
 
 
+@stage("Opening the tracking store")
 def open_store(configured: str | None) -> str:
     """Make the store of `tracking_uri` the current store of MLflow, and return its URI.
 
@@ -128,6 +130,7 @@ def _refuse_unreachable(uri: str) -> None:
         ) from error
 
 
+@stage("Opening the tracking store")
 def prepare_experiment(uri: str, experiment: str | None) -> str | None:
     """Set the store, create the experiment if needed, and return its ID; with None, only set the store.
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from melanoma.tracking.names import Artifact, Tag
+from melanoma.tracking.names import Artifact, Tag, stored_name
 from melanoma.tracking.records import RunRecord
 
-__all__ = ["TrialRun", "close_trial", "close_unfinished", "make_trial", "read_trial", "tag_best"]
+__all__ = ["TrialRun", "close_trial", "close_unfinished", "latest_epoch", "make_trial", "read_trial", "tag_best"]
 
 _NAME = 250
 
@@ -45,6 +45,16 @@ def read_trial(run_id: str) -> TrialRun:
     """Read the state of a trial's run."""
     record = RunRecord.read(run_id)
     return TrialRun(run_id, record.run.info.status, record.metrics, record.tags)
+
+
+def latest_epoch(run_id: str, metric: str) -> tuple[int, float]:
+    """Return the number of the last epoch of a running trial, and a metric after it; epoch 0 before the first."""
+    with suppress(MlflowException):  # an epoch that is not shown is no reason to end a sweep
+        history = mlflow.MlflowClient().get_metric_history(run_id, stored_name(metric))
+        if history:
+            last = max(history, key=lambda one: one.step)
+            return last.step + 1, last.value
+    return 0, float("nan")
 
 
 def close_trial(run_id: str, *, error: str, output: str = "") -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from melanoma.errors import TrainingError
 from melanoma.evaluation.predict import probabilities_from_logits
+from melanoma.terminal import console, is_interactive
 
 __all__ = ["Keep", "Profile", "Report", "StopOnNaN", "Validate"]
 
@@ -107,8 +107,8 @@ class Report(keras.callbacks.Callback):
         self.bar: Any = None
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Show the progress bar if standard error is a terminal."""
-        if self.bar is None and sys.stderr.isatty():
+        """Show the progress bar on a terminal or in a notebook."""
+        if self.bar is None and is_interactive():
             self.bar = _bar()
             self.task = self.bar.add_task("", total=self.epochs * self.steps, metrics="")
             self.bar.start()
@@ -129,11 +129,13 @@ class Report(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Log the metrics before the line of the epoch, so that printed metrics are stored even if a signal arrives."""
         self.on_epoch(epoch, {name: float(value) for name, value in logs.items()})
+        minutes = (self.epochs - epoch - 1) * logs["seconds_per_epoch"] / 60
         log.info(
             "epoch %d/%d  train/loss %.4f  train/accuracy %.3f  val/loss %.4f  val/accuracy %.3f  val/auc %.3f  "
-            "lr %.2e  %.1f s  %.0f images/s",
+            "lr %.2e  %.1f s  %.0f images/s%s",
             epoch + 1, self.epochs, logs["train/loss"], logs["train/accuracy"], logs["val/loss"], logs["val/accuracy"],
             logs["val/auc"], logs["learning_rate"], logs["seconds_per_epoch"], logs["images_per_second"],
+            f"  {minutes:.0f} min left" if minutes >= 1 else "",
         )  # fmt: skip
 
     def close(self) -> None:
@@ -173,8 +175,6 @@ class Profile(keras.callbacks.Callback):
 
 def _bar() -> Any:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    from melanoma.terminal import console
 
     return Progress(
         TextColumn("{task.description}"),

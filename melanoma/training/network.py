@@ -16,6 +16,7 @@ from melanoma.data.batches import prediction_batches
 from melanoma.data.dataset import Dataset
 from melanoma.models.build import build_network, with_probabilities
 from melanoma.models.losses import training_loss
+from melanoma.terminal import stage
 from melanoma.training.batches import TrainingImages, augmenter, encode, training_batches
 from melanoma.training.fit import Feed, Recipe, fit
 from melanoma.training.hardware import has_gpu, resolve_precision, strategy_of
@@ -66,6 +67,7 @@ class Parts:
     initialise: Callable[[keras.Model], None]
 
 
+@stage("Training")
 def fit_network(
     dataset: Dataset,
     settings: TrainConfig,

@@ -4,6 +4,7 @@ import logging
 
 from melanoma.card.card import model_card, model_card_page
 from melanoma.card.gather import facts_of
+from melanoma.terminal import stage
 from melanoma.tracking.names import Artifact
 from melanoma.tracking.records import NotRecorded, RunRecord
 from melanoma.tracking.run import Run
@@ -13,6 +14,7 @@ __all__ = ["log_card"]
 log = logging.getLogger("melanoma")
 
 
+@stage("Writing the model card")
 def log_card(run: Run, *, trained_by: str | None = None) -> None:
     """Log `model_card.md` and `model_card.html` from the records of a run so far.
 

@@ -36,6 +36,7 @@ from melanoma.data.split_file import read_split
 from melanoma.data.tables import with_metadata
 from melanoma.errors import ConfigError, DataError, MelanomaError
 from melanoma.lineage.contamination import Seen, TrainedOn, images_seen
+from melanoma.terminal import stage
 
 __all__ = [
     "balance",
@@ -54,6 +55,7 @@ __all__ = [
 log = logging.getLogger("melanoma")
 
 
+@stage("Listing the images")
 def read_source(settings: DataConfig) -> Source:
     """List the images of a data configuration, with their metadata."""
     source = open_source(partial(build, "data.source", settings.source), settings)

@@ -59,6 +59,11 @@ def needed_by(data: str) -> list[str]:
     return [] if data == "synthetic" else ["data.path=/images", *table]
 
 
+def named(data: str) -> str:
+    """The name of a data set: a folder and a table of the user's own are named by the path."""
+    return "images" if data in ("folder", "csv") else data
+
+
 def composed(*overrides: str) -> DictConfig:
     return compose_config("train", list(overrides))
 
@@ -73,7 +78,7 @@ def test_every_choice_of_every_group_makes_a_sound_training(choice: str):
     assert train_faults(config) == []
     settings = typed(TrainConfig, config)
     if group != "experiment":
-        assert config[group].get("name", name) in (name, None)
+        assert config[group].get("name", name) in (named(name) if group == "data" else name, None)
         assert settings.training.epochs == (1 if name == "one_batch" else config.model.epochs)
 
 
@@ -89,7 +94,7 @@ def test_every_data_set_can_be_evaluated_on(data: str):
     config = compose_config("evaluate", ["run=abc", f"data={data}", *needed_by(data)])
     assert schema_faults(EvaluateConfig, config, config) == []
     assert evaluate_faults(config) == []
-    assert typed(EvaluateConfig, config).data.name == data
+    assert typed(EvaluateConfig, config).data.name == named(data)
 
 
 @pytest.mark.parametrize("data", DATA)
@@ -97,8 +102,18 @@ def test_every_data_set_can_be_audited(data: str):
     config, faults = diagnose("audit", AuditCommandConfig, [f"data={data}", *needed_by(data)])
     assert faults + audit_faults(config) == []
     settings = typed(AuditCommandConfig, config)
-    assert settings.data.name == data
+    assert settings.data.name == named(data)
     assert (settings.audit.near_duplicates, settings.audit.fail_on, settings.audit.output) == (True, None, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("/a/my_images", "my_images"), ("~/lesions.v2.zip", "lesions.v2"), ("/a/b c (1)", "b_c_1"), ("/", "folder")],
+)
+def test_a_folder_is_a_task_of_its_own(path: str, name: str):
+    config = composed("data=folder", f"data.path='{path}'")
+    assert typed(TrainConfig, config).data.name == name
+    assert typed(TrainConfig, composed("data=folder", f"data.path='{path}'", "data.name=x")).data.name == "x"
 
 
 def test_an_audit_and_a_training_look_for_the_same():

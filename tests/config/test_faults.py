@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from melanoma import __version__
+from melanoma.config import renamed
 
 
 @pytest.fixture
@@ -114,7 +116,7 @@ def test_one_message_names_every_fault(melanoma, arguments: str, faults: list[st
     ("arguments", "message"),
     [
         ("train traning.epochs=3", "There is no key 'traning.epochs'. Did you mean 'training.epochs'?"),
-        ("train batch_size=3", "There is no key 'batch_size'. Did you mean 'training.batch_size'?"),
+        ("train batchsize=3", "There is no key 'batchsize'. Did you mean 'training.batch_size'?"),
         ("train training.batch_size=1.5", "training.batch_size: Value '1.5' of type 'float'"),
         ("train model=m1 data.image_size=4", "data.image_size must be from 8 to 2048 pixels"),
         ("train data.classes=1", "data.classes must be at least 2, or null"),
@@ -227,3 +229,16 @@ def test_a_fault_ends_the_command_before_tensorflow_is_imported():
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert result.stdout == "2 set()\n"
+
+
+@pytest.mark.parametrize(("short", "full"), renamed._SHORT.items())
+def test_short_names_are_keys(melanoma, short: str, full: str):
+    code, out, err = melanoma("train", f"{short}=64", "--cfg", "job")
+    assert (code, err.count(f"{short} is short for {full}")) == (0, 1)
+    assert OmegaConf.select(OmegaConf.create(out), full) in (64, "64")
+
+
+def test_short_names_are_those_of_a_training_only(melanoma):
+    code, _, err = melanoma("predict", "model=x", "input=y", "batch_size=0")
+    assert (code, "is short for" in err) == (2, False)
+    assert "batch_size must be at least 1" in err
