@@ -35,7 +35,8 @@ class Tag:
     OVERRIDES = "melanoma.overrides"
     BEST = "melanoma.best"
     BEST_RUN = "melanoma.best_run"
-    SHA256 = "melanoma.sha256."  # followed by the path of an artifact that serves as evidence
+    SHA256 = "melanoma.sha256"  # of each artifact that serves as evidence, by its path, as JSON
+    SHA256_OF = "melanoma.sha256."  # of older versions: followed by the path of one artifact
     FILES = "melanoma.files"  # of a logged model or registered version: SHA-256 of each of its files
     PROMOTION = "melanoma.promotion"  # of a version: pending, promoted, rolled back, refused
     PROMOTION_OWNER = "melanoma.promotion.owner"

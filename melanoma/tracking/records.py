@@ -176,7 +176,7 @@ class RunRecord:
 
     def is_hashed(self, path: str) -> bool:
         """Return whether the run logged the SHA-256 of an artifact."""
-        return f"{Tag.SHA256}{path}" in self.run.data.tags
+        return path in self._hashes
 
     def text(self, path: str) -> str:
         """Return a text artifact, compared with its SHA-256 if the run logged one.
@@ -190,7 +190,7 @@ class RunRecord:
         except (MlflowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise NotRecorded(f"The run has no {path} ({reason}). Received: {self.id}") from error
-        found, known = hashlib.sha256(content).hexdigest(), self.run.data.tags.get(f"{Tag.SHA256}{path}")
+        found, known = hashlib.sha256(content).hexdigest(), self._hashes.get(path)
         if known not in (None, found):
             raise ModelError(
                 f"{path} of the run was changed after it was logged: it has SHA-256 {found}, not {known}. "
@@ -217,6 +217,13 @@ class RunRecord:
         except (MlflowException, OSError):
             return ""
         return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        """SHA-256 of the artifacts that serve as evidence, by path."""
+        tags = self.run.data.tags
+        of_old = {key.removeprefix(Tag.SHA256_OF): tags[key] for key in tags if key.startswith(Tag.SHA256_OF)}
+        return {**of_old, **json.loads(tags.get(Tag.SHA256, "{}"))}
 
     @cached_property
     def _predictions(self) -> pd.DataFrame:

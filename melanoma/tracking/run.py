@@ -1,6 +1,7 @@
 """An MLflow run that always ends with the status FINISHED, FAILED or KILLED."""
 
 import hashlib
+import json
 import logging
 import os
 import random
@@ -23,8 +24,9 @@ from melanoma.config.schema import TrackingConfig
 from melanoma.errors import ConfigError, RunKilled, RunPruned
 from melanoma.tracking.measures import is_shown, measures_csv, measures_json
 from melanoma.tracking.names import Artifact, Tag, stored_name
+from melanoma.tracking.page import describe_experiment
 from melanoma.tracking.source import git_commit
-from melanoma.tracking.store import describe_experiment, prepare_experiment, without_password
+from melanoma.tracking.store import prepare_experiment, without_password
 
 __all__ = ["Run", "flattened", "tracked_run", "with_retries"]
 
@@ -45,12 +47,21 @@ class Run:
         primary: Name of the primary metric, without a part; empty if there is none.
     """
 
-    def __init__(self, run_id: str, *, figures: bool = True, all_metrics: bool = False, primary: str = ""):
+    def __init__(
+        self,
+        run_id: str,
+        *,
+        figures: bool = True,
+        all_metrics: bool = False,
+        primary: str = "",
+        hashes: Mapping[str, str] | None = None,
+    ):
         self.id = run_id
         self.figures = figures
         self.primary = primary
         self._all_metrics = all_metrics
         self._measured: dict[str, float] = {}
+        self._hashes = dict(hashes or {})
         self._saved = 0
         self._client = mlflow.MlflowClient()
 
@@ -99,7 +110,8 @@ class Run:
     def log_evidence(self, text: str, path: str) -> None:
         """Log a text that serves as evidence, and its SHA-256 to the database, separately from the artifact store."""
         self.log_text(text, path)
-        self.set_tags({f"{Tag.SHA256}{path}": hashlib.sha256(text.encode()).hexdigest()})
+        self._hashes[path] = hashlib.sha256(text.encode()).hexdigest()
+        self.set_tags({Tag.SHA256: json.dumps(self._hashes)})
 
     def log_json(self, content: Any, path: str) -> None:
         """Log a dictionary as the artifact `path`, which must end in `.json`."""
@@ -188,6 +200,7 @@ def tracked_run(
         os.environ.pop("MLFLOW_RUN_ID", None)
         run = Run(
             started.info.run_id,
+            hashes=json.loads(started.data.tags.get(Tag.SHA256, "{}")),  # of a run that is resumed
             figures=tracking.figures,
             all_metrics=tracking.metrics == "all",
             primary=tags.get(Tag.PRIMARY_METRIC, ""),

@@ -16,7 +16,6 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from melanoma.errors import ConfigError, ModelError
-from melanoma.evaluation.metrics import is_error
 from melanoma.paths import project_root
 from melanoma.terminal import stage
 
@@ -24,19 +23,8 @@ from melanoma.terminal import stage
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 _CONNECT_TIMEOUT = 10  # seconds
-_DESCRIPTION = """Skin-lesion classifiers, trained by `melanoma`. Research software, not a medical device.
-
-- `{metric}` selects the best run ({better} is better). `{test}` with its interval is the result to report.
-- Open a run for its results, and its artifacts for the model card, the figures and all metrics
-  (`evaluation/metrics.csv`).
-- The tag `melanoma.protocol` is `clean`, or names the shortcuts that make a result optimistic.
-
-`melanoma compare --experiment {name}` tests the runs against the first one.
-`melanoma promote tracking.experiment={name}` makes the best one the champion, if it passes the gates.
-"""
 
 __all__ = [
-    "describe_experiment",
     "downloaded",
     "figures_folder",
     "open_store",
@@ -143,24 +131,6 @@ def prepare_experiment(uri: str, experiment: str | None) -> str | None:
     with _opening(uri), _setup_lock(path):
         mlflow.set_tracking_uri(uri)
         return None if experiment is None else _experiment_id(experiment, path)
-
-
-def describe_experiment(experiment_id: str, primary: str) -> None:
-    """Set the description and the primary metric that MLflow's page of an experiment uses, unless they are set."""
-    import mlflow
-
-    client = mlflow.MlflowClient()
-    experiment = client.get_experiment(experiment_id)
-    metric, name = f"validation/{primary}", shlex.quote(experiment.name)
-    better = "lower" if is_error(metric) else "higher"
-    tags = {
-        "mlflow.experiment.primaryMetric.name": metric,
-        "mlflow.experiment.primaryMetric.greaterIsBetter": str(better == "higher"),
-        "mlflow.note.content": _DESCRIPTION.format(metric=metric, test=f"test/{primary}", better=better, name=name),
-    }
-    for key, value in tags.items():
-        if key not in experiment.tags:
-            client.set_experiment_tag(experiment_id, key, value)
 
 
 @contextmanager

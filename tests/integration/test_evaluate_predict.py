@@ -1,5 +1,6 @@
 """Evaluating and predicting with a saved model."""
 
+import json
 import os
 import shutil
 from hashlib import sha256
@@ -188,6 +189,7 @@ def test_what_a_stored_run_names_is_not_executed(run_here, trained: Trained, tmp
     """A run's config is read from a store that others can write to."""
     store = client(trained.uri)
     run_id, marker = trained.run.info.run_id, tmp_path / "executed"
+    path, hashes = "config/resolved.yaml", json.loads(trained.run.data.tags["melanoma.sha256"])
     text = trained.download("config/resolved.yaml").read_text()
     hostile = yaml.safe_load(text)
     hostile["data"]["source"]["noise"] = {"_target_": "os.system", "command": f"touch {marker}"}
@@ -195,11 +197,11 @@ def test_what_a_stored_run_names_is_not_executed(run_here, trained: Trained, tmp
         changed = yaml.safe_dump(hostile)
         store.log_text(run_id, changed, "config/resolved.yaml")
         refused = run_here("evaluate", f"run={run_id}", f"tracking.uri={trained.uri}")
-        store.set_tag(run_id, "melanoma.sha256.config/resolved.yaml", sha256(changed.encode()).hexdigest())
+        store.set_tag(run_id, "melanoma.sha256", json.dumps(hashes | {path: sha256(changed.encode()).hexdigest()}))
         done = run_here("evaluate", f"run={run_id}", f"tracking.uri={trained.uri}")
     finally:
         store.log_text(run_id, text, "config/resolved.yaml")
-        store.set_tag(run_id, "melanoma.sha256.config/resolved.yaml", sha256(text.encode()).hexdigest())
+        store.set_tag(run_id, "melanoma.sha256", json.dumps(hashes))
     assert refused.returncode == 2
     assert "config/resolved.yaml of the run was changed after it was logged" in refused.stderr
     assert done.returncode == 2

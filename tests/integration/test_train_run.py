@@ -22,6 +22,7 @@ from melanoma.evaluation.uncertain import fit_abstention, fit_prediction_sets
 from melanoma.paths import cache_dir
 from melanoma.tracking.measures import read_measures
 from melanoma.tracking.names import stored_name
+from melanoma.tracking.page import describe_experiment
 from melanoma.tracking.run import flattened
 from tests.integration.conftest import SMALL, Trained, client, measured
 
@@ -247,3 +248,14 @@ def _root_of(predictions: pd.DataFrame) -> Path:
         for folder in (cache_dir() / "synthetic").iterdir()
         if (folder / image.path).is_file() and file_sha256(folder / image.path) == image.sha256
     )
+
+
+def test_a_description_of_the_users_own_is_kept(store: str):
+    mlflow.set_tracking_uri(store)
+    own = mlflow.create_experiment("own", tags={"mlflow.note.content": "mine"})
+    describe_experiment(own, "auc")
+    describe_experiment(own, "accuracy")
+    tags = mlflow.get_experiment(own).tags
+    assert tags["mlflow.note.content"] == "mine"
+    assert tags["mlflow.experiment.primaryMetric.name"] == "validation/auc"
+    assert json.loads(tags["mlflow.sharedViewState.melanoma"])["name"] == "Ranking by validation/auc"
