@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,14 @@ _status: list[Any] = []  # the status line of the terminal, if any
 
 @cache
 def console() -> Console:
-    """Return the console on standard error, shared by log lines and progress bars so that they do not overlap."""
-    return _Output(stderr=True, soft_wrap=True, highlight=False)
+    """Return the console on standard error, shared by log lines and progress bars so that they do not overlap.
+
+    In a notebook it draws with ipywidgets; where these are not installed, it prints plain lines.
+    """
+    found = _Output(stderr=True, soft_wrap=True, highlight=False)
+    if found.is_jupyter and find_spec("ipywidgets") is None:
+        return _Output(soft_wrap=True, highlight=False, force_jupyter=False, force_terminal=False)
+    return found
 
 
 @cache
@@ -107,7 +114,8 @@ def quiet_native_imports() -> Iterator[None]:
     with os.fdopen(os.dup(kept), "w", encoding="utf-8") as own:
         try:
             os.dup2(null, 2)
-            console().file = own
+            if console().stderr and not console().is_jupyter:
+                console().file = own
             with stage("Loading TensorFlow and MLflow"):
                 yield
         finally:

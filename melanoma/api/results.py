@@ -287,6 +287,11 @@ class AuditReport:
         return self.audit.counts()
 
     @property
+    def root(self) -> Path:
+        """Folder of the images."""
+        return self.audit.root
+
+    @property
     def page(self) -> Path:
         """The page with all findings."""
         return self.folder / "audit.html"

@@ -1,9 +1,10 @@
 """Helpers that read the type annotations of a schema."""
 
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_origin
 
-__all__ = ["dataclass_in", "text_keys"]
+__all__ = ["dataclass_in", "mapping_keys", "text_keys"]
 
 
 def dataclass_in(annotation: Any) -> type | None:
@@ -15,13 +16,24 @@ def dataclass_in(annotation: Any) -> type | None:
     return None
 
 
-def text_keys(schema: type, prefix: str = "") -> set[str]:
+def text_keys(schema: type) -> set[str]:
     """Return the dotted keys of all text fields of a dataclass, including those of nested dataclasses."""
-    found = set()
+    return {key for key, annotation in _leaves(schema) if annotation in (str, str | None)}
+
+
+def mapping_keys(schema: type) -> set[str]:
+    """Return the dotted keys of all dictionaries of a dataclass, including those of nested dataclasses."""
+    return {
+        key
+        for key, annotation in _leaves(schema)
+        if dict in (get_origin(annotation), *map(get_origin, get_args(annotation)))
+    }
+
+
+def _leaves(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for field in fields(schema):
         kind = dataclass_in(field.type)
         if kind is not None:
-            found |= text_keys(kind, f"{prefix}{field.name}.")
-        elif field.type in (str, str | None):
-            found.add(f"{prefix}{field.name}")
-    return found
+            yield from _leaves(kind, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", field.type

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from melanoma.errors import ConfigError
 from melanoma.paths import user_path
 
-__all__ = ["normalise", "overrides_in", "quoted", "search_path_in"]
+__all__ = ["normalise", "overrides_in", "quoted", "search_path_in", "with_new_entries"]
 
 # Excludes --run, Hydra's default mode, because `mlflow run . -P run=ID` passes --run as a key.
 _HYDRA_SWITCHES = {
@@ -53,6 +53,15 @@ def normalise(arguments: list[str], texts: Collection[str] = ()) -> list[str]:
         else:
             result.append(_readable(word, texts))
     return result
+
+
+def with_new_entries(arguments: list[str], mappings: Collection[str]) -> list[str]:
+    """Let `key={name: value}` add entries to a dictionary, which Hydra allows only as `++key={name: value}`."""
+    found = []
+    for word in arguments:
+        key, _, value = word.partition("=")
+        found.append(f"++{word}" if key in mappings and value.startswith("{") else word)
+    return found
 
 
 def overrides_in(arguments: list[str]) -> list[str]:

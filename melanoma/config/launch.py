@@ -11,8 +11,8 @@ from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from melanoma.config.annotations import dataclass_in, text_keys
-from melanoma.config.arguments import normalise, overrides_in, search_path_in
+from melanoma.config.annotations import dataclass_in, mapping_keys, text_keys
+from melanoma.config.arguments import normalise, overrides_in, search_path_in, with_new_entries
 from melanoma.config.diagnose import diagnose, schema_faults
 from melanoma.config.fields import range_faults
 from melanoma.config.renamed import move_renamed, with_full_names, with_new_names
@@ -65,7 +65,7 @@ def composed(
     rename = rename or {}
     texts = text_keys(schema)
     texts |= {word for word, key in rename.items() if key in texts}
-    words = _words(command, normalise(arguments, texts), rename)
+    words = _words(command, schema, normalise(arguments, texts), rename)
     return _checked(command, schema, partial(_faults, schema, checks), words, rename), overrides_in(words)
 
 
@@ -98,7 +98,7 @@ def launch(
     texts = text_keys(schema)
     # In a sweep, a comma separates values, even values of text keys.
     typed_texts = set() if multirun else texts | {word for word, key in rename.items() if key in texts}
-    arguments = _words(command, normalise(arguments, typed_texts), rename)
+    arguments = _words(command, schema, normalise(arguments, typed_texts), rename)
 
     faults_of = partial(_faults, schema, checks)
     if not {"--help", "-h", "--hydra-help"} & set(arguments):
@@ -157,13 +157,14 @@ def _checked(
     return config
 
 
-def _words(command: str, arguments: list[str], rename: Mapping[str, str]) -> list[str]:
+def _words(command: str, schema: type, arguments: list[str], rename: Mapping[str, str]) -> list[str]:
     """Return the arguments with the names of keys that the configuration has."""
     result = []
     for word in arguments:
         key, separator, value = word.partition("=")
         result.append(f"{rename[key]}{separator}{value}" if separator and key in rename else word)
-    return with_new_names(with_full_names(result) if command == "train" else result)
+    result = with_new_names(with_full_names(result) if command == "train" else result)
+    return with_new_entries(result, mapping_keys(schema))
 
 
 def _with_typed_keys(fault: str, typed_keys: dict[str, str]) -> str:

@@ -7,7 +7,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from melanoma.config.arguments import normalise, overrides_in, search_path_in
+from melanoma.config.annotations import mapping_keys
+from melanoma.config.arguments import normalise, overrides_in, search_path_in, with_new_entries
 from melanoma.config.command_schema import LauncherConfig, SweepCommandConfig, SweepConfig
 from melanoma.config.diagnose import diagnose
 from melanoma.config.fields import range_faults
@@ -65,7 +66,7 @@ def read_plan(arguments: list[str]) -> Plan:
     """
     register_resolvers()
     words = [word for word in normalise(arguments) if word not in _SWITCHES and word != "hydra.mode=MULTIRUN"]
-    words = with_new_names(with_full_names(words))
+    words = with_new_entries(with_new_names(with_full_names(words)), mapping_keys(TrainConfig))
     search_path, overrides = search_path_in(words), overrides_in(words)
     config, faults = diagnose(
         "sweep", SweepCommandConfig, [word for word in overrides if is_sweep_key(word)], search_path

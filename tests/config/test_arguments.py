@@ -8,8 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from melanoma.config.annotations import text_keys
 from melanoma.config.arguments import normalise, overrides_in, search_path_in
-from melanoma.config.command_schema import EvaluateConfig, PredictConfig
-from melanoma.config.launch import launch
+from melanoma.config.command_schema import EvaluateConfig, PredictConfig, PromoteConfig
+from melanoma.config.launch import composed, launch
 from melanoma.config.schema import TrainConfig
 from melanoma.errors import ConfigError
 from melanoma.workflows.checks import evaluate_faults, train_faults
@@ -202,3 +202,17 @@ def test_text_keys_are_all_that_hold_text():
     assert {"data.path", "split.file", "tracking.run_name", "model.weights"} < text_keys(TrainConfig)
     assert not {"seed", "data.classes", "data.image_size"} & text_keys(TrainConfig)
     assert "data.path" in text_keys(EvaluateConfig)
+
+
+@pytest.mark.parametrize(
+    ("command", "schema", "word", "key"),
+    [
+        ("train", TrainConfig, "data.binary_tasks={melanoma: [melanoma]}", "data.binary_tasks.melanoma"),
+        ("train", TrainConfig, "card.answers={clear_derm_1: Dermoscopic}", "card.answers.clear_derm_1"),
+        ("promote", PromoteConfig, "registry.floors={test/mcc: 0.3}", "registry.floors.test/mcc"),
+    ],
+)
+def test_entries_are_added_to_a_dictionary_without_a_plus(command: str, schema: type, word: str, key: str):
+    config, _ = composed(command, schema, [word])
+    assert OmegaConf.select(config, key) is not None
+    assert composed(command, schema, [f"+{word}"])[0] == config
