@@ -16,6 +16,7 @@ import mlflow
 import psutil
 
 from benchmarks.__main__ import machine
+from melanoma.tracking.records import RunRecord
 
 RESULTS = Path(__file__).parent / "sweep.json"
 SHORT = (
@@ -58,12 +59,12 @@ def overheads(uri: str) -> list[float]:
     """Seconds of each trial, from before its process starts to its end, less those of fit and evaluation."""
     mlflow.set_tracking_uri(uri)
     runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
-    trials = [run for run in runs if "melanoma.trial" in run.data.tags]
+    trials = [RunRecord(run) for run in runs if "melanoma.trial" in run.data.tags]
     return [
-        (run.info.end_time - run.info.start_time) / 1000
-        - run.data.metrics["fit/seconds"]
-        - run.data.metrics["evaluation/seconds"]
-        for run in trials
+        (one.run.info.end_time - one.run.info.start_time) / 1000
+        - one.metrics["fit/seconds"]
+        - one.metrics["evaluation/seconds"]
+        for one in trials
     ]
 
 

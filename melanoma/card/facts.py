@@ -63,6 +63,7 @@ class CardFacts:
         grouped: Whether the test set has groups of more than one image, which the bootstrap draws as a whole.
         columns: Columns of the results table.
         results: For each metric, a text for each column.
+        findings: What the result says about the training.
         sets: The `wanted` coverage, the `coverage` and the `size` of prediction sets, as text.
         abstention: The `wanted` share, the `share`, the `accuracy` and the `threshold` of abstention, as text.
         subgroup_metric: The metric of `subgroups`.
@@ -122,6 +123,7 @@ class CardFacts:
     columns: list[Column]
     results: list[tuple[str, list[str]]]
     remarks: str
+    findings: list[str]
     points: list[Point]
     sets: dict[str, str]
     abstention: dict[str, str]

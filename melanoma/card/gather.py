@@ -128,6 +128,7 @@ def _result_facts(trained: RunRecord, evaluated: RunRecord, counts: pd.DataFrame
         "columns": columns,
         "results": [(name, [stored_text(metrics, f"{part}/{name}") for metrics, part in shown]) for name in names],
         "remarks": evaluated.tags.get(Tag.REMARKS, ""),
+        "findings": trained.tags.get(Tag.FINDINGS, "").splitlines(),
     }
 
 

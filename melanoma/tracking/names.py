@@ -20,6 +20,7 @@ class Tag:
     SPLIT_HASH = "melanoma.split.hash"
     KNOWN_LEAKS = "melanoma.known_leaks"
     REMARKS = "melanoma.remarks"
+    FINDINGS = "melanoma.findings"
     WORST_SUBGROUP = "melanoma.worst_subgroup"
     HOST = "melanoma.host"
     ERROR = "melanoma.error"

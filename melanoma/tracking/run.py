@@ -99,6 +99,11 @@ class Run:
             self._client.log_batch, self.id, tags=[RunTag(key, str(value)[:_MAX_TAG]) for key, value in tags.items()]
         )
 
+    def add_note(self, text: str) -> None:
+        """Add a paragraph to the description of the run."""
+        before = self._client.get_run(self.id).data.tags.get(Tag.NOTE, "")
+        self.set_tags({Tag.NOTE: "\n\n".join(filter(None, [before, text]))})
+
     def log_input(self, dataset: Dataset, context: str) -> None:
         """Log a data set as an input of this run, which must be the active run."""
         with_retries(mlflow.log_input, dataset, context=context)

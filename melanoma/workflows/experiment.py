@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,12 +80,14 @@ class Result:
         evaluations: Evaluations of the held-out parts.
         model: Address of the model; None for the parent run of a cross-validation.
         protocol: Shortcuts that were taken.
+        findings: What the result says about the training.
     """
 
     run_id: str
     evaluations: list["Evaluation"]
     model: str | None
     protocol: Protocol
+    findings: list[str] = field(default_factory=list)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -108,6 +110,7 @@ def run_experiment(
     from melanoma.tracking.log_config import log_config
     from melanoma.tracking.run import tracked_run
     from melanoma.workflows.card import log_card
+    from melanoma.workflows.findings import log_findings
 
     settings = experiment.settings
     with tracked_run(experiment.uri, settings.tracking, name=name, tags=experiment.tags, nested=nested) as run:
@@ -122,11 +125,12 @@ def run_experiment(
             tracking_log.log_fit(run, fitted, str(settings.training.monitor), experiment.folder / "profile")
             tracking_log.log_samples(run, dataset, fitted.augment, settings.seed)
             model, evaluations, decisions = _evaluate(run, fitted.model, dataset, settings, protocol)
+            found = log_findings(run, model, fitted, dataset, settings, evaluations[0])
             log_card(run)
             address = _save(model, dataset, settings, protocol, decisions)
         finally:
             run.log_file(str(experiment.log_file), "logs")
-    return Result(run.id, evaluations, address, protocol)
+    return Result(run.id, evaluations, address, protocol, found)
 
 
 def _ancestor(

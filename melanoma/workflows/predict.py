@@ -1,6 +1,7 @@
 """Prediction of class probabilities for image files with a saved model."""
 
 import glob
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,7 @@ def predict_files(settings: PredictConfig) -> pd.DataFrame:
         raise DataError(f"No image could be read. Received: {settings.input} ({table.error.iloc[0]})")
     with write_errors("result", f"output={settings.output}"):
         write_atomically(target, table.to_csv(index=False))
-    _show(table, target)
+    _show(table, classifier.facts["operating_points"], target)
     return table
 
 
@@ -109,25 +110,26 @@ def _predict_batch(classifier: "LesionClassifier", files: list[Path]) -> list[di
     return rows
 
 
-def _show(table: pd.DataFrame, target: Path) -> None:
+def _show(table: pd.DataFrame, thresholds: Mapping[str, float], target: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    tasks = [name.removeprefix("referred/") for name in table if name.startswith("referred/")]
-    shown = Table("image", "predicted", "probability", "referred for", "set")
+    decisions = [f"P({task}), threshold {threshold:.3f}" for task, threshold in thresholds.items()]
+    shown = Table("image", "predicted", *map(escape, decisions), "prediction set")
     for row in table.head(_SHOWN).to_dict("records"):
         if isinstance(row["predicted"], str):
-            referred = ", ".join(task for task in tasks if row[f"referred/{task}"]) or "-"
-            note = " (abstained)" if row.get("abstain") is True else ""
+            note = " (abstained)" if row.get("abstain") is True else f" {row['score']:.3f}"
             shown.add_row(
                 escape(_short(row["path"])),
                 escape(row["predicted"]) + note,
-                f"{row['score']:.3f}",
-                escape(referred),
+                *(
+                    f"{row[f'score/{t}']:.3f}: {'referred' if row[f'referred/{t}'] else 'not referred'}"
+                    for t in thresholds
+                ),
                 escape(str(row.get("prediction_set", "-"))),
             )
         else:
-            shown.add_row(escape(_short(row["path"])), "-", f"unreadable: {row['error']}")
+            shown.add_row(escape(_short(row["path"])), escape(f"unreadable: {row['error']}"))
     out().print(shown)
     if len(table) > _SHOWN:
         out().print(f"... and {len(table) - _SHOWN} more")

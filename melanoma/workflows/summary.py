@@ -1,6 +1,6 @@
 """Display of the result of a run on the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
 from rich.markup import escape
@@ -11,7 +11,7 @@ from melanoma.evaluation.metrics import headlines
 from melanoma.terminal import out
 from melanoma.tracking.store import figures_folder, ui_command
 
-__all__ = ["show_difference", "show_result", "show_spread"]
+__all__ = ["show_difference", "show_findings", "show_result", "show_spread"]
 
 
 def show_result(
@@ -50,6 +50,12 @@ def show_result(
     if figures := figures_folder(run_id):
         console.print(f"Figures  {figures}", soft_wrap=True, markup=False)
     console.print(f"Compare  {ui_command(uri)}", soft_wrap=True, markup=False)
+
+
+def show_findings(findings: Sequence[str]) -> None:
+    """Print what the result says about the training."""
+    for finding in findings:
+        out().print(f"- {finding}", soft_wrap=True, markup=False)
 
 
 def show_spread(evaluations: list[Evaluation], primary: str | None) -> None:

@@ -46,7 +46,7 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     # Imported after the checks of configuration and data, because TensorFlow and MLflow take seconds to import.
     with quiet_native_imports():
         from melanoma.workflows.nested import compare_protocols, cross_validate
-        from melanoma.workflows.summary import show_result
+        from melanoma.workflows.summary import show_findings, show_result
 
     if settings.protocol == "both":
         return compare_protocols(experiment)
@@ -54,4 +54,5 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
         return cross_validate(experiment)
     result = run_experiment(experiment, partial(prepare_once, settings, source), name=experiment.name)
     show_result(result.evaluations, result.run_id, experiment.uri, result.model, primary=settings.primary_metric)
+    show_findings(result.findings)
     return result

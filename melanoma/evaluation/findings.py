@@ -1,0 +1,156 @@
+"""What a result says about the training, and what to try next, each with the key to type."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from melanoma.evaluation.intervals import bootstrap_values
+from melanoma.evaluation.metrics import expected_calibration_error, is_error, measure, resampled_metrics
+from melanoma.evaluation.predictions import Bootstrap, Predictions
+
+__all__ = ["Gap", "Trained", "findings", "generalization_gap"]
+
+_FEW = 10  # training images of a class, below which it can hardly be learned
+_DOMINANT = 0.5  # share of the largest of more than two classes
+_IMBALANCE = 5.0  # ratio of the largest to the smallest class
+_UNCALIBRATED = 0.1  # expected calibration error
+_OVERFITTING = 0.05  # lower bound of the gap
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A metric of the training images, without augmentation, compared with that of the validation images.
+
+    Attributes:
+        metric: Name of the metric.
+        training: Its value on training images.
+        validation: Its value on validation images.
+        low: Lower bound of the interval of the gap.
+        high: Upper bound of the interval of the gap.
+    """
+
+    metric: str
+    training: float
+    validation: float
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        """How much better the metric is on training images; negative if it is worse."""
+        return (self.validation - self.training) * (1 if is_error(self.metric) else -1)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Facts of a training.
+
+    Attributes:
+        images: Number of training images of each class, without augmented ones.
+        epochs: Number of epochs.
+        kept: Number of the kept epoch, from 1.
+        balance: `balance.name`.
+        calibration: `evaluation.calibration`.
+    """
+
+    images: Mapping[str, int]
+    epochs: int
+    kept: int
+    balance: str
+    calibration: str
+
+
+def generalization_gap(training: Predictions, validation: Predictions, metric: str, bootstrap: Bootstrap) -> Gap | None:
+    """Compare a metric between training and validation images, which are resampled independently.
+
+    Returns:
+        The gap with its percentile interval; None if the metric is not defined, or without resamples.
+    """
+    values = [measure(one).get(metric) for one in (training, validation)]
+    if None in values or bootstrap.resamples < 1:
+        return None
+    of_training = bootstrap_values(training, bootstrap, partial(resampled_metrics, training))
+    other_draws = replace(bootstrap, seed=bootstrap.seed + 1)
+    of_validation = bootstrap_values(validation, other_draws, partial(resampled_metrics, validation))
+    sign = 1 if is_error(metric) else -1
+    low, high = np.nanquantile(sign * (of_validation[metric] - of_training[metric]), bootstrap.tails)
+    return Gap(metric, float(values[0] or 0.0), float(values[1] or 0.0), float(low), float(high))
+
+
+def findings(trained: Trained, validation: Predictions, gap: Gap | None) -> list[str]:
+    """Return what the result says about the training, as sentences that end in what to try.
+
+    Args:
+        trained: Facts of the training.
+        validation: Predictions of the validation images.
+        gap: Gap of the primary metric, if it is known.
+    """
+    return [
+        *_fit(trained, validation, gap),
+        *_classes(trained),
+        *_calibration(trained, validation),
+    ]
+
+
+def _fit(trained: Trained, validation: Predictions, gap: Gap | None) -> list[str]:
+    found = []
+    named = np.unique(validation.predicted)
+    if len(named) == 1:
+        label = validation.classes[int(named[0])]
+        found.append(
+            f"All validation images are predicted as {label}. Train longer (epochs={2 * trained.epochs}), or weight "
+            "the classes (balance=class_weight)."
+        )
+    if trained.kept == trained.epochs:
+        found.append(
+            f"The best epoch was the last of {trained.epochs}, so that training may not be complete. Try "
+            f"epochs={2 * trained.epochs}."
+        )
+    if gap is None:
+        return found
+    size = (
+        f"{gap.metric} is {gap.training:.3f} on training images and {gap.validation:.3f} on validation images, a gap "
+        f"of {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    )
+    if gap.low > _OVERFITTING:
+        found.append(
+            f"Overfitting: {size}. Try augmentation=dermoscopy, training.early_stopping.patience=5, or more images."
+        )
+    elif gap.low > 0:
+        found.append(f"Slight overfitting: {size}.")
+    else:
+        found.append(f"No overfitting was shown: {size}. A larger model or more epochs may improve both.")
+    return found
+
+
+def _classes(trained: Trained) -> list[str]:
+    found = []
+    for label, images in trained.images.items():
+        if images < _FEW:
+            plural = "" if images == 1 else "s"
+            found.append(
+                f"Only {images} training image{plural} of {label}. Try data.leave_out=[{label}], or add images."
+            )
+    counts = {label: images for label, images in trained.images.items() if images >= _FEW}
+    if trained.balance != "none" or len(counts) < 2:
+        return found
+    largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+    share, ratio = counts[largest] / sum(trained.images.values()), counts[largest] / counts[smallest]
+    if ratio > _IMBALANCE or (len(counts) > 2 and share > _DOMINANT):
+        found.append(
+            f"{largest} has {share:.0%} of the training images, {ratio:.0f} times as many as {smallest}. Try "
+            "balance=class_weight."
+        )
+    return found
+
+
+def _calibration(trained: Trained, validation: Predictions) -> list[str]:
+    error = expected_calibration_error(validation)
+    if trained.calibration != "none" or not error > _UNCALIBRATED:
+        return []
+    return [
+        f"The probabilities are not calibrated: the expected calibration error on validation is {error:.2f}. Try "
+        "evaluation.calibration=temperature."
+    ]
