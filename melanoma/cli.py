@@ -127,6 +127,10 @@ COMMANDS = {
         "list or clear the cache of decoded images, audits and augmented files",
         "melanoma.commands.cache:main",
     ),
+    "completion": Command(
+        "print a script that completes commands and keys in your shell",
+        "melanoma.commands.completion:main",
+    ),
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_origin
 
-__all__ = ["dataclass_in", "mapping_keys", "text_keys"]
+__all__ = ["dataclass_in", "leaf_keys", "mapping_keys", "text_keys"]
 
 
 def dataclass_in(annotation: Any) -> type | None:
@@ -14,6 +14,11 @@ def dataclass_in(annotation: Any) -> type | None:
     if get_origin(annotation) is not None:
         return next((a for a in get_args(annotation) if isinstance(a, type) and is_dataclass(a)), None)
     return None
+
+
+def leaf_keys(schema: type) -> list[str]:
+    """Return the dotted keys of a dataclass, including those of nested dataclasses."""
+    return [key for key, _ in _leaves(schema)]
 
 
 def text_keys(schema: type) -> set[str]:

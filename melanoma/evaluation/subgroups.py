@@ -10,7 +10,9 @@ from melanoma.evaluation.intervals import bootstrap_intervals
 from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 
-__all__ = ["Subgroup", "measure_subgroups", "worst_subgroup"]
+__all__ = ["UNKNOWN", "Subgroup", "measure_subgroups", "worst_subgroup"]
+
+UNKNOWN = "unknown"  # value of images whose metadata lacks one
 
 _BAND = 20
 _MOST_VALUES = 12
@@ -65,8 +67,11 @@ def measure_subgroups(
 
 
 def worst_subgroup(subgroups: Sequence[Subgroup], metric: str) -> Subgroup | None:
-    """Return the assessed subgroup with the lowest value of a metric, or None if no subgroup has the metric."""
-    assessed = [subgroup for subgroup in subgroups if metric in subgroup.metrics]
+    """Return the assessed subgroup with the lowest value of a metric, or None if no subgroup has the metric.
+
+    Images of which the value is unknown are not a subgroup.
+    """
+    assessed = [subgroup for subgroup in subgroups if metric in subgroup.metrics and subgroup.value != UNKNOWN]
     return min(assessed, key=lambda subgroup: subgroup.metrics[metric]) if assessed else None
 
 
@@ -76,6 +81,6 @@ def _values(column: pd.Series) -> pd.Series | None:
     if column.notna().any() and (numbers.notna() == column.notna()).all() and numbers.nunique() > 2:
         low = (numbers // _BAND * _BAND).astype("Int64")
         bands = low.map(lambda start: f"{start:02d} to {start + _BAND - 1}", na_action="ignore")
-        return bands.astype(object).where(numbers.notna(), "unknown")
-    texts = column.astype(object).where(column.notna() & (column.astype(str) != ""), "unknown").astype(str)
+        return bands.astype(object).where(numbers.notna(), UNKNOWN)
+    texts = column.astype(object).where(column.notna() & (column.astype(str) != ""), UNKNOWN).astype(str)
     return texts if texts.nunique() <= _MOST_VALUES else None

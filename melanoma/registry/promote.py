@@ -225,7 +225,7 @@ def _dry_run(
     now = "none" if champion is None else f"version {champion.version}"
     out().print(f"Dry run: would {would}. Nothing was changed; champion of {name}: {now}.", markup=False)
     if failed:
-        raise PromotionRefused(_reasons(chosen, failed))
+        raise PromotionRefused(_reasons(chosen, champion, failed))
 
 
 def _refused(
@@ -243,12 +243,33 @@ def _refused(
     if version is not None or champion is not None:
         write_down(name, replace(decision, state="done"))
     _show_gates(chosen, gates)
-    return PromotionRefused(_reasons(chosen, failed))
+    return PromotionRefused(_reasons(chosen, champion, failed))
 
 
-def _reasons(chosen: Candidate, failed: list[Gate]) -> str:
-    lines = "\n".join(f"  - {gate.name}: {gate.text}" for gate in failed)
-    return f"The promotion of {chosen.name} ({chosen.run_id}) was refused:\n{lines}"
+def _reasons(chosen: Candidate, champion: ModelVersion | None, failed: list[Gate]) -> str:
+    lines = [f"The promotion of {chosen.name} ({chosen.run_id}) was refused:"]
+    lines += [f"  - {gate.name}: {gate.text}" for gate in failed]
+    lines += [f"Next: {step}" for step in _next_steps(chosen, champion, failed)]
+    return "\n".join(lines)
+
+
+def _next_steps(chosen: Candidate, champion: ModelVersion | None, failed: list[Gate]) -> list[str]:
+    """Return what to run after a refusal."""
+    steps = []
+    names = {gate.name for gate in failed}
+    if "protocol" in names:
+        steps.append("train again without shortcuts (protocol=clean), or see `melanoma.known_leaks` of the run")
+    if {"evidence", "candidate"} & names:
+        steps.append("train again; what a run has logged cannot be repaired")
+    if "intervals" in names:
+        steps.append("train again with evaluation.bootstrap=1000 evaluation.confidence=0.95")
+    if champion is not None and champion.run_id and any(name.startswith("against") for name in names):
+        steps.append(f"melanoma compare {champion.run_id} {chosen.run_id} --html compare.html")
+    if any("/" in name and not name.startswith("against") for name in names):
+        told = chosen.record.tags.get(Tag.FINDINGS, "").splitlines()
+        steps += [f"a finding of the run: {line}" for line in told if "Try" in line]
+        steps.append("more test images narrow the intervals; registry.floors and registry.ceilings set the limits")
+    return steps
 
 
 def _record(

@@ -1,5 +1,7 @@
 """Subgroups: which there are, which are assessed, which is the worst."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -7,7 +9,7 @@ from melanoma.config.schema import EvaluationConfig
 from melanoma.evaluation.evaluate import predictions_of
 from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.predictions import Bootstrap
-from melanoma.evaluation.subgroups import measure_subgroups, worst_subgroup
+from melanoma.evaluation.subgroups import UNKNOWN, measure_subgroups, worst_subgroup
 
 NAMES = ["benign", "malignant"]
 
@@ -55,6 +57,8 @@ def test_the_worst_is_named_among_those_assessed():
     assert worst is not None
     assert (worst.column, worst.value) == ("sex", "male")
     assert worst_subgroup(found, "no such metric") is None
+    renamed = [replace(one, value=UNKNOWN if one.value == "male" else one.value) for one in found]
+    assert worst_subgroup(renamed, "auc").value != UNKNOWN
 
 
 def test_numbers_are_banded_and_every_image_is_in_one_band():
