@@ -1,48 +1,30 @@
 """Launchers of trials: local, Ray and SLURM. Each yields a function that runs one trial."""
 
-import ctypes
 import logging
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from melanoma.config.command_schema import LauncherConfig
 from melanoma.data.contents import available_cores
-from melanoma.errors import FAILURE_FILE_VARIABLE, ConfigError
+from melanoma.errors import ConfigError
+from melanoma.sweeps.processes import Forked, Job, TrialStarter, start_anew
 
 __all__ = ["Job", "Outcome", "open_launcher"]
 
 _TAIL = 20_000  # kept characters at the end of a trial's error output
 _CONNECT_TIMEOUT = 10  # seconds for the connection to a cluster
 _GRACE = 20  # seconds for a trial to end its run in the tracking store
-_PARENT_DIED = 1  # PR_SET_PDEATHSIG
-_LIBC = ctypes.CDLL(None)  # loaded before any fork: in a child process this could deadlock
-_THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A trial as a process: its command, its working folder, and its additional environment variables."""
-
-    command: list[str]
-    folder: str
-    environment: dict[str, str]
-
-    def with_threads(self, threads: int) -> "Job":
-        """Return a copy with a limited number of threads, so that parallel trials share the cores."""
-        return replace(self, environment={**dict.fromkeys(_THREADS, str(threads)), **self.environment})
 
 
 @dataclass(frozen=True)
@@ -84,56 +66,48 @@ def open_launcher(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[
 def run_process(job: Job) -> Outcome:
     """Run a trial as a child process that ends with this process."""
     with tempfile.TemporaryDirectory(prefix="melanoma-trial-") as folder:
-        report = Path(folder) / "failure.txt"
-        started = _start(job, report)
-        return started if isinstance(started, Outcome) else _wait(started, report)
+        report, errors = Path(folder) / "failure.txt", Path(folder) / "errors.txt"
+        try:
+            process = start_anew(job, report, errors)
+        except (OSError, subprocess.SubprocessError) as error:  # such as too little memory for another process
+            return _not_started(error)
+        return _wait(process, report, errors)
 
 
-def _start(job: Job, report: Path) -> subprocess.Popen[str] | Outcome:
-    """Start a trial that writes the message of an expected error to `report`."""
+def _not_started(error: Exception) -> Outcome:
+    return Outcome(1, f"The trial's process could not be started: {error}", lost=True)
+
+
+def _wait(process: "subprocess.Popen[bytes] | Forked", report: Path, errors: Path) -> Outcome:
     try:
-        return subprocess.Popen(
-            job.command,
-            cwd=job.folder,
-            env={**os.environ, **job.environment, FAILURE_FILE_VARIABLE: str(report)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            preexec_fn=partial(_die_with, os.getpid()) if sys.platform == "linux" else None,
-        )
-    except (OSError, subprocess.SubprocessError) as error:  # such as too little memory for another process
-        return Outcome(1, f"The trial's process could not be started: {error}", lost=True)
-
-
-def _wait(process: subprocess.Popen[str], report: Path) -> Outcome:
-    try:
-        _, output = process.communicate()
+        code = process.wait()
     except BaseException:
         process.kill()
         raise
-    message = report.read_text(encoding="utf-8", errors="replace") if report.is_file() else ""
-    return Outcome(process.returncode, output[-_TAIL:], message)
+    message, output = (
+        file.read_text(encoding="utf-8", errors="replace") if file.is_file() else "" for file in (report, errors)
+    )
+    return Outcome(code, output[-_TAIL:], message)
 
 
 @contextmanager
 def _local(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Outcome]]:  # noqa: ARG001
-    threads = max(available_cores() // settings.workers, 1)
-    processes: list[subprocess.Popen[str]] = []
+    starter = TrialStarter(max(available_cores() // settings.workers, 1))
+    processes: list[subprocess.Popen[bytes] | Forked] = []
     closed, starting = threading.Event(), threading.Lock()
 
     def run(job: Job) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="melanoma-trial-") as reports:
-            report = Path(reports) / "failure.txt"
+            report, errors = Path(reports) / "failure.txt", Path(reports) / "errors.txt"
             with starting:  # a process started after the end of the sweep would not be stopped
                 if closed.is_set():
                     return Outcome(1, "The sweep was ended before this trial started.", lost=True)
-                started = _start(job.with_threads(threads), report)
-                if isinstance(started, Outcome):
-                    return started
+                try:
+                    started = starter.start(job, report, errors)
+                except (OSError, subprocess.SubprocessError) as error:
+                    return _not_started(error)
                 processes.append(started)
-            return _wait(started, report)
+            return _wait(started, report, errors)
 
     try:
         yield run
@@ -148,6 +122,7 @@ def _local(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], O
                 process.wait(_GRACE)
             except subprocess.TimeoutExpired:
                 process.kill()
+        starter.close()
 
 
 @contextmanager
@@ -260,10 +235,3 @@ def _slurm(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], O
         for job in jobs:
             if not job.done():
                 job.cancel()
-
-
-def _die_with(parent: int) -> None:
-    """End this trial when the process of the sweep dies; the trial runs again on resume."""
-    _LIBC.prctl(_PARENT_DIED, signal.SIGTERM)
-    if os.getppid() != parent:  # the parent died before `prctl` took effect
-        os._exit(1)

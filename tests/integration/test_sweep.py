@@ -170,7 +170,7 @@ def test_folds_inside_a_sweep_are_ranked_by_their_mean(store: str):
         "sweep.max_failures=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "validation/balanced_accuracy_mean" in done.stdout
+    assert "validation/auc_mean" in done.stdout
     runs = all_runs(store)
     assert len(runs) == 1 + 2 + 4
 

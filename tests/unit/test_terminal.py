@@ -57,3 +57,11 @@ def test_libraries_are_quiet_while_they_are_imported_and_the_stage_is_not():
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )  # fmt: skip
     assert done.stderr == "Loading TensorFlow and MLflow ...\nan error\n"
+
+
+def test_importing_the_package_imports_nothing_else():
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, melanoma; print([m for m in sys.modules if m.startswith('melanoma.')])"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "[]"
