@@ -14,7 +14,9 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("what", choices=["experiments"])
     parser.add_argument("--output", metavar="FOLDER", help="folder with the README.md to update; default: experiments/")
-    parser.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db here")
+    parser.add_argument(
+        "--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db in the project's folder"
+    )
     options = parser.parse_args(arguments)
     from melanoma.paths import project_root, user_path
     from melanoma.terminal import out, quiet_native_imports

@@ -47,7 +47,7 @@ def export_model(settings: ExportConfig, uri: str) -> Path:  # noqa: ARG001
     kind, output = settings.format, settings.output
     missing = [name for name in _NEEDS[kind] if find_spec(name) is None]
     if missing:
-        raise ModelError(f"This format needs {', '.join(missing)}: pip install 'melanoma[export]'. Received: {kind}")
+        raise ModelError(f"This format needs {', '.join(missing)}: pip install -e '.[export]'. Received: {kind}")
     if output is not None and Path(output).suffix != _SUFFIX[kind]:
         raise ModelError(f"A file of this format is called *{_SUFFIX[kind]}. Received: output={output}")
     with package_folder(settings.saved_model) as folder:

@@ -133,7 +133,7 @@ def _ray(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], Out
         from ray.exceptions import RayError
     except ImportError as error:
         raise ConfigError(
-            ["Ray is not installed; pip install 'melanoma[ray]', or choose launcher=local. Received: launcher=ray"]
+            ["Ray is not installed; pip install -e '.[ray]', or choose launcher=local. Received: launcher=ray"]
         ) from error
     _refuse_unreachable(settings.address)
     try:
@@ -196,7 +196,7 @@ def _slurm(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], O
         from submitit.core.utils import UncompletedJobError
     except ImportError as error:
         raise ConfigError(
-            ["submitit is not installed; pip install 'melanoma[slurm]', or choose launcher=local. "
+            ["submitit is not installed; pip install -e '.[slurm]', or choose launcher=local. "
              "Received: launcher=slurm"]
         ) from error  # fmt: skip
     if settings.cluster is None and shutil.which("srun") is None:

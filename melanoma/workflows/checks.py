@@ -86,10 +86,7 @@ def evaluate_faults(config: DictConfig) -> list[str]:
     """Return the contradictions in a `melanoma evaluate` configuration."""
     faults = []
     if (config.run is None) == (config.saved_model is None):
-        faults.append(
-            "One of run=RUN_ID and model=ADDRESS must be given, not both. "
-            f"Received: run={config.run} model={config.saved_model}"
-        )
+        faults.append(f"Give either run=RUN_ID or model=ADDRESS. Received: run={config.run} model={config.saved_model}")
     elif config.saved_model is not None and config.get("data") is None:
         faults.append("With model=ADDRESS the images must be named too, as in data=folder data.path=FOLDER")
     for key in ("test_time_augmentation", "calibration"):

@@ -93,7 +93,7 @@ def melanoma(tmp_path: Path):
         (
             "evaluate run=abc model=models:/x@y evaluation.confidence=1",
             [
-                "One of run=RUN_ID and model=ADDRESS must be given, not both. Received: run=abc model=models:/x@y",
+                "Give either run=RUN_ID or model=ADDRESS. Received: run=abc model=models:/x@y",
                 "evaluation.confidence must be between 0 and 1. Received: evaluation.confidence=1",
             ],
         ),
@@ -120,7 +120,7 @@ def test_one_message_names_every_fault(melanoma, arguments: str, faults: list[st
         ("train training.batch_size=1.5", "training.batch_size: Value '1.5' of type 'float'"),
         ("train model=m1 data.image_size=4", "data.image_size must be from 8 to 2048 pixels"),
         ("train data.classes=1", "data.classes must be at least 2, or null"),
-        ("evaluate", "One of run=RUN_ID and model=ADDRESS must be given"),
+        ("evaluate", "Give either run=RUN_ID or model=ADDRESS"),
         ("evaluate model=models:/x@y", "With model=ADDRESS the images must be named too"),
         ("train data=folder data.path=/no/such/folder hydra.run.dir=run", "data.path does not exist"),
         ("predict model=abc input=/no/such/image.jpg hydra.run.dir=run", "No images found"),
