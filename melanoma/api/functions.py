@@ -4,6 +4,7 @@ They check their arguments as the commands do, and raise the errors that the com
 slow to import is imported when a function is called.
 """
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ def train(*, data: str | Path | None = None, model: str | None = None, **keys: A
     from melanoma.config.schema import TrainConfig
     from melanoma.workflows.checks import train_faults
 
-    words = _words({"data": data, "model": model, **keys})
+    words = _words({"data": data, "model": model}, keys)
     config, overrides = _composed("train", TrainConfig, words, train_faults)
     from melanoma.workflows.train import train as run_training
 
@@ -68,7 +69,7 @@ def sweep(*, data: str | Path | None = None, model: str | Sequence[str] | None =
 
     varied = {key: ",".join(map(_text, v)) if isinstance(v, list | tuple) else v for key, v in keys.items()}
     several = model if model is None or isinstance(model, str) else ",".join(model)
-    words = _words({"data": data, "model": several, **varied})
+    words = _words({"data": data, "model": several}, varied)
     plan = read_plan(words)
     from melanoma.sweeps.sweep import run_sweep
 
@@ -93,7 +94,7 @@ def evaluate(model: "Run | str", *, data: str | Path | None = None, **keys: Any)
 
     address = str(model)
     key = "run" if ":" not in address and "/" not in address else "model"
-    words = _words({key: address, "data": data, **keys})
+    words = _words({key: address, "data": data, "tracking.uri": getattr(model, "uri", None)}, keys)
     config, overrides = _composed("evaluate", EvaluateConfig, words, evaluate_faults, {"model": "saved_model"})
     from melanoma.workflows.evaluate import evaluate_saved
 
@@ -187,7 +188,7 @@ def promote(*, experiment: str | None = None, run: "Run | str | None" = None, **
     from melanoma.workflows.checks import promote_faults
 
     named = {"tracking.experiment": experiment, "run": None if run is None else str(run)}
-    config, _ = _composed("promote", PromoteConfig, _words({**named, **keys}), promote_faults)
+    config, _ = _composed("promote", PromoteConfig, _words(named, keys), promote_faults)
     from melanoma.terminal import log_to_terminal, quiet_native_imports
     from melanoma.tracking.store import open_store, store_errors
 
@@ -214,7 +215,7 @@ def audit(data: str | Path, **keys: Any) -> AuditReport:
     from melanoma.config.command_schema import AuditCommandConfig
     from melanoma.workflows.checks import audit_faults
 
-    words = _words({"data": data, **keys})
+    words = _words({"data": data}, keys)
     config, overrides = _composed("audit", AuditCommandConfig, words, audit_faults)
     from melanoma.workflows.audit import audit_data
 
@@ -233,12 +234,10 @@ def _composed(
     return composed(command, schema, words, checks=checks, rename=rename)
 
 
-def _words(keys: Mapping[str, Any]) -> list[str]:
-    """Return the arguments of the command line that say the same."""
+def _words(named: Mapping[str, Any], keys: Mapping[str, Any]) -> list[str]:
+    """Return the arguments of the command line that say the same; `named` parameters that are None are left out."""
     words = []
-    for key, value in keys.items():
-        if value is None:
-            continue
+    for key, value in {**{key: value for key, value in named.items() if value is not None}, **keys}.items():
         if key == "data" and _is_path(value):
             words += ["data=folder", f"data.path={Path(value).expanduser().absolute()}"]
         else:
@@ -259,10 +258,17 @@ def _text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{key}: {_text(one)}' for key, one in value.items())}}}"
+        return f"{{{','.join(f'{_item(key)}: {_item(one)}' for key, one in value.items())}}}"
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(_text, value))}]"
+        return f"[{','.join(map(_item, value))}]"
     return str(value)
+
+
+def _item(value: Any) -> str:
+    """Write a value inside a list or a dictionary; a text with other characters than those of a name is quoted."""
+    from melanoma.config.arguments import quoted
+
+    return quoted(value) if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w/.-]*", value) else _text(value)
 
 
 def _command(name: str, words: Sequence[str]) -> str:

@@ -48,13 +48,18 @@ class Run:
     def __str__(self) -> str:
         return self.id
 
-    @cached_property
+    @property
     def record(self) -> "RunRecord":
-        """The record of the run: tags, parameters, configuration and split."""
-        from melanoma.tracking.records import RunRecord
+        """The record of the run: tags, parameters, configuration and split. Reading it opens the store of the run."""
         from melanoma.tracking.store import open_store
 
-        open_store(self.uri)
+        open_store(self.uri)  # another one may have been opened since
+        return self._record
+
+    @cached_property
+    def _record(self) -> "RunRecord":
+        from melanoma.tracking.records import RunRecord
+
         return RunRecord.read(self.id)
 
     @property
@@ -92,7 +97,7 @@ class Run:
         import mlflow
         import pandas as pd
 
-        client = mlflow.MlflowClient()
+        client = mlflow.MlflowClient(tracking_uri=self.uri)
         names = [name for name in self.record.shown_metrics if name.startswith(("train/", "val/"))]
         names += [name for name in ("learning_rate", "seconds_per_epoch") if name in self.record.shown_metrics]
         values = {name: {one.step + 1: one.value for one in client.get_metric_history(self.id, name)} for name in names}
@@ -118,8 +123,7 @@ class Run:
         """Names of the figures."""
         import mlflow
 
-        _ = self.record  # opens the store
-        listed = mlflow.MlflowClient().list_artifacts(self.id, "figures")
+        listed = mlflow.MlflowClient(tracking_uri=self.uri).list_artifacts(self.id, "figures")
         return [Path(one.path).stem for one in listed if one.path.endswith(".png")]
 
     def figure(self, name: str) -> Figure:
@@ -133,6 +137,7 @@ class Run:
 
         if name not in self.figures:
             raise ModelError(f"The run has the figures {', '.join(self.figures) or 'none'}. Received: {name}")
+        _ = self.record  # opens the store
         return Figure(downloaded(f"runs:/{self.id}/figures/{name}.png"))
 
     @property

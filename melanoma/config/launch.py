@@ -15,7 +15,7 @@ from melanoma.config.annotations import dataclass_in, mapping_keys, text_keys
 from melanoma.config.arguments import normalise, overrides_in, search_path_in, with_new_entries
 from melanoma.config.diagnose import diagnose, schema_faults
 from melanoma.config.fields import range_faults
-from melanoma.config.renamed import move_renamed, with_full_names, with_new_names
+from melanoma.config.renamed import move_renamed, short_names, with_full_names, with_new_names
 from melanoma.errors import ConfigError, MelanomaError
 from melanoma.paths import conf_dir, outputs_dir, user_path
 
@@ -35,8 +35,8 @@ def register_resolvers() -> None:
 
 
 def _name_of(path: object) -> str:
-    stem = user_path(str(path)).absolute().stem
-    return re.sub(r"[^\w.-]+", "_", stem).strip("_.") or "folder"
+    name = re.sub(r"\.zip$", "", user_path(str(path)).absolute().name, flags=re.IGNORECASE)
+    return re.sub(r"[^\w.-]+", "_", name).strip("_.") or "folder"
 
 
 def typed(schema: type[T], config: DictConfig) -> T:
@@ -64,7 +64,7 @@ def composed(
     register_resolvers()
     rename = rename or {}
     texts = text_keys(schema)
-    texts |= {word for word, key in rename.items() if key in texts}
+    texts |= short_names(texts) | {word for word, key in rename.items() if key in texts}
     words = _words(command, schema, normalise(arguments, texts), rename)
     return _checked(command, schema, partial(_faults, schema, checks), words, rename), overrides_in(words)
 
@@ -97,7 +97,8 @@ def launch(
     multirun = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(normalise(arguments))
     texts = text_keys(schema)
     # In a sweep, a comma separates values, even values of text keys.
-    typed_texts = set() if multirun else texts | {word for word, key in rename.items() if key in texts}
+    renamed_texts = short_names(texts) | {word for word, key in rename.items() if key in texts}
+    typed_texts = set() if multirun else texts | renamed_texts
     arguments = _words(command, schema, normalise(arguments, typed_texts), rename)
 
     faults_of = partial(_faults, schema, checks)

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-__all__ = ["move_renamed", "with_full_names", "with_new_names"]
+__all__ = ["move_renamed", "short_names", "with_full_names", "with_new_names"]
 
 log = logging.getLogger("melanoma")
 
@@ -29,6 +29,12 @@ _SHORT = {
     "patience": "training.early_stopping.patience",
     "run_name": "tracking.run_name",
 }
+
+
+def short_names(keys: Iterable[str]) -> set[str]:
+    """Return the short names of some keys."""
+    wanted = set(keys)
+    return {short for short, full in _SHORT.items() if full in wanted}
 
 
 def with_full_names(arguments: Iterable[str]) -> list[str]:

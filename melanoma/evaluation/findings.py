@@ -74,6 +74,8 @@ def generalization_gap(training: Predictions, validation: Predictions, metric: s
     of_training = bootstrap_values(training, bootstrap, partial(resampled_metrics, training))
     other_draws = replace(bootstrap, seed=bootstrap.seed + 1)
     of_validation = bootstrap_values(validation, other_draws, partial(resampled_metrics, validation))
+    if metric not in of_training or metric not in of_validation:
+        return None
     sign = 1 if is_error(metric) else -1
     low, high = np.nanquantile(sign * (of_validation[metric] - of_training[metric]), bootstrap.tails)
     return Gap(metric, float(values[0] or 0.0), float(values[1] or 0.0), float(low), float(high))

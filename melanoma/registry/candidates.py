@@ -13,7 +13,6 @@ from melanoma.config.command_schema import PromoteConfig
 from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.metrics import is_error
-from melanoma.terminal import stage
 from melanoma.tracking.names import Tag, stored_name
 from melanoma.tracking.records import RunRecord
 
@@ -106,28 +105,21 @@ class Candidate:
 
 
 def primary_metric(settings: PromoteConfig) -> str:
-    """Return the primary metric of the run to promote, or else of the newest run of the experiment and task.
+    """Return the primary metric of the run to promote, or else of the newest candidate of the experiment and task.
 
     Runs of older versions have none; they were ranked by the AUC.
 
     Raises:
-        ModelError: If the run does not exist.
+        ModelError: If the run or the experiment does not exist.
     """
     if settings.run is not None:
         return RunRecord.read(settings.run).tags.get(Tag.PRIMARY_METRIC, "auc")
-    found = mlflow.get_experiment_by_name(settings.tracking.experiment)
-    if found is None:
-        return "auc"  # `find_candidates` reports it
-    condition = f"tags.`{Tag.PRIMARY_METRIC}` != ''"
-    if settings.task is not None:
-        condition += f" and tags.`{Tag.TASK}` = '{settings.task}'"
-    newest: Any = mlflow.search_runs(
-        [found.experiment_id], condition, order_by=["start_time DESC"], max_results=1, output_format="list"
-    )
-    return RunRecord(newest[0]).tags[Tag.PRIMARY_METRIC] if newest else "auc"
+    listed = find_candidates(settings.tracking.experiment, "validation/accuracy")  # which every run has
+    own = [one for one in listed if settings.task in (None, one.task)]
+    newest = next((one for one in own if one.excluded is None), None)
+    return "auc" if newest is None else newest.record.tags.get(Tag.PRIMARY_METRIC, "auc")
 
 
-@stage("Reading the runs")
 def find_candidates(experiment: str, metric: str) -> list[Candidate]:
     """Return all runs of an experiment with test metrics, newest first.
 

@@ -86,7 +86,7 @@ def _champion_gate(champion: ModelVersion | None, ours: RunRecord, settings: Reg
         theirs = RunRecord.read(champion.run_id)
         tables = [theirs.predictions("test"), ours.predictions("test")]
         classes, other = (class_names_in(table) for table in reversed(tables))
-        if other != classes:
+        if set(other) != set(classes):
             raise DataError(f"it has other classes: {', '.join(other)}")
         if theirs.binary_tasks.get(task) != ours.binary_tasks.get(task):
             raise DataError(f"{task} is of {theirs.binary_tasks.get(task)}, and here of {ours.binary_tasks.get(task)}")

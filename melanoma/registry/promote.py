@@ -202,7 +202,10 @@ def _other_choices(order: list[Candidate]) -> list[str]:
     sentences = []
     for place, one in enumerate(order[1:], start=2):
         if Tag.BEST in one.record.tags:
-            sweep = RunRecord.read(one.record.tags[Tag.PARENT])
+            try:
+                sweep = RunRecord.read(one.record.tags.get(Tag.PARENT))
+            except ModelError:
+                continue  # the sweep was deleted
             metric = sweep.params.get("sweep.metric", "another metric")
             why = f"it is not a candidate: {one.reason}" if one.excluded else f"by {one.metric} it is candidate {place}"
             sentences.append(

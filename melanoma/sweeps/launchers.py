@@ -87,7 +87,7 @@ def _wait(process: "subprocess.Popen[bytes] | Forked", report: Path, errors: Pat
     message, output = (
         file.read_text(encoding="utf-8", errors="replace") if file.is_file() else "" for file in (report, errors)
     )
-    return Outcome(code, output[-_TAIL:], message)
+    return Outcome(code, output[-_TAIL:], message, lost=isinstance(process, Forked) and process.lost)
 
 
 @contextmanager
@@ -112,6 +112,7 @@ def _local(settings: LauncherConfig, folder: Path) -> Iterator[Callable[[Job], O
     try:
         yield run
     finally:
+        starter.give_up()
         with starting:
             closed.set()
         under_way = [process for process in processes if process.poll() is None]

@@ -123,7 +123,7 @@ def settle_interrupted(sweep: Sweep) -> None:
         if run_id is None:  # killed before the creation of its run
             _retry(sweep, trial)
             sweep.study.tell(trial.number, state=TrialState.FAIL)
-        elif not _settled(sweep, trial, read_trial(str(run_id))):
+        elif not _settled(sweep, trial, read_trial(str(run_id), sweep.metrics)):
             _failed(sweep, trial, "The sweep's process died while this trial was running.", "", retry=True)
 
 
@@ -163,7 +163,7 @@ def _next_trial(sweep: Sweep) -> tuple[Trial, Job]:
 def _ended(sweep: Sweep, drawn: Trial, outcome: Outcome) -> str | None:
     """Record the result of a trial in the study and on its run, and return the error if it failed."""
     trial = sweep.study.get_trials(deepcopy=False)[drawn.number]
-    if _settled(sweep, trial, read_trial(str(trial.user_attrs[RUN]))):
+    if _settled(sweep, trial, read_trial(str(trial.user_attrs[RUN]), sweep.metrics)):
         return None
     return _failed(sweep, trial, _why(outcome, sweep.metrics), outcome.output, retry=outcome.lost)
 

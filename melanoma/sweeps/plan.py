@@ -36,6 +36,7 @@ class Plan:
         fixed: Overrides that all trials share, as typed.
         search_path: Additional configuration folders.
         config: Configuration of a trial with the first value of each key.
+        words: Arguments of the command.
     """
 
     sweep: SweepConfig
@@ -44,6 +45,7 @@ class Plan:
     fixed: list[str]
     search_path: list[str]
     config: DictConfig
+    words: list[str]
 
     def trial_arguments(self, chosen: Sequence[str]) -> list[str]:
         """Return the arguments of a trial, after `melanoma train`."""
@@ -93,7 +95,7 @@ def read_plan(arguments: list[str]) -> Plan:
         faults += range_faults(TrainConfig, config) + train_faults(config)
     if config is None or faults:
         raise ConfigError(faults)
-    return Plan(settings.sweep, settings.launcher, space, fixed, search_path, config)
+    return Plan(settings.sweep, settings.launcher, space, fixed, search_path, config, arguments)
 
 
 def _fixed_and_varied(overrides: Sequence[str]) -> tuple[list[str], list[Dimension]]:

@@ -62,6 +62,8 @@ class Forked:
     def __init__(self) -> None:
         self.pid: int | None = None
         self.started = threading.Event()
+        self.lost = False  # whether the server ended, and not the trial itself
+        self.refused: str | None = None  # why it could not be forked
         self._code: int | None = None
         self._ended = threading.Event()
 
@@ -125,7 +127,7 @@ class TrialServer:
         errors.touch()
         trial = Forked()
         with self._lock:
-            if self._process.stdin is None or self._process.poll() is not None:
+            if self._process.stdin is None or self.has_ended:
                 raise OSError("the process that starts trials has ended")
             line = {
                 "number": len(self._trials),
@@ -138,7 +140,19 @@ class TrialServer:
             self._process.stdin.write(json.dumps(line) + "\n")
             self._process.stdin.flush()
         trial.started.wait()
+        if trial.refused is not None:
+            raise OSError(trial.refused)
         return trial
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the server has ended."""
+        return self._process.poll() is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the server has imported what is slow."""
+        return self._ready.is_set()
 
     def close(self) -> None:
         """End the server, and with it trials that are still running."""
@@ -148,7 +162,10 @@ class TrialServer:
     def _listen(self) -> None:
         for line in self._process.stdout or ():
             message = json.loads(line)
-            if "pid" in message:
+            if "failed" in message:
+                self._trials[message["number"]].refused = message["failed"]
+                self._trials[message["number"]].end(1)
+            elif "pid" in message:
                 self._trials[message["number"]].begin(message["pid"])
             elif "code" in message:
                 self._trials[message["number"]].end(message["code"])
@@ -158,6 +175,7 @@ class TrialServer:
         with self._lock:
             for trial in self._trials:
                 if trial.poll() is None:
+                    trial.lost = True
                     trial.end(-signal.SIGKILL)
 
 
@@ -167,6 +185,7 @@ class TrialStarter:
     def __init__(self, threads: int):
         self._threads = threads
         self._server: TrialServer | None = None
+        self._closed = False
 
     def start(self, job: Job, report: Path, errors: Path) -> "subprocess.Popen[bytes] | Forked":
         """Start a trial; the arguments are those of `start_anew`.
@@ -178,11 +197,23 @@ class TrialStarter:
         # Forking is safe where nothing but imports has happened, but for libraries of macOS.
         if not job.is_melanoma or sys.platform != "linux":
             return start_anew(job, report, errors)
-        if self._server is None:
+        if self._server is None or self._server.has_ended:
             self._server = TrialServer(dict.fromkeys(THREADS, str(self._threads)))
-        return self._server.start(job, report, errors)
+        try:
+            return self._server.start(job, report, errors)
+        except OSError:
+            if self._closed:
+                raise
+            return start_anew(job, report, errors)  # which shows why the server could not start it
+
+    def give_up(self) -> None:
+        """End a server that is still importing, so that nobody waits for it."""
+        self._closed = True
+        if self._server is not None and not self._server.is_ready:
+            self._server.close()
 
     def close(self) -> None:
         """End the server, if it was started."""
+        self._closed = True
         if self._server is not None:
             self._server.close()

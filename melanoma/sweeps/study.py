@@ -21,7 +21,7 @@ from melanoma.tracking.store import without_password
 from melanoma.training.pruning import pruner_of, storage_at
 from melanoma.workflows.checks import as_list
 
-__all__ = ["check_name", "open_study", "remember", "storage_address"]
+__all__ = ["check_name", "open_study", "remember", "storage_address", "stored_settings"]
 
 _ABOUT = "melanoma"
 _TAKEN = (
@@ -53,6 +53,18 @@ def check_name(settings: SweepConfig, name: str, address: str) -> None:
         )
     if settings.resume is None and name in known:
         raise ConfigError([_TAKEN.format(name=name)])
+
+
+def stored_settings(name: str, address: str) -> dict[str, Any]:
+    """Return the settings with which a sweep was started; empty if there is no such sweep.
+
+    Raises:
+        ConfigError: If the store cannot be used.
+    """
+    with _storage_errors(address):
+        summaries = optuna.get_all_study_summaries(storage_at(address), include_best_trial=False)
+        found = [one.user_attrs.get(_ABOUT, "{}") for one in summaries if one.study_name == name]
+    return dict(json.loads(found[0])) if found else {}
 
 
 @contextmanager
@@ -152,7 +164,8 @@ def _sampler(settings: SweepConfig, drawn: int) -> BaseSampler:
 def _refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
     changed = [
         f"{key}: {json.dumps(before.get(key))} became {json.dumps(now.get(key))}"
-        for key in sorted({*before, *now})
+        # Older versions did not store the monitor, which was val/loss unless it was given.
+        for key in sorted({*before, *now} - ({"monitor"} - set(before)))
         if before.get(key) != now.get(key)
     ]
     if changed:

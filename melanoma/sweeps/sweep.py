@@ -3,8 +3,7 @@
 import logging
 import os
 import shlex
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -31,7 +30,7 @@ from melanoma.sweeps.objectives import check_metrics, logged_metrics
 from melanoma.sweeps.plan import Plan, resolved_plan
 from melanoma.sweeps.report import best_trial, leaderboard, show_leaderboard, sweep_figures
 from melanoma.sweeps.space import Dimension, combinations
-from melanoma.sweeps.study import check_name, open_study, storage_address
+from melanoma.sweeps.study import check_name, open_study, storage_address, stored_settings
 from melanoma.terminal import log_to, out, quiet_native_imports
 from melanoma.tracking.log_config import log_config
 from melanoma.tracking.names import Artifact, Tag
@@ -39,7 +38,7 @@ from melanoma.tracking.records import RunRecord
 from melanoma.tracking.run import tracked_run
 from melanoma.tracking.store import tracking_uri, ui_command
 from melanoma.tracking.trials import close_unfinished, tag_best
-from melanoma.workflows.checks import as_list
+from melanoma.workflows.checks import as_list, epoch_metric_faults
 from melanoma.workflows.defaults import announce, with_defaults
 from melanoma.workflows.source_checks import check_experiment, kept_classes
 from melanoma.workflows.stages import clean_images, folds_of, number_of_folds, prepare_once, read_source
@@ -67,10 +66,11 @@ def run_sweep(plan: Plan, folder: Path) -> str:
     _check(plan, settings, source)
     settings, source = with_defaults(settings, source)
     announce(settings)
-    plan = _with_objectives(plan, settings)
-    metrics = _checked_metrics(plan, settings, source, folds)
     uri = tracking_uri(settings.tracking.uri)
     storage = storage_address(plan.sweep.storage, uri)
+    before = stored_settings(plan.sweep.resume, storage) if plan.sweep.resume is not None else {}
+    plan = _with_objectives(_with_stored_objectives(plan, before), settings)
+    metrics = _checked_metrics(plan, settings, source, folds)
     name = plan.sweep.resume or plan.sweep.name or f"{settings.data.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"
     check_name(plan.sweep, name, storage)
     with ExitStack() as launcher:
@@ -81,6 +81,10 @@ def run_sweep(plan: Plan, folder: Path) -> str:
         if of_folds:
             numbers = range(1, len(folds_of(settings, dataset.table)) + 1)
             plan = replace(plan, space=[Dimension("split.fold", choices=tuple(map(str, numbers)))])
+        about = _about(plan, metrics, dataset.fingerprint, settings)
+        if before and "monitor" not in before and plan.config.training.monitor is None:
+            log.info("The sweep of an older version continues to select epochs by val/loss")
+            plan = replace(plan, fixed=[*plan.fixed, "training.monitor=val/loss"])
         grid = combinations(plan.space) if plan.sweep.sampler == "grid" else []
         total = min(plan.sweep.n_trials or len(grid), len(grid)) if grid else int(plan.sweep.n_trials or 0)
         protocol = protocol_of(settings, source.table.columns) | _selection(metrics)
@@ -93,7 +97,7 @@ def run_sweep(plan: Plan, folder: Path) -> str:
         # The trials log system metrics. The sweep logs its own figures even if the trials log none.
         tracking = replace(settings.tracking, system_metrics=False, figures=True)
         with (
-            open_study(plan.sweep, name, storage, _about(plan, metrics, dataset.fingerprint)) as study,
+            open_study(plan.sweep, name, storage, about) as study,
             tracked_run(
                 uri,
                 tracking,
@@ -146,8 +150,27 @@ def _check(plan: Plan, settings: TrainConfig, source: Source) -> None:
     check_experiment(settings, model, source)
 
 
+def _with_stored_objectives(plan: Plan, before: Mapping[str, Any]) -> Plan:
+    """Return the plan with the objectives of the sweep that it resumes, unless others are given."""
+    metric = before.get("metric")
+    if plan.sweep.metric is not None or not metric:
+        return plan
+    return replace(
+        plan,
+        sweep=replace(
+            plan.sweep,
+            metric=metric if len(metric) > 1 else metric[0],
+            direction=plan.sweep.direction or before["direction"],
+        ),
+    )
+
+
 def _with_objectives(plan: Plan, settings: TrainConfig) -> Plan:
-    """Return the plan with objectives; they are the primary metric unless the sweep names others."""
+    """Return the plan with objectives; they are the primary metric unless the sweep names others.
+
+    Raises:
+        ConfigError: If the metric for pruning is not measured after each epoch.
+    """
     sweep = plan.sweep
     metric = sweep.metric if sweep.metric is not None else f"validation/{settings.primary_metric}"
     directions = ["minimize" if is_error(name) else "maximize" for name in as_list(metric)]
@@ -155,6 +178,8 @@ def _with_objectives(plan: Plan, settings: TrainConfig) -> Plan:
     if not isinstance(metric, list | tuple | ListConfig):
         direction = as_list(direction)[0]
     pruning_metric = sweep.pruning_metric or f"val/{settings.primary_metric}"
+    if faults := epoch_metric_faults("sweep.pruning_metric", pruning_metric, settings.primary_metric):
+        raise ConfigError(faults)
     return replace(plan, sweep=replace(sweep, metric=metric, direction=direction, pruning_metric=pruning_metric))
 
 
@@ -216,7 +241,7 @@ def _repeat(sweep: Sweep, trial: optuna.trial.FrozenTrial) -> str:
 
 
 def _log_plan(sweep: Sweep) -> None:
-    log_config(sweep.run, resolved_plan(sweep.plan), [*sys.argv[1:]])
+    log_config(sweep.run, resolved_plan(sweep.plan), sweep.plan.words)
     sweep.run.log_text(OmegaConf.to_yaml(sweep.plan.config, resolve=True), "config/first_trial.yaml")
 
 
@@ -243,7 +268,7 @@ def _pool_folds(sweep: Sweep, audit: Audit, dataset: Dataset) -> None:
     show_spread([parts[-1] for parts in evaluations.values()], primary)
 
 
-def _about(plan: Plan, metrics: Sequence[str], fingerprint: str) -> dict[str, Any]:
+def _about(plan: Plan, metrics: Sequence[str], fingerprint: str, settings: TrainConfig) -> dict[str, Any]:
     """Return the settings that must not change when a study is resumed."""
     space = {
         one.key: {
@@ -255,7 +280,8 @@ def _about(plan: Plan, metrics: Sequence[str], fingerprint: str) -> dict[str, An
     }  # fmt: skip
     fixed = sorted(word for word in plan.fixed if not word.startswith(("tracking.", "hydra.")))
     return {
-        "space": space, "fixed": fixed, "metric": list(metrics), "direction": plan.sweep.direction, "data": fingerprint
+        "space": space, "fixed": fixed, "metric": list(metrics), "direction": plan.sweep.direction, "data": fingerprint,
+        "monitor": settings.training.monitor,
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 __all__ = ["die_with_parent", "serve"]
@@ -35,21 +35,25 @@ def serve() -> None:
         answers.flush()
 
     _import_slow_modules()
+    woken, wake = os.pipe()
     say(ready=True)
     running: dict[int, int] = {}
-    for lines in _lines_and_ends():
+    for lines in _lines_and_ends(woken, wake):
         for line in lines:
             job = json.loads(line)
-            pid = _fork(job, interrupt)
+            try:
+                pid = _fork(job, interrupt, (answers.fileno(), woken, wake))
+            except OSError as error:  # such as too little memory for another process
+                say(number=job["number"], failed=str(error))
+                continue
             running[pid] = job["number"]
             say(number=job["number"], pid=pid)
         for pid, code in _ended(len(running)):
             say(number=running.pop(pid), code=code)
 
 
-def _lines_and_ends() -> Iterator[list[bytes]]:
+def _lines_and_ends(woken: int, wake: int) -> Iterator[list[bytes]]:
     """Yield the lines that have arrived, and none if a trial has ended, until standard input is closed."""
-    woken, wake = os.pipe()
     for descriptor in (woken, wake):
         os.set_blocking(descriptor, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # else it does not wake the loop
@@ -96,7 +100,8 @@ def _import_slow_modules() -> None:
     gc.freeze()  # so that the trials share this memory
 
 
-def _fork(job: dict[str, Any], interrupt: Any) -> int:
+def _fork(job: dict[str, Any], interrupt: Any, of_server: Sequence[int]) -> int:
+    """Fork a trial, and return its process ID. It closes the descriptors that only the server uses."""
     parent = os.getpid()
     pid = os.fork()
     if pid:
@@ -110,6 +115,8 @@ def _fork(job: dict[str, Any], interrupt: Any) -> int:
         null, errors = os.open(os.devnull, os.O_RDWR), os.open(job["errors"], os.O_WRONLY | os.O_APPEND)
         for descriptor, number in ((null, 0), (null, 1), (errors, 2)):
             os.dup2(descriptor, number)
+        for descriptor in of_server:
+            os.close(descriptor)
         os.chdir(job["folder"])
         os.environ.clear()
         os.environ.update(job["environment"])

@@ -4,9 +4,11 @@ import base64
 import json
 import shlex
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import mlflow
+from mlflow.exceptions import MlflowException
 
 from melanoma.evaluation.metrics import is_error
 from melanoma.tracking.names import Tag
@@ -50,7 +52,9 @@ def describe_experiment(experiment_id: str, primary: str) -> None:
     }
     for key, value in tags.items():
         if key not in experiment.tags:
-            client.set_experiment_tag(experiment_id, key, value)
+            # Another run may set it at the same time; a page is no reason to fail a training.
+            with suppress(MlflowException):
+                client.set_experiment_tag(experiment_id, key, value)
 
 
 def ranking_view(primary: str) -> str:

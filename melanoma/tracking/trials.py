@@ -1,12 +1,13 @@
 """The runs of a sweep's trials, which are created before each trial starts and always ended."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from melanoma.errors import ModelError
 from melanoma.tracking.names import Artifact, Tag, stored_name
 from melanoma.tracking.records import RunRecord
 
@@ -41,10 +42,21 @@ def make_trial(parent: str, name: str, tags: Mapping[str, str]) -> str:
     return str(run.info.run_id)
 
 
-def read_trial(run_id: str) -> TrialRun:
-    """Read the state of a trial's run."""
-    record = RunRecord.read(run_id)
-    return TrialRun(run_id, record.run.info.status, record.metrics, record.tags)
+def read_trial(run_id: str, metrics: Sequence[str]) -> TrialRun:
+    """Read the state of a trial's run.
+
+    The file of all metrics is read only if MLflow does not show one of `metrics`, because the machine of a sweep may
+    not reach the artifacts of its trials.
+
+    Raises:
+        MlflowException: If the store does not respond.
+    """
+    run = mlflow.get_run(run_id)
+    found = dict(run.data.metrics)
+    if any(stored_name(name) not in found for name in metrics):
+        with suppress(ModelError):
+            found = RunRecord(run).metrics
+    return TrialRun(run_id, run.info.status, found, dict(run.data.tags))
 
 
 def latest_epoch(run_id: str, metric: str) -> tuple[int, float]:

@@ -11,6 +11,7 @@ from melanoma.config.fields import is_number
 
 __all__ = [
     "audit_faults",
+    "epoch_metric_faults",
     "evaluate_faults",
     "promote_faults",
     "sweep_faults",
@@ -57,7 +58,7 @@ def train_faults(config: DictConfig) -> list[str]:
             "them by launcher=ray or launcher=slurm, or use the GPUs of one machine by training.strategy=mirrored. "
             "Received: training.strategy=multi_worker"
         )
-    faults += _epoch_metric_faults("training.monitor", get("training.monitor"), get("primary_metric"))
+    faults += epoch_metric_faults("training.monitor", get("training.monitor"), get("primary_metric"))
     answers = get("card.answers")
     if isinstance(answers, DictConfig):
         from melanoma.card.card import checklist_items
@@ -158,7 +159,7 @@ def sweep_faults(config: DictConfig) -> list[str]:
     if len(metrics) == 2 and sweep.pruner != "none":
         faults.append(f"With two metrics no trial can be pruned. Received: sweep.pruner={sweep.pruner}")
     if sweep.pruning_metric is not None and not str(sweep.pruning_metric).startswith("val/"):
-        faults += _epoch_metric_faults("sweep.pruning_metric", sweep.pruning_metric, None)
+        faults += epoch_metric_faults("sweep.pruning_metric", sweep.pruning_metric, None)
     if sweep.sampler != "grid" and sweep.n_trials is None:
         faults.append("sweep.n_trials must be given for a search: the number of trials. Received: null")
     if sweep.name is not None and sweep.resume is not None:
@@ -169,7 +170,7 @@ def sweep_faults(config: DictConfig) -> list[str]:
     return faults
 
 
-def _epoch_metric_faults(key: str, value: Any, primary: Any) -> list[str]:
+def epoch_metric_faults(key: str, value: Any, primary: Any) -> list[str]:
     """Return a fault if a key names a metric that is not measured after each epoch."""
     from melanoma.evaluation.metrics import EPOCH_METRICS
 

@@ -126,7 +126,7 @@ def _shared_classes(records: list["RunRecord"], tables: list[pd.DataFrame]) -> l
 
     classes = [class_names_in(table) for table in tables]
     for record, own in zip(records, classes, strict=True):
-        if own != classes[0]:
+        if set(own) != set(classes[0]):  # the order depends on the positive class
             raise DataError(
                 "The runs have different classes and cannot be compared. Received: "
                 f"{', '.join(own)} in {record.label}, {', '.join(classes[0])} in {records[0].label}"

@@ -27,7 +27,8 @@ def with_defaults(settings: TrainConfig, source: Source) -> tuple[TrainConfig, S
     source, positive = with_positive(source, settings.data.positive, settings.data.leave_out)
     classes = [label for label in source.classes if label not in settings.data.leave_out]
     primary = settings.primary_metric or default_primary_metric(len(classes), settings.protocol == "published")
-    known = measured_names(classes, settings.data.binary_tasks)
+    measured = measured_names(classes, settings.data.binary_tasks)
+    known = {name for name in measured if not name.startswith("support/")}  # a count, not a metric
     if primary not in known:
         close = difflib.get_close_matches(primary, known, n=3)
         hint = f" Did you mean {', '.join(close)}?" if close else ""

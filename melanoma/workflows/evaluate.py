@@ -142,7 +142,8 @@ def _tags(
 ) -> dict[str, str]:
     tags = {Tag.TASK: data.name, Tag.PROTOCOL: str(protocol), Tag.EVALUATED_MODEL: address}
     primary = default_primary_metric(len(saved.classes))
-    tags[Tag.PRIMARY_METRIC] = primary if trained is None else trained.tags.get(Tag.PRIMARY_METRIC, primary)
+    # Runs of older versions have no primary metric; they were ranked by the AUC.
+    tags[Tag.PRIMARY_METRIC] = primary if trained is None else trained.tags.get(Tag.PRIMARY_METRIC, "auc")
     if saved.run_id is not None:
         tags |= {Tag.EVALUATED_RUN: saved.run_id, Tag.PARENT: saved.run_id}
     if len(saved.classes) == 2:

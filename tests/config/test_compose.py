@@ -108,7 +108,13 @@ def test_every_data_set_can_be_audited(data: str):
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("/a/my_images", "my_images"), ("~/lesions.v2.zip", "lesions.v2"), ("/a/b c (1)", "b_c_1"), ("/", "folder")],
+    [
+        ("/a/my_images", "my_images"),
+        ("~/lesions.v2.ZIP", "lesions.v2"),
+        ("/a/lesions.v1", "lesions.v1"),
+        ("/a/b c (1)", "b_c_1"),
+        ("/", "folder"),
+    ],
 )
 def test_a_folder_is_a_task_of_its_own(path: str, name: str):
     config = composed("data=folder", f"data.path='{path}'")

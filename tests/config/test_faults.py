@@ -242,3 +242,8 @@ def test_short_names_are_those_of_a_training_only(melanoma):
     code, _, err = melanoma("predict", "model=x", "input=y", "batch_size=0")
     assert (code, "is short for" in err) == (2, False)
     assert "batch_size must be at least 1" in err
+
+
+def test_a_short_name_of_a_text_is_a_text(melanoma):
+    code, out, _ = melanoma("train", "run_name=1e3", "--cfg", "job")
+    assert (code, OmegaConf.create(out).tracking.run_name) == (0, "1e3")

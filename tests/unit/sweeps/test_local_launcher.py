@@ -12,7 +12,7 @@ import pytest
 from melanoma.config.command_schema import LauncherConfig
 from melanoma.sweeps import launchers, processes
 from melanoma.sweeps.launchers import Job, Outcome, open_launcher
-from melanoma.sweeps.processes import TrialServer
+from melanoma.sweeps.processes import TrialServer, TrialStarter
 
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None); print(1, flush=True); time.sleep(60)"
 
@@ -76,6 +76,7 @@ def test_if_the_server_of_trials_is_killed_its_trials_are_lost_and_none_can_be_s
     assert trial.poll() is None
     server.close()
     assert trial.wait(20) == -signal.SIGKILL
+    assert trial.lost  # so that it is retried
     for _ in range(100):
         if not Path(f"/proc/{trial.pid}").exists() or "zombie" in Path(f"/proc/{trial.pid}/status").read_text():
             break
@@ -84,3 +85,16 @@ def test_if_the_server_of_trials_is_killed_its_trials_are_lost_and_none_can_be_s
         pytest.fail("The trial has outlived its server.")
     with pytest.raises(OSError, match="has ended"):
         server.start(Job([*COMMAND, "cache", "list"], str(tmp_path), {}), *files)
+
+
+def test_after_the_server_of_trials_was_killed_the_next_trial_starts_anew(tmp_path: Path):
+    cache = Job([*COMMAND, "cache", "list"], str(tmp_path), {"MELANOMA_CACHE_DIR": str(tmp_path / "cache")})
+    starter = TrialStarter(1)
+    files = [tmp_path / name for name in ("failure", "errors")]
+    try:
+        first = starter.start(cache, *files)
+        assert first.wait(60) == 0
+        starter._server.close()
+        assert starter.start(cache, *files).wait(60) == 0
+    finally:
+        starter.close()

@@ -47,6 +47,8 @@ def test_what_is_configured_wins():
 def test_an_unknown_metric_is_refused_with_those_that_are_like_it():
     with pytest.raises(ConfigError, match=r"Did you mean balanced_accuracy.*=balanced_acuracy"):
         filled(FOUR, primary_metric="balanced_acuracy")
+    with pytest.raises(ConfigError, match=r"Received: primary_metric=support/melanoma"):
+        filled(TWO, primary_metric="support/melanoma")  # a count
     with pytest.raises(ConfigError, match="without its part"):
         filled(TWO, primary_metric="validation/auc")
 
