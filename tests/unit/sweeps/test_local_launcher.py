@@ -12,7 +12,7 @@ import pytest
 from melanoma.config.command_schema import LauncherConfig
 from melanoma.sweeps import launchers, processes
 from melanoma.sweeps.launchers import Job, Outcome, open_launcher
-from melanoma.sweeps.processes import TrialServer, TrialStarter
+from melanoma.sweeps.processes import TrialStarter
 
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None); print(1, flush=True); time.sleep(60)"
 
@@ -68,33 +68,26 @@ def test_commands_are_forked_and_end_with_their_own_codes_and_messages(tmp_path:
     assert refused.output == f"melanoma: {refused.message}\n"
 
 
-def test_if_the_server_of_trials_is_killed_its_trials_are_lost_and_none_can_be_started(tmp_path: Path):
-    server = TrialServer({})
+def test_if_the_server_of_trials_is_killed_its_trials_are_lost_and_the_next_starts_anew(tmp_path: Path):
     files = [tmp_path / name for name in ("failure", "errors")]
     train = ["train", "data.source.images=60", "training.epochs=1000", f"tracking.uri=sqlite:///{tmp_path}/m.db"]
-    trial = server.start(Job([*COMMAND, *train], str(tmp_path), {}), *files)
-    assert trial.poll() is None
-    server.close()
-    assert trial.wait(20) == -signal.SIGKILL
-    assert trial.lost  # so that it is retried
-    for _ in range(100):
-        if not Path(f"/proc/{trial.pid}").exists() or "zombie" in Path(f"/proc/{trial.pid}/status").read_text():
-            break
-        time.sleep(0.1)
-    else:
-        pytest.fail("The trial has outlived its server.")
-    with pytest.raises(OSError, match="has ended"):
-        server.start(Job([*COMMAND, "cache", "list"], str(tmp_path), {}), *files)
-
-
-def test_after_the_server_of_trials_was_killed_the_next_trial_starts_anew(tmp_path: Path):
-    cache = Job([*COMMAND, "cache", "list"], str(tmp_path), {"MELANOMA_CACHE_DIR": str(tmp_path / "cache")})
     starter = TrialStarter(1)
-    files = [tmp_path / name for name in ("failure", "errors")]
     try:
-        first = starter.start(cache, *files)
-        assert first.wait(60) == 0
+        trial = starter.start(Job([*COMMAND, *train], str(tmp_path), {}), *files)
+        assert trial.poll() is None
         starter._server.close()
-        assert starter.start(cache, *files).wait(60) == 0
+        assert trial.wait(20) == -signal.SIGKILL
+        assert trial.lost  # so that it is retried
+        for _ in range(100):
+            status = Path(f"/proc/{trial.pid}/status")
+            if not status.exists() or "zombie" in status.read_text():
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("The trial has outlived its server.")
+        listed = Job([*COMMAND, "cache", "list"], str(tmp_path), {"MELANOMA_CACHE_DIR": str(tmp_path / "cache")})
+        with pytest.raises(OSError, match="has ended"):
+            starter._server.start(listed, *files)
+        assert starter.start(listed, *files).wait(60) == 0
     finally:
         starter.close()
