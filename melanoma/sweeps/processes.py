@@ -199,6 +199,8 @@ class TrialStarter:
             return start_anew(job, report, errors)
         if self._server is None or self._server.has_ended:
             self._server = TrialServer(dict.fromkeys(THREADS, str(self._threads)))
+        if self._closed:  # since this trial began to start
+            self._server.close()
         try:
             return self._server.start(job, report, errors)
         except OSError:

@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 
 from melanoma import __version__
 from melanoma.config import renamed
+from melanoma.config.launch import composed
+from melanoma.config.schema import TrainConfig
 
 
 @pytest.fixture
@@ -232,10 +234,13 @@ def test_a_fault_ends_the_command_before_tensorflow_is_imported():
 
 
 @pytest.mark.parametrize(("short", "full"), renamed._SHORT.items())
-def test_short_names_are_keys(melanoma, short: str, full: str):
-    code, out, err = melanoma("train", f"{short}=64", "--cfg", "job")
-    assert (code, err.count(f"{short} is short for {full}")) == (0, 1)
-    assert OmegaConf.select(OmegaConf.create(out), full) in (64, "64")
+def test_short_names_are_keys(short: str, full: str, monkeypatch: pytest.MonkeyPatch):
+    told: list[str] = []
+    monkeypatch.setattr(renamed.log, "warning", lambda text, *given: told.append(text % given))
+    config, overrides = composed("train", TrainConfig, [f"{short}=64"])
+    assert [word.partition("=")[0] for word in overrides] == [full]
+    assert OmegaConf.select(config, full) in (64, "64")
+    assert told == [f"{short} is short for {full}"]
 
 
 def test_short_names_are_those_of_a_training_only(melanoma):

@@ -13,6 +13,7 @@ from sklearn.metrics import log_loss
 
 from melanoma.config.diagnose import compose_config
 from melanoma.config.launch import register_resolvers
+from melanoma.config.schema import TrackingConfig
 from melanoma.data.archive import file_sha256
 from melanoma.data.decode import decode
 from melanoma.evaluation.calibration import Temperature, fit_calibration
@@ -23,7 +24,7 @@ from melanoma.paths import cache_dir
 from melanoma.tracking.measures import read_measures
 from melanoma.tracking.names import stored_name
 from melanoma.tracking.page import describe_experiment
-from melanoma.tracking.run import flattened
+from melanoma.tracking.run import flattened, tracked_run
 from tests.integration.conftest import SMALL, Trained, client, measured
 
 CLASSES = ["benign", "malignant"]
@@ -273,3 +274,17 @@ def test_a_description_of_the_users_own_is_kept(store: str):
     assert tags["mlflow.note.content"] == "mine"
     assert tags["mlflow.experiment.primaryMetric.name"] == "validation/auc"
     assert json.loads(tags["mlflow.sharedViewState.melanoma"])["name"] == "Ranking by validation/auc"
+
+
+@pytest.mark.parametrize(("metrics", "shown"), [("main", {"test/auc"}), ("all", {"test/auc", "test/mcc"})])
+def test_mlflow_shows_all_metrics_if_asked_and_a_failed_run_keeps_its_file(store: str, metrics: str, shown: set[str]):
+    settings = TrackingConfig(experiment="failing", system_metrics=False, metrics=metrics)
+    with (
+        pytest.raises(RuntimeError),
+        tracked_run(store, settings, tags={"melanoma.primary_metric": "auc"}, name="one") as run,
+    ):
+        run.log_measures({"test/auc": 0.5, "test/mcc": 0.25})
+        raise RuntimeError
+    found = client(store).get_run(run.id)
+    assert (found.info.status, set(found.data.metrics)) == ("FAILED", shown)
+    assert measured(found) == {"test/auc": 0.5, "test/mcc": 0.25}

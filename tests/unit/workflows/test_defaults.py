@@ -1,6 +1,5 @@
 """Settings that depend on the images."""
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from melanoma.config.schema import DataConfig, TrainConfig, TrainingConfig
 from melanoma.data.sources import Source
 from melanoma.errors import ConfigError
+from melanoma.workflows import defaults
 from melanoma.workflows.defaults import announce, recorded, with_defaults
 
 TWO = ["melanoma", "nevus"]
@@ -63,12 +63,12 @@ def test_the_logged_configuration_has_no_open_choices():
     }
 
 
-def test_the_first_lines_tell_what_is_positive_and_what_is_best(caplog: pytest.LogCaptureFixture):
-    logging.getLogger("melanoma").propagate = True
-    with caplog.at_level(logging.INFO, logger="melanoma"):
-        announce(filled(TWO, primary_metric="log_loss"))
-        announce(filled(FOUR, data=DataConfig(binary_tasks={"cancer": ["bcc", "melanoma"]})))
-    assert [record.message.partition(" (")[0] for record in caplog.records] == [
+def test_the_first_lines_tell_what_is_positive_and_what_is_best(monkeypatch: pytest.MonkeyPatch):
+    lines: list[str] = []
+    monkeypatch.setattr(defaults.log, "info", lambda text, *given: lines.append(text % given))
+    announce(filled(TWO, primary_metric="log_loss"))
+    announce(filled(FOUR, data=DataConfig(binary_tasks={"cancer": ["bcc", "melanoma"]})))
+    assert [line.partition(" (")[0] for line in lines] == [
         "Positive class: melanoma", "Primary metric: log_loss, lowest is best",
         "Positive classes of each binary task: cancer: bcc, melanoma",
         "Primary metric: balanced_accuracy, highest is best",

@@ -87,12 +87,12 @@ def test_the_gap_of_an_error_is_positive_if_training_is_better():
 
 @pytest.mark.parametrize("metric", ["auc", "balanced_accuracy"])
 def test_the_interval_of_the_gap_covers_no_gap_where_there_is_none(metric: str):
-    covered, trials = 0, 60
+    covered, trials = 0, 40
     for seed in range(trials):
-        pair = predictions(1.5, seed=2 * seed), predictions(1.5, seed=2 * seed + 1)
+        pair = predictions(1.5, 200, 2 * seed), predictions(1.5, 200, 2 * seed + 1)
         gap = generalization_gap(*pair, metric, Bootstrap(200, 0.95, seed))
         covered += gap.low <= 0 <= gap.high
-    assert covered / trials > 0.88  # 95% less three standard errors
+    assert covered / trials > 0.84  # 95% less three standard errors
 
 
 def test_a_real_gap_is_found():
