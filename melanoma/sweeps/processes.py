@@ -114,6 +114,7 @@ class TrialServer:
             text=True,
         )
         self._trials: list[Forked] = []
+        self._over = False
         self._ready, self._lock = threading.Event(), threading.Lock()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -147,7 +148,7 @@ class TrialServer:
     @property
     def has_ended(self) -> bool:
         """Whether the server has ended."""
-        return self._process.poll() is not None
+        return self._over or self._process.poll() is not None
 
     @property
     def is_ready(self) -> bool:
@@ -171,12 +172,13 @@ class TrialServer:
                 self._trials[message["number"]].end(message["code"])
             else:
                 self._ready.set()
-        self._ready.set()
         with self._lock:
+            self._over = True  # no answer comes any more, even if the process is not yet known to have ended
             for trial in self._trials:
                 if trial.poll() is None:
                     trial.lost = True
                     trial.end(-signal.SIGKILL)
+        self._ready.set()
 
 
 class TrialStarter:
