@@ -63,9 +63,7 @@ def composed(
     """
     register_resolvers()
     rename = rename or {}
-    texts = text_keys(schema)
-    texts |= short_names(texts) | {word for word, key in rename.items() if key in texts}
-    words = _words(command, schema, normalise(arguments, texts), rename)
+    words = _words(command, schema, normalise(arguments, _typed_texts(schema, rename)), rename)
     return _checked(command, schema, partial(_faults, schema, checks), words, rename), overrides_in(words)
 
 
@@ -95,11 +93,9 @@ def launch(
     register_resolvers()
     rename = rename or {}
     multirun = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(normalise(arguments))
-    texts = text_keys(schema)
     # In a sweep, a comma separates values, even values of text keys.
-    renamed_texts = short_names(texts) | {word for word, key in rename.items() if key in texts}
-    typed_texts = set() if multirun else texts | renamed_texts
-    arguments = _words(command, schema, normalise(arguments, typed_texts), rename)
+    texts = set() if multirun else _typed_texts(schema, rename)
+    arguments = _words(command, schema, normalise(arguments, texts), rename)
 
     faults_of = partial(_faults, schema, checks)
     if not {"--help", "-h", "--hydra-help"} & set(arguments):
@@ -156,6 +152,12 @@ def _checked(
         typed_keys = {key: word for word, key in rename.items()}
         raise ConfigError([_with_typed_keys(fault, typed_keys) for fault in faults])
     return config
+
+
+def _typed_texts(schema: type, rename: Mapping[str, str]) -> set[str]:
+    """Return the keys with text values, under all names that users type."""
+    texts = text_keys(schema)
+    return texts | short_names(texts) | {word for word, key in rename.items() if key in texts}
 
 
 def _words(command: str, schema: type, arguments: list[str], rename: Mapping[str, str]) -> list[str]:

@@ -1,8 +1,9 @@
 """`python -m melanoma.sweeps.trial_server`: imports what is slow, and forks a process for each trial.
 
 Each line on standard input is a trial as JSON. Each line on standard output says that the server is ready, that a trial
-has started with a process ID, or that it has ended with an exit code. No trial runs in the server itself, so that a
-trial that crashes, leaks memory or is killed affects no other. The server ends with its standard input.
+has started with a process ID, that it could not be started, or that it has ended with an exit code. No trial runs in
+the server itself, so that a trial that crashes, leaks memory or is killed affects no other. The server ends with its
+standard input.
 """
 
 import atexit
