@@ -114,7 +114,7 @@ COMMANDS = {
         rename=_MODEL,
     ),
     "report": Command(
-        "a table and a figure of the reference experiments: published and reproduced results",
+        "a page about all runs of an experiment, or the table of the reference experiments",
         "melanoma.commands.report:main",
     ),
     "audit": Command(
@@ -141,6 +141,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit with its exit code."""
     # With Python's default of 700 objects, garbage collection takes a tenth of the time of a short training.
     gc.set_threshold(50_000, 20, 50)
+    if sys.platform == "win32":
+        _fail("melanoma runs on Linux and macOS. On Windows, install it in WSL 2 (wsl --install). Received: win32", 2)
     try:
         _run(list(sys.argv[1:] if arguments is None else arguments))
         if sys.stdout is not None:

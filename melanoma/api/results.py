@@ -94,13 +94,12 @@ class Run:
     @property
     def history(self) -> "pd.DataFrame":
         """Metrics after each epoch, such as `val/loss`, by epoch from 1."""
-        import mlflow
         import pandas as pd
 
-        client = mlflow.MlflowClient(tracking_uri=self.uri)
-        names = [name for name in self.record.shown_metrics if name.startswith(("train/", "val/"))]
-        names += [name for name in ("learning_rate", "seconds_per_epoch") if name in self.record.shown_metrics]
-        values = {name: {one.step + 1: one.value for one in client.get_metric_history(self.id, name)} for name in names}
+        record = self.record
+        names = [name for name in record.shown_metrics if name.startswith(("train/", "val/"))]
+        names += [name for name in ("learning_rate", "seconds_per_epoch") if name in record.shown_metrics]
+        values = {name: {step + 1: value for step, value in record.history(name)} for name in names}
         return pd.DataFrame(values).rename_axis("epoch").sort_index()
 
     @cached_property

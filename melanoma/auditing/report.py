@@ -18,7 +18,10 @@ __all__ = ["headlines", "make_folder", "write_report"]
 
 _PAGE = "audit.html"
 _THUMBNAIL = 112
-_SHOWN, _ACROSS = 24, 6  # maximum clusters per section, images per cluster
+_CONFLICTS = "Copies under contradicting labels"
+_PICTURED, _PICTURED_CONFLICTS = 24, 500  # clusters of a section with pictures, which take milliseconds each to read
+_ACROSS = 6  # images per cluster
+_LISTED = 5000  # clusters and files of a section
 
 
 def write_report(audit: Audit, name: str, folder: Path) -> Path:
@@ -111,7 +114,7 @@ def _content(audit: Audit, name: str) -> dict[str, Any]:
     table = audit.table
     clusters = {
         "Copies in more than one part": audit.groups["split_leaks"],
-        "Copies under contradicting labels": audit.groups["label_conflicts"],
+        _CONFLICTS: audit.groups["label_conflicts"],
         "Near duplicates": audit.groups["near_duplicate_groups"],
         "Exact duplicates": audit.groups["exact_duplicate_groups"],
         "Lesions or patients in more than one part": audit.groups["group_leaks"],
@@ -133,12 +136,24 @@ def _content(audit: Audit, name: str) -> dict[str, Any]:
         "parts": [part for part in ("train", "validation", "test") if (table.part == part).any()],
         "classes": _class_rows(audit),
         "sections": [
-            (title, len(groups), [_cards(audit, facts, group, pictures) for group in groups[:_SHOWN]])
+            (title, len(groups), _clusters(audit, facts, groups, pictures, conflicts=title == _CONFLICTS))
             for title, groups in clusters.items()
             if groups
         ],
-        "lists": [(title, len(rows), rows.head(200).to_numpy().tolist()) for title, rows in lists.items() if len(rows)],
+        "lists": [
+            (title, len(rows), rows.head(_LISTED).to_numpy().tolist()) for title, rows in lists.items() if len(rows)
+        ],
     }
+
+
+def _clusters(
+    audit: Audit, facts: pd.DataFrame, groups: list[list[str]], pictures: dict[str, str], *, conflicts: bool
+) -> list[dict[str, Any]]:
+    pictured = _PICTURED_CONFLICTS if conflicts else _PICTURED
+    return [
+        _cards(audit, facts, group, pictures if number < pictured else None)
+        for number, group in enumerate(groups[:_LISTED])
+    ]
 
 
 def _class_rows(audit: Audit) -> list[dict[str, Any]]:
@@ -164,13 +179,14 @@ def _class_rows(audit: Audit) -> list[dict[str, Any]]:
     return rows
 
 
-def _cards(audit: Audit, facts: pd.DataFrame, group: list[str], pictures: dict[str, str]) -> dict[str, Any]:
+def _cards(audit: Audit, facts: pd.DataFrame, group: list[str], pictures: dict[str, str] | None) -> dict[str, Any]:
+    """Describe a cluster; its images have pictures unless `pictures`, those known so far, is None."""
     cards = []
     for path in group[:_ACROSS]:
         row = facts.loc[path]
-        if path not in pictures:
+        if pictures is not None and path not in pictures:
             pictures[path] = _picture(audit.root / path)
-        cards.append({"path": path, "label": row.label, "part": row.part, "picture": pictures[path]})
+        cards.append({"path": path, "label": row.label, "part": row.part, "picture": (pictures or {}).get(path, "")})
     return {
         "cards": cards,
         "more": len(group) - len(cards),

@@ -16,6 +16,7 @@ from melanoma.pages import render_page
 __all__ = ["abridged", "checklist_items", "model_card", "model_card_page"]
 
 NOT_KNOWN = "**Not known.**"
+_AFTER_RESULTS = "## Subgroups"
 
 
 def checklist_items() -> set[str]:
@@ -75,10 +76,19 @@ def abridged(markdown: str, most: int) -> str:
     return f"\n\n{head}{''.join(kept)}".rstrip() + (rest.format(", ".join(left)) if left else "\n")
 
 
-def model_card_page(markdown: str, title: str) -> str:
-    """Render the model card as a self-contained HTML page, with HTML in its text escaped."""
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    return render_page("card", "model_card.html.j2", {"title": title, "body": body})
+def model_card_page(markdown: str, title: str, figures: Mapping[str, str] | None = None) -> str:
+    """Render the model card as a self-contained HTML page, with HTML in its text escaped.
+
+    Args:
+        markdown: The model card.
+        title: Title of the page.
+        figures: Data URLs by caption, shown at the end of the results.
+    """
+    # Before the section that follows the results; at the end of a card of an older version without such a section.
+    before, heading, after = markdown.partition(_AFTER_RESULTS)
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    content = {"title": title, "before": parser.render(before), "after": parser.render(heading + after)}
+    return render_page("card", "model_card.html.j2", {**content, "figures": figures or {}})
 
 
 def _checklists() -> dict[str, Any]:

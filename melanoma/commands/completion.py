@@ -35,7 +35,7 @@ _SCHEMAS = {
 }
 _OTHER = {
     "compare": ["--experiment", "--tag", "--part", "--common", "--html", "--tracking-uri"],
-    "report": ["experiments", "--output", "--tracking-uri"],
+    "report": ["experiments", "--html", "--output", "--tracking-uri"],
     "cache": ["list", "clear"],
     "completion": ["bash", "zsh", "fish"],
 }

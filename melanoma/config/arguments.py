@@ -3,11 +3,12 @@
 import re
 import shlex
 from collections.abc import Collection
+from typing import Any
 
 from melanoma.errors import ConfigError
 from melanoma.paths import user_path
 
-__all__ = ["normalise", "overrides_in", "quoted", "search_path_in", "with_new_entries"]
+__all__ = ["flattened", "normalise", "overrides_in", "quoted", "search_path_in", "with_new_entries"]
 
 # Excludes --run, Hydra's default mode, because `mlflow run . -P run=ID` passes --run as a key.
 _HYDRA_SWITCHES = {
@@ -121,3 +122,17 @@ def _readable(override: str, texts: Collection[str]) -> str:
         return as_text
     as_typed = isinstance(read._value, QuotedString) or read._value is None or read._value == value
     return override if as_typed or key.lstrip("+") not in texts else as_text
+
+
+def flattened(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested dictionaries, and of lists of dictionaries, by dotted key."""
+    if isinstance(config, dict) and config:
+        items: Any = config.items()
+    elif isinstance(config, list) and any(isinstance(item, dict) for item in config):
+        items = enumerate(config)
+    else:
+        return {prefix: config}
+    leaves: dict[str, Any] = {}
+    for key, value in items:
+        leaves.update(flattened(value, f"{prefix}.{key}" if prefix else str(key)))
+    return leaves

@@ -19,6 +19,7 @@ _SHORT = {
     "lr": "optimizer.learning_rate",
     "learning_rate": "optimizer.learning_rate",
     "optimizer.lr": "optimizer.learning_rate",
+    "training.learning_rate": "optimizer.learning_rate",
     "weight_decay": "optimizer.weight_decay",
     "epochs": "training.epochs",
     "training.num_epochs": "training.epochs",
@@ -29,6 +30,7 @@ _SHORT = {
     "patience": "training.early_stopping.patience",
     "run_name": "tracking.run_name",
 }
+_FIND = "training.find_learning_rate=true"
 
 
 def short_names(keys: Iterable[str]) -> set[str]:
@@ -43,6 +45,10 @@ def with_full_names(arguments: Iterable[str]) -> list[str]:
     for word in arguments:
         key, separator, value = word.partition("=")
         full = _SHORT.get(key) if separator else None
+        if value == "find" and (full or key) == "optimizer.learning_rate":
+            _note(word, _FIND)
+            found.append(_FIND)
+            continue
         if full is not None:
             _note(key, full)
         found.append(word if full is None else f"{full}={value}")

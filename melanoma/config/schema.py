@@ -197,6 +197,8 @@ class TrainingConfig:
 
     epochs: int = number(20, least=1)
     batch_size: int = number(32, least=1)
+    max_minutes: float | None = number(None, above=0)
+    find_learning_rate: bool = False
     monitor: str | None = None
     restore_best: bool = True
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
@@ -268,6 +270,7 @@ class DebugConfig:
 class TrainConfig:
     """Configuration of `melanoma train`."""
 
+    preset: str | None = None
     seed: int = number(0, least=0, most=2**32 - 1)
     protocol: Literal["clean", "published", "both"] = "clean"
     primary_metric: str | None = None

@@ -18,7 +18,8 @@ T = TypeVar("T")
 
 def available_cores() -> int:
     """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
+    return os.cpu_count() or 1 if affinity is None else len(affinity(0))
 
 
 def by_content(files: Sequence[Path], digests: Sequence[str]) -> dict[str, Path]:

@@ -16,6 +16,7 @@ from melanoma.evaluation.predictions import BinaryTask
 from melanoma.evaluation.uncertain import Abstention, abstention_curve
 
 __all__ = [
+    "COLOURS",
     "abstention_figure",
     "precision_recall_figure",
     "reliability_figure",
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 _BAND_RESAMPLES = 200
-_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000", GREY)
+COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000", GREY)
 Points = Callable[[Curve], tuple[NDArray, NDArray]]
 
 
@@ -164,8 +165,8 @@ def _curves(
             if f"{metric}/{label}" in evaluation.metrics:
                 across, up = points(curve(targets == number, evaluation.probabilities[:, number]))
                 text = f"{escape_math([label])[0]}, {evaluation.metrics[f'{metric}/{label}']:.2f}"
-                style = "-" if number < len(_COLOURS) else "--"
-                colour = _COLOURS[number % len(_COLOURS)]
+                style = "-" if number < len(COLOURS) else "--"
+                colour = COLOURS[number % len(COLOURS)]
                 axes.plot(across[0], up[0], style, color=colour, linewidth=1.3, label=text)
         axes.set_title(f"{_named(evaluation)}: each class against the rest, {short}", fontsize=11)
     for axes in all_axes:

@@ -53,6 +53,7 @@ class Trained:
         kept: Number of the kept epoch, from 1.
         balance: `balance.name`.
         calibration: `evaluation.calibration`.
+        minutes: `training.max_minutes`, if it limited the number of epochs.
     """
 
     images: Mapping[str, int]
@@ -60,6 +61,12 @@ class Trained:
     kept: int
     balance: str
     calibration: str
+    minutes: float | None = None
+
+    @property
+    def longer(self) -> str:
+        """The key to type for a training of twice the length."""
+        return f"epochs={2 * self.epochs}" if self.minutes is None else f"training.max_minutes={2 * self.minutes:g}"
 
 
 def generalization_gap(training: Predictions, validation: Predictions, metric: str, bootstrap: Bootstrap) -> Gap | None:
@@ -102,13 +109,13 @@ def _fit(trained: Trained, validation: Predictions, gap: Gap | None) -> list[str
     if len(named) == 1:
         label = validation.classes[int(named[0])]
         found.append(
-            f"All validation images are predicted as {label}. Train longer (epochs={2 * trained.epochs}), or weight "
+            f"All validation images are predicted as {label}. Train longer ({trained.longer}), or weight "
             "the classes (balance=class_weight)."
         )
     if trained.kept == trained.epochs:
         found.append(
             f"The best epoch was the last of {trained.epochs}, so that training may not be complete. Try "
-            f"epochs={2 * trained.epochs}."
+            f"{trained.longer}."
         )
     if gap is None:
         return found

@@ -16,7 +16,7 @@ from melanoma.evaluation.intervals import bootstrap_values
 from melanoma.evaluation.metrics import PAIRED, measure, resampled_metrics
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 
-__all__ = ["Comparison", "compare_predictions", "compare_tables", "matched_predictions"]
+__all__ = ["Comparison", "compare_predictions", "compare_tables", "matched_predictions", "predictions_in"]
 
 
 @dataclass(frozen=True)
@@ -126,14 +126,20 @@ def compare_tables(
     """Compare two tables of `matched_predictions`. Images in one group in either table form a group."""
     known = {str(i): table["group"] for i, table in enumerate((model, reference)) if "group" in table}
     groups = connected_groups(pd.DataFrame(known), list(known)) if known else None
-    targets = reference.label.map({label: i for i, label in enumerate(classes)}).to_numpy()
-    ours, theirs = (
-        Predictions(
-            targets, table[[f"probability/{label}" for label in classes]].to_numpy(), classes, binary_tasks, groups
-        )
-        for table in (model, reference)
-    )
+    ours, theirs = (predictions_in(table, classes, binary_tasks, groups) for table in (model, reference))
     return compare_predictions(ours, theirs, Bootstrap())
+
+
+def predictions_in(
+    table: pd.DataFrame,
+    classes: Sequence[str],
+    binary_tasks: Mapping[str, Sequence[str]],
+    groups: NDArray | None = None,
+) -> Predictions:
+    """Return the predictions of a table with the columns `label` and `probability/<class>`."""
+    targets = table.label.map({label: i for i, label in enumerate(classes)}).to_numpy()
+    probabilities = table[[f"probability/{label}" for label in classes]].to_numpy()
+    return Predictions(targets, probabilities, classes, binary_tasks, groups)
 
 
 def _differences(

@@ -19,6 +19,7 @@ __all__ = [
     "confusion_figure",
     "escape_math",
     "image_grid",
+    "range_test_figure",
     "subgroup_figure",
     "training_curves",
 ]
@@ -79,6 +80,22 @@ def training_curves(history: Sequence[dict[str, float]], chosen: int) -> Figure:
     figure.axes[0].legend(frameon=False, fontsize=9)
     for axes in figure.axes[2:]:
         axes.set_xlabel("epoch")
+    return figure
+
+
+def range_test_figure(rates: NDArray[np.floating], losses: NDArray[np.floating], chosen: float) -> Figure:
+    """Plot the smoothed loss of a range test by learning rate, and mark the one that is used."""
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses, color=BLUE)
+    axes.axvline(chosen, color=GREEN, linestyle="--", linewidth=1, label=f"used: {chosen:g}")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss of a batch, smoothed")
+    axes.set_title("Learning-rate range test", fontsize=11)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
     return figure
 
 

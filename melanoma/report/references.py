@@ -11,6 +11,7 @@ import yaml
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from melanoma.config.arguments import flattened
 from melanoma.config.diagnose import compose_config
 from melanoma.data.groups import connected_groups
 from melanoma.data.progress import track
@@ -18,7 +19,6 @@ from melanoma.errors import ModelError
 from melanoma.evaluation.intervals import bootstrap_weights
 from melanoma.lineage.protocol import Shortcut
 from melanoma.tracking.records import RunRecord, find_runs
-from melanoma.tracking.run import flattened
 
 __all__ = ["Interval", "Measured", "Reference", "gain", "read_references", "runs_of"]
 

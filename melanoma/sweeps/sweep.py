@@ -65,7 +65,7 @@ def run_sweep(plan: Plan, folder: Path) -> str:
     folds = number_of_folds(settings, source) > 0
     _check(plan, settings, source)
     settings, source = with_defaults(settings, source)
-    announce(settings)
+    announce(settings, plan.words)
     uri = tracking_uri(settings.tracking.uri)
     storage = storage_address(plan.sweep.storage, uri)
     before = stored_settings(plan.sweep.resume, storage) if plan.sweep.resume is not None else {}

@@ -25,6 +25,7 @@ from melanoma.tracking.names import Artifact, Tag
 from melanoma.tracking.run import Run
 from melanoma.training.hardware import device_name
 from melanoma.training.network import Fitted
+from melanoma.training.range_test import RangeTest
 
 __all__ = [
     "announce_audit",
@@ -32,6 +33,7 @@ __all__ = [
     "log_audit",
     "log_dataset",
     "log_fit",
+    "log_range_test",
     "log_samples",
 ]
 
@@ -164,6 +166,18 @@ def log_ancestor(run: Run, ancestor: SavedModel, address: str, found: Contaminat
             "%d images that the initial weights have seen were not audited on this machine, so that copies of them are "
             "not found; run `melanoma audit` on their data set, and train again", found.not_compared,
         )  # fmt: skip
+
+
+def log_range_test(run: Run, test: RangeTest, rate: float) -> None:
+    """Log the result of a learning-rate range test, after which the learning rate is `rate`."""
+    if test.chosen is None:
+        log.warning(
+            "The range test chose no learning rate, because the loss did not fall clearly; "
+            "optimizer.learning_rate=%g is used", rate,
+        )  # fmt: skip
+    else:
+        log.info("Learning rate %g, chosen by a range test of %d steps", rate, len(test.rates))
+    run.log_figure(plots.range_test_figure(test.rates, test.losses, rate), "learning_rate", vector=True)
 
 
 def log_fit(run: Run, fitted: Fitted, monitor: str, profile: Path) -> None:

@@ -218,6 +218,11 @@ class RunRecord:
             return ""
         return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
+    def history(self, metric: str) -> list[tuple[int, float]]:
+        """Return the step and the value of each measurement of a metric, in order; empty if it was not measured."""
+        measured = mlflow.MlflowClient().get_metric_history(self.id, metric)
+        return sorted((int(one.step), float(one.value)) for one in measured)
+
     @cached_property
     def _hashes(self) -> dict[str, str]:
         """SHA-256 of the artifacts that serve as evidence, by path."""

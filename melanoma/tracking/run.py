@@ -28,7 +28,7 @@ from melanoma.tracking.page import describe_experiment
 from melanoma.tracking.source import git_commit
 from melanoma.tracking.store import prepare_experiment, without_password
 
-__all__ = ["Run", "flattened", "tracked_run", "with_retries"]
+__all__ = ["Run", "tracked_run", "with_retries"]
 
 log = logging.getLogger("melanoma")
 
@@ -78,6 +78,11 @@ class Run:
         self._measured |= metrics
         shown = {name: v for name, v in metrics.items() if self._all_metrics or is_shown(name, self.primary)}
         self.log_metrics(shown)
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """All measures that were logged, with their intervals."""
+        return dict(self._measured)
 
     def save_measures(self) -> None:
         """Write the files of all metrics, unless they are complete. A failed run also has what it measured."""
@@ -244,20 +249,6 @@ def _remark_on_experiment(experiment_id: str, configured: str) -> None:
             "The run is in the experiment %r, as `mlflow run` chose; for tracking.experiment=%s add "
             "--experiment-name %s before -P.", chosen, configured, shlex.quote(configured),
         )  # fmt: skip
-
-
-def flattened(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested dictionaries, and of lists of dictionaries, by dotted key."""
-    if isinstance(config, dict) and config:
-        items: Any = config.items()
-    elif isinstance(config, list) and any(isinstance(item, dict) for item in config):
-        items = enumerate(config)
-    else:
-        return {prefix: config}
-    leaves: dict[str, Any] = {}
-    for key, value in items:
-        leaves.update(flattened(value, f"{prefix}.{key}" if prefix else str(key)))
-    return leaves
 
 
 def with_retries(call: Callable[..., Any], *arguments: Any, **named: Any) -> None:

@@ -1,6 +1,7 @@
 """The code version and the packages of a run."""
 
 import subprocess
+from functools import cache
 from importlib.metadata import distributions
 
 from melanoma.paths import project_root
@@ -30,6 +31,7 @@ def git_diff() -> str:
     return listed + diff[:_MAX_DIFF]
 
 
+@cache
 def installed_packages() -> str:
     """Return all installed distributions, as lines `name==version`."""
     found = {d.name: d.version for d in distributions() if d.name}

@@ -16,7 +16,7 @@ from melanoma.errors import TrainingError
 from melanoma.evaluation.predict import probabilities_from_logits
 from melanoma.terminal import console, is_interactive
 
-__all__ = ["Keep", "Profile", "Report", "StopOnNaN", "Validate"]
+__all__ = ["BatchEnds", "Keep", "Profile", "Ramp", "Report", "StopOnNaN", "TimeLimit", "Validate"]
 
 log = logging.getLogger("melanoma")
 
@@ -96,6 +96,69 @@ class Keep(keras.callbacks.Callback):
         value = self.sign * logs[self.monitor]
         if not self.best or math.isnan(self.value) or value < self.value:
             self.value, self.epoch, self.weights = value, epoch, self.model.get_weights()
+
+
+class TimeLimit(keras.callbacks.Callback):
+    """Stop training before an epoch that would end after a time limit.
+
+    All phases of a training share one instance, so that the limit is that of all phases.
+    """
+
+    def __init__(self, minutes: float, epochs: int):
+        super().__init__()
+        self.minutes, self.epochs, self.end = minutes, epochs, time.perf_counter() + minutes * 60
+        self.is_over = False
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Start the timer after the first batch, which includes compiling."""
+        if batch == 0:
+            self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Stop if another epoch as long as this one would take too long."""
+        now = time.perf_counter()
+        if epoch + 1 < self.epochs and now + (now - self.start) > self.end:
+            self.is_over = self.model.stop_training = True
+
+
+class BatchEnds(keras.callbacks.Callback):
+    """Store the time at which each training batch ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Store the time. Reading the loss waits for the end of the computation."""
+        float(logs["loss"])
+        self.times.append(time.perf_counter())
+
+
+class Ramp(keras.callbacks.Callback):
+    """Raise the learning rate with each batch, and store the loss of each batch until it diverges.
+
+    Args:
+        rates: Learning rate of each batch.
+        diverged: Multiple of the lowest loss at which the training stops.
+    """
+
+    def __init__(self, rates: NDArray[np.floating], diverged: float):
+        super().__init__()
+        self.rates, self.diverged = rates, diverged
+        self.losses: list[float] = []
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Set the learning rate of this batch."""
+        self.model.optimizer.learning_rate = float(self.rates[batch])
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Store the loss of this batch alone, for which the running mean is reset."""
+        loss = float(logs["loss"])
+        self.model.reset_metrics()
+        if math.isfinite(loss):
+            self.losses.append(loss)
+        if not math.isfinite(loss) or loss > self.diverged * min(self.losses):
+            self.model.stop_training = True
 
 
 class Report(keras.callbacks.Callback):

@@ -1,6 +1,8 @@
 """Training of a network in phases, with a choice of the weights to keep."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,10 +17,12 @@ from melanoma.config.schema import TrainingConfig
 from melanoma.evaluation.metrics import epoch_metrics, is_error
 from melanoma.evaluation.predictions import Predictions
 from melanoma.models.build import HEAD
-from melanoma.training.callbacks import Keep, Profile, Report, StopOnNaN, Validate
+from melanoma.training.callbacks import Keep, Profile, Report, StopOnNaN, TimeLimit, Validate
 from melanoma.training.compat import all_layers
 
-__all__ = ["Feed", "Recipe", "fit", "mode_of"]
+__all__ = ["Feed", "Recipe", "fit", "head_only", "mode_of"]
+
+log = logging.getLogger("melanoma")
 
 
 @dataclass(frozen=True)
@@ -98,37 +102,37 @@ def fit(
     """
     report = Report(settings.epochs, feed.steps_per_epoch, on_epoch)
     keep = Keep(str(settings.monitor), mode_of(str(settings.monitor)), settings.restore_best)
-    trainable = [(layer, layer.trainable) for layer in all_layers(network)]
+    limit = None if settings.max_minutes is None else TimeLimit(settings.max_minutes, settings.epochs)
     try:
         for phase in _phases(settings.epochs, recipe):
-            _restore(trainable)
-            for layer in network.layers:
-                if phase.frozen and layer.name != HEAD:
-                    layer.trainable = False
-            extra = _compile(network, feed, recipe, settings, phase)
-            callbacks = [
-                *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.ema is not None else []),
-                Validate(feed.validation, partial(_epoch_metrics, feed), feed.images),
-                StopOnNaN(),
-                *extra,
-                keep,
-                *([] if phase.frozen else [_stopping(settings)]),  # no early stopping in the short warm-up
-                report,
-                *([Profile(profile)] if profile is not None else []),
-            ]
-            network.fit(
-                feed.batches,
-                initial_epoch=phase.first,
-                epochs=phase.end,
-                steps_per_epoch=feed.steps_per_epoch,
-                callbacks=callbacks,
-                shuffle=False,
-                verbose=0,
-            )
-            network.set_weights(keep.weights)
+            with head_only(network, phase.frozen):
+                extra = _compile(network, feed, recipe, settings, phase)
+                callbacks = [
+                    *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.ema is not None else []),
+                    Validate(feed.validation, partial(_epoch_metrics, feed), feed.images),
+                    StopOnNaN(),
+                    *extra,
+                    keep,
+                    *([limit] if limit is not None else []),
+                    *([] if phase.frozen else [_stopping(settings)]),  # no early stopping in the short warm-up
+                    report,
+                    *([Profile(profile)] if profile is not None else []),
+                ]
+                network.fit(
+                    feed.batches,
+                    initial_epoch=phase.first,
+                    epochs=phase.end,
+                    steps_per_epoch=feed.steps_per_epoch,
+                    callbacks=callbacks,
+                    shuffle=False,
+                    verbose=0,
+                )
+                network.set_weights(keep.weights)
+            if limit is not None and limit.is_over:
+                log.warning("The training ended early, because training.max_minutes=%g is used up", limit.minutes)
+                break
     finally:
         report.close()
-        _restore(trainable)
     return keep.epoch
 
 
@@ -175,10 +179,18 @@ def mode_of(monitor: str) -> str:
     return "min" if is_error(monitor) else "max"
 
 
-def _restore(trainable: list[tuple[keras.layers.Layer, bool]]) -> None:
-    """Restore the `trainable` attributes, in order, because setting that of a network also sets those of its layers."""
-    for layer, value in trainable:
-        layer.trainable = value
+@contextmanager
+def head_only(network: keras.Model, only: bool = True) -> Iterator[None]:
+    """Train only the head of a network within the context, if `only` is true."""
+    trainable = [(layer, layer.trainable) for layer in all_layers(network)]
+    try:
+        for layer in network.layers:
+            if only and layer.name != HEAD:
+                layer.trainable = False
+        yield
+    finally:
+        for layer, value in trainable:  # in order, because setting that of a network also sets those of its layers
+            layer.trainable = value
 
 
 def _binary_hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from melanoma.config.schema import TrainConfig
@@ -21,8 +22,10 @@ from melanoma.training.batches import TrainingImages, augmenter, encode, trainin
 from melanoma.training.fit import Feed, Recipe, fit
 from melanoma.training.hardware import has_gpu, resolve_precision, strategy_of
 from melanoma.training.normalization import with_fused_normalization
+from melanoma.training.range_test import RangeTest, range_test
+from melanoma.training.time_plan import epochs_within
 
-__all__ = ["Fitted", "Parts", "fit_network"]
+__all__ = ["Fitted", "Parts", "epochs_in_time", "find_learning_rate", "fit_network"]
 
 log = logging.getLogger("melanoma")
 
@@ -88,13 +91,8 @@ def fit_network(
     classes, size = len(dataset.classes), settings.data.image_size
     policy = resolve_precision(settings.training.precision)
     strategy = strategy_of(settings.training.strategy)
-    with strategy.scope():
-        network = build_network(parts.builder, image_size=size, classes=classes, policy=policy)
-        parts.initialise(network)
-        network = with_fused_normalization(network)
-    mix = settings.augmentation.mix
-    layers = [] if settings.debug.overfit else parts.layers
-    augment = augmenter(layers, mixup=mix.mixup, cutmix=mix.cutmix)
+    network = _new_network(dataset, settings, parts, strategy)
+    augment = _augmenter(settings, parts)
     feed = _feed(dataset, settings, augment)
     log.info(
         "%s: %s parameters, %s, %d training and %d validation images",
@@ -113,6 +111,50 @@ def fit_network(
     only_images = None if augment is None else lambda images: augment(images, None, None)[0]
     model = with_probabilities(plain, settings.evaluation.test_time_augmentation)
     return Fitted(model, only_images, history, epoch, network.count_params(), policy)
+
+
+@stage("Finding the learning rate")
+def find_learning_rate(dataset: Dataset, settings: TrainConfig, parts: Parts) -> RangeTest:
+    """Run a learning-rate range test on a new network, which is discarded. The arguments are those of `fit_network`."""
+    network, feed, recipe, strategy = _trial(dataset, settings, parts)
+    with strategy.scope():
+        return range_test(network, feed, recipe)
+
+
+@stage("Timing a few batches")
+def epochs_in_time(dataset: Dataset, settings: TrainConfig, parts: Parts, minutes: float) -> int:
+    """Return how many epochs fit into some minutes. The other arguments are those of `fit_network`."""
+    network, feed, recipe, strategy = _trial(dataset, settings, parts)
+    with strategy.scope():
+        return epochs_within(minutes, network, feed, recipe)
+
+
+def _trial(
+    dataset: Dataset, settings: TrainConfig, parts: Parts
+) -> tuple[keras.Model, Feed, Recipe, tf.distribute.Strategy]:
+    """Return all that a training needs, for a network that is discarded."""
+    strategy = strategy_of(settings.training.strategy)
+    network = _new_network(dataset, settings, parts, strategy)
+    feed = _feed(dataset, settings, _augmenter(settings, parts))
+    return network, feed, _recipe(settings, parts, len(dataset.classes)), strategy
+
+
+def _new_network(
+    dataset: Dataset, settings: TrainConfig, parts: Parts, strategy: tf.distribute.Strategy
+) -> keras.Model:
+    """Return the network to train, with its initial weights."""
+    policy = resolve_precision(settings.training.precision)
+    with strategy.scope():
+        network = build_network(
+            parts.builder, image_size=settings.data.image_size, classes=len(dataset.classes), policy=policy
+        )
+        parts.initialise(network)
+        return with_fused_normalization(network)
+
+
+def _augmenter(settings: TrainConfig, parts: Parts) -> Callable[..., tuple] | None:
+    mix = settings.augmentation.mix
+    return augmenter([] if settings.debug.overfit else parts.layers, mixup=mix.mixup, cutmix=mix.cutmix)
 
 
 def _feed(dataset: Dataset, settings: TrainConfig, augment: Callable[..., tuple] | None) -> Feed:

@@ -13,6 +13,12 @@ __all__ = ["log_card"]
 
 log = logging.getLogger("melanoma")
 
+_FIGURES = {
+    "confusion_matrix_normalized": "Confusion matrix of the test images",
+    "roc": "ROC curves of the test images",
+    "reliability": "Calibration on the test images",
+}
+
 
 @stage("Writing the model card")
 def log_card(run: Run, *, trained_by: str | None = None) -> None:
@@ -33,4 +39,6 @@ def log_card(run: Run, *, trained_by: str | None = None) -> None:
     answers = (trained.config.get("card") or {}).get("answers") or {}
     card = model_card(facts, answers)
     run.log_evidence(card, Artifact.MODEL_CARD)
-    run.log_text(model_card_page(card, f"Model card: {facts.model} on {facts.task}"), Artifact.MODEL_CARD_PAGE)
+    figures = {caption: url for name, caption in _FIGURES.items() if (url := evaluated.figure(name))}
+    page = model_card_page(card, f"Model card: {facts.model} on {facts.task}", figures)
+    run.log_text(page, Artifact.MODEL_CARD_PAGE)

@@ -1,8 +1,10 @@
 """Comparison of runs: metrics with intervals side by side, and paired tests on the same images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.markup import escape
@@ -12,19 +14,19 @@ from melanoma.data.cache import write_atomically, write_errors
 from melanoma.errors import DataError
 from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.metrics import REPORTED, is_error
-from melanoma.evaluation.paired import Comparison, compare_tables, matched_predictions
+from melanoma.evaluation.paired import Comparison, compare_tables, matched_predictions, predictions_in
 from melanoma.pages import render_page
 from melanoma.terminal import out, quiet_native_imports
+from melanoma.tracking.names import Tag
 from melanoma.tracking.store import open_store
 
 if TYPE_CHECKING:
     from melanoma.tracking.records import RunRecord
 
-__all__ = ["CompareOptions", "compare_runs"]
+__all__ = ["CompareOptions", "Compared", "compare_records", "compare_runs"]
 
 _SHOWN = (*(name for name in REPORTED if not is_error(name)), "partial_auc", *filter(is_error, REPORTED))
 _FIGURES = (
-    "roc",
     "confusion_matrix_normalized",
     "reliability",
     "abstention",
@@ -57,6 +59,69 @@ class CompareOptions:
     uri: str | None = None
 
 
+@dataclass(frozen=True)
+class Compared:
+    """Runs that were compared on the same images.
+
+    Attributes:
+        records: Records of the runs, the reference first.
+        part: `test` or `validation`.
+        images: Number of images.
+        rows: Name of each metric, and its text for each run.
+        tests: Tests of each run against the reference, by run ID.
+        warnings: What limits the comparison.
+        overlays: Function that returns figures of all runs on the same axes, as data URLs.
+    """
+
+    records: list["RunRecord"]
+    part: str
+    images: int
+    rows: list[tuple[str, list[str]]]
+    tests: dict[str, list[Comparison]]
+    warnings: list[str]
+    overlays: Callable[[], list[str]]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the runs."""
+        return [record.label for record in self.records]
+
+    @property
+    def sentences(self) -> list[tuple[list[str], list[Comparison]]]:
+        """The conclusions of the tests of each run, and the tests."""
+        names = {record.id: record.label for record in self.records}
+        return [
+            ([one.sentence(names[run_id], self.names[0]) for one in tests], tests)
+            for run_id, tests in self.tests.items()
+        ]
+
+    def page(self, **content: Any) -> str:
+        """Render a page with tables and figures.
+
+        Args:
+            **content: Additional variables of the template.
+        """
+        figures = [(name, [record.figure(name) for record in self.records]) for name in _FIGURES]
+        return render_page(
+            "evaluation",
+            "compare.html.j2",
+            {
+                "title": None,
+                "ranking": None,
+                "names": self.names,
+                "ids": [record.id for record in self.records],
+                "rows": self.rows,
+                "sentences": self.sentences,
+                "overlays": self.overlays(),
+                "figures": [(name, pictures) for name, pictures in figures if any(pictures)],
+                "images": self.images,
+                "part": self.part,
+                "warnings": self.warnings,
+                **content,
+            },
+        )
+
+
 def compare_runs(options: CompareOptions) -> dict[str, list[Comparison]]:
     """Print metrics side by side, test each run against the first, and return the tests by run ID.
 
@@ -65,45 +130,56 @@ def compare_runs(options: CompareOptions) -> dict[str, list[Comparison]]:
         DataError: If there are fewer than two runs, if their images or classes differ, or if the page cannot be
             written.
     """
-    part, html = options.part, options.html
-    records = _records(options)
+    compared = compare_records(_records(options), options.part, options.common)
+    _show(compared)
+    if options.html is not None:
+        with write_errors("page", f"--html {options.html}"):
+            write_atomically(options.html, compared.page())
+        out().print(f"Page     {options.html.absolute()}", soft_wrap=True, markup=False)
+    return compared.tests
+
+
+def compare_records(records: list["RunRecord"], part: str, common: bool) -> Compared:
+    """Compare runs with the first of them.
+
+    Args:
+        records: Records of the runs.
+        part: `test` or `validation`.
+        common: Whether to compare on the common images if the runs have different images.
+
+    Raises:
+        ModelError: If a run has no predictions.
+        DataError: If the images or the classes of the runs differ.
+    """
     tables = [record.predictions(part) for record in records]
     classes = _shared_classes(records, tables)
-    reference, *others = records
-    matched, images, note = matched_predictions(tables, part, options.common)
-    found = {
-        record.id: compare_tables(table, matched[0], classes, reference.binary_tasks)
-        for record, table in zip(others, matched[1:], strict=True)
+    matched, images, note = matched_predictions(tables, part, common)
+    tasks = records[0].binary_tasks
+    tests = {
+        record.id: compare_tables(table, matched[0], classes, tasks)
+        for record, table in zip(records[1:], matched[1:], strict=True)
     }
-    rows = _rows(records, part)
-    sentences = [
-        (record.label, [c.sentence(record.label, reference.label) for c in found[record.id]], found[record.id])
-        for record in others
-    ]
     notes = [
         f"{record.label} is not a clean result: {record.protocol}."
         for record in records
         if not record.protocol.is_clean
     ]
     warnings = [*([note] if note else []), *notes]
-    _show([record.label for record in records], rows, sentences, images, part, warnings)
-    if html is not None:
-        figures = [(name, [record.figure(name) for record in records]) for name in _FIGURES]
-        content = {
-            "names": [record.label for record in records],
-            "ids": [record.id for record in records],
-            "rows": rows,
-            "sentences": sentences,
-            "figures": [(name, pictures) for name, pictures in figures if any(pictures)],
-            "images": images,
-            "part": part,
-            "warnings": warnings,
-        }
-        page = render_page("evaluation", "compare.html.j2", content)
-        with write_errors("page", f"--html {html}"):
-            write_atomically(html, page)
-        out().print(f"Page     {html.absolute()}", soft_wrap=True, markup=False)
-    return found
+    drawn = partial(_overlays, records, matched, classes)
+    return Compared(records, part, images, _rows(records, part), tests, warnings, drawn)
+
+
+def _overlays(records: list["RunRecord"], tables: list[pd.DataFrame], classes: list[str]) -> list[str]:
+    from melanoma.evaluation.overlays import as_data_url, learning_curves_of_runs, roc_of_runs
+
+    tasks = records[0].binary_tasks
+    predictions = {
+        record.label: predictions_in(table, classes, tasks) for record, table in zip(records, tables, strict=True)
+    }
+    metric = f"val/{records[0].tags.get(Tag.PRIMARY_METRIC, 'loss')}"
+    histories = {record.label: record.history(metric) for record in records}
+    drawn = (roc_of_runs(predictions), learning_curves_of_runs(histories, metric))
+    return [as_data_url(figure) for figure in drawn if figure is not None]
 
 
 def _records(options: CompareOptions) -> list["RunRecord"]:
@@ -138,30 +214,27 @@ def _rows(records: list["RunRecord"], part: str) -> list[tuple[str, list[str]]]:
     """Return rows of the metrics that at least one run has, and a row of the protocols."""
     metrics = [record.metrics for record in records]
     names = [f"{part}/{name}" for name in _SHOWN] + [f"{part}/{task}/auc" for task in records[0].binary_tasks]
+    points = f"{part}/operating_point/"  # each run has its own threshold
+    ends = ("/sensitivity", "/specificity")
+    names += [name for name in metrics[0] if name.startswith(points) and name.endswith(ends)]
     rows = [
         (name, [stored_text(own, name) for own in metrics]) for name in names if any(name in own for own in metrics)
     ]
     return [*rows, ("protocol", [str(record.protocol) for record in records])]
 
 
-def _show(
-    names: list[str],
-    rows: list[tuple[str, list[str]]],
-    sentences: list[tuple[str, list[str], list[Comparison]]],
-    images: int,
-    part: str,
-    warnings: list[str],
-) -> None:
+def _show(compared: Compared) -> None:
     console = out()
-    table = Table(title=f"{images} {part} images (in brackets: confidence interval)", title_justify="left")
+    title = f"{compared.images} {compared.part} images (in brackets: confidence interval)"
+    table = Table(title=title, title_justify="left")
     table.add_column("metric")
-    for name in names:
+    for name in compared.names:
         table.add_column(escape(name))
-    for name, cells in rows:
+    for name, cells in compared.rows:
         table.add_row(escape(name), *map(escape, cells))
     console.print(table)
-    for _, lines, _ in sentences:
+    for lines, _ in compared.sentences:
         for line in lines:
             console.print(f"- {line}", markup=False)
-    for line in warnings:
+    for line in compared.warnings:
         console.print(line, style="yellow", markup=False)

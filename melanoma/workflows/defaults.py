@@ -2,14 +2,19 @@
 
 import difflib
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import yaml
+
+from melanoma.config.arguments import flattened
 from melanoma.config.schema import TrainConfig
 from melanoma.data.positive import with_positive
 from melanoma.data.sources import Source
 from melanoma.errors import ConfigError
 from melanoma.evaluation.metrics import default_primary_metric, is_error, measured_names
+from melanoma.paths import conf_dir
 
 __all__ = ["announce", "recorded", "with_defaults"]
 
@@ -53,8 +58,13 @@ def recorded(resolved: dict[str, Any], settings: TrainConfig) -> dict[str, Any]:
     }
 
 
-def announce(settings: TrainConfig) -> None:
-    """Log the positive class and the primary metric, on which all results depend."""
+def announce(settings: TrainConfig, overrides: Sequence[str]) -> None:
+    """Log what a preset sets, and the positive class and the primary metric, on which all results depend."""
+    if settings.preset is not None:
+        typed = {word.partition("=")[0].lstrip("+") for word in overrides}
+        words = [word for word in _preset_words(settings.preset) if word.partition("=")[0] not in typed]
+        if words:
+            log.info("preset=%s sets %s", settings.preset, " ".join(words))
     if settings.data.positive is not None:
         log.info("Positive class: %s (data.positive changes it)", settings.data.positive)
     elif settings.data.binary_tasks:
@@ -62,3 +72,17 @@ def announce(settings: TrainConfig) -> None:
         log.info("Positive classes of each binary task: %s", tasks)
     best = "lowest" if is_error(str(settings.primary_metric)) else "highest"
     log.info("Primary metric: %s, %s is best (primary_metric changes it)", settings.primary_metric, best)
+
+
+def _preset_words(name: str) -> list[str]:
+    """Return the keys that a preset sets, as they would be typed."""
+    file = conf_dir() / "preset" / f"{name}.yaml"
+    if not file.is_file():  # a user's own, in another folder
+        return []
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    groups = [item for entry in content.pop("defaults", []) for item in entry.items()]
+    del content["preset"]
+    return [
+        *(f"{group.removeprefix('override /')}={choice}" for group, choice in groups),
+        *(f"{key}={value}" for key, value in flattened(content).items()),
+    ]

@@ -116,8 +116,9 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
                 log_card(run, trained_by=saved.run_id)
         finally:
             run.log_file(str(log_file), "logs")
-    show_result([evaluation], run.id, uri, None, internal, primary=tags[Tag.PRIMARY_METRIC])
-    return Result(run.id, [evaluation], address, protocol)
+    primary = tags[Tag.PRIMARY_METRIC]
+    show_result([evaluation], run.id, uri, None, internal, measures=run.measures, primary=primary)
+    return Result(run.id, [evaluation], address, protocol, measures=run.measures)
 
 
 def _record_of(saved: "SavedModel") -> "RunRecord | None":
@@ -220,8 +221,8 @@ def binary_tasks_of(trained: "RunRecord | None", of_data: dict[str, list[str]]) 
 
 def _data_of(run_id: str | None, trained: "RunRecord | None") -> DataConfig:
     """Return the data configuration of the run that trained a model, which must use a data source of this project."""
+    from melanoma.config.arguments import flattened
     from melanoma.tracking.records import NotRecorded
-    from melanoma.tracking.run import flattened
 
     if run_id is None:
         raise DataError(

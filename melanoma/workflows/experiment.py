@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from melanoma.evaluation.evaluate import Evaluation
     from melanoma.tracking.models import SavedModel
     from melanoma.tracking.run import Run
-    from melanoma.training.network import Fitted
+    from melanoma.training.network import Fitted, Parts
 
 __all__ = ["Experiment", "Result", "builder_of", "run_experiment"]
 
@@ -81,6 +81,7 @@ class Result:
         model: Address of the model; None for the parent run of a cross-validation.
         protocol: Shortcuts that were taken.
         findings: What the result says about the training.
+        measures: All measures of the run, with their intervals.
     """
 
     run_id: str
@@ -88,6 +89,7 @@ class Result:
     model: str | None
     protocol: Protocol
     findings: list[str] = field(default_factory=list)
+    measures: dict[str, float] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -130,7 +132,7 @@ def run_experiment(
             address = _save(model, dataset, settings, protocol, decisions)
         finally:
             run.log_file(str(experiment.log_file), "logs")
-    return Result(run.id, evaluations, address, protocol, found)
+    return Result(run.id, evaluations, address, protocol, found, run.measures)
 
 
 def _ancestor(
@@ -159,14 +161,51 @@ def _ancestor(
 
 
 def _fit(run: "Run", experiment: Experiment, dataset: Dataset, ancestor: "SavedModel | None") -> "Fitted":
+    from melanoma.training.network import fit_network
+
+    settings = _with_found_values(run, experiment, dataset, ancestor)
+    # Created anew, so that the training is the same as with the found values given.
+    parts = _parts(experiment, dataset, ancestor)
+    profile = experiment.folder / "profile" if settings.debug.profile else None
+    return fit_network(dataset, settings, parts, on_epoch=_epoch_logger(run), profile=profile)
+
+
+def _with_found_values(
+    run: "Run", experiment: Experiment, dataset: Dataset, ancestor: "SavedModel | None"
+) -> TrainConfig:
+    """Return the settings with the learning rate and the number of epochs that are found by trying, if any."""
+    from melanoma.tracking.log import log_range_test
+    from melanoma.tracking.log_config import EPOCHS, LEARNING_RATE, log_found
+    from melanoma.training.network import epochs_in_time, find_learning_rate
+
+    settings = experiment.settings
+    found: dict[str, float] = {}
+    minutes, most = settings.training.max_minutes, settings.training.epochs
+    if minutes is not None:
+        fitting = epochs_in_time(dataset, settings, _parts(experiment, dataset, ancestor), minutes)
+        log.info("About %d epochs fit into %g minutes; training for %d", fitting, minutes, min(fitting, most))
+        found[EPOCHS] = min(fitting, most)
+        settings = replace(settings, training=replace(settings.training, epochs=min(fitting, most)))
+    if settings.training.find_learning_rate:
+        test = find_learning_rate(dataset, settings, _parts(experiment, dataset, ancestor))
+        rate = settings.optimizer.learning_rate if test.chosen is None else test.chosen
+        log_range_test(run, test, rate)
+        found[LEARNING_RATE] = rate
+        settings = replace(settings, optimizer=replace(settings.optimizer, learning_rate=rate))
+    if found:
+        log_found(run, experiment.resolved, found)
+    return settings
+
+
+def _parts(experiment: Experiment, dataset: Dataset, ancestor: "SavedModel | None") -> "Parts":
     from melanoma.models.weights import initial_weights
     from melanoma.training.hardware import prepare
-    from melanoma.training.network import Parts, fit_network
+    from melanoma.training.network import Parts
 
     settings, resolved = experiment.settings, experiment.resolved
     # Must precede the creation of the layers, which draw the seeds of their generators.
     prepare(settings.seed, settings.training.deterministic)
-    parts = Parts(
+    return Parts(
         builder=builder_of(resolved["model"]),
         layers=[build("augmentation.layers", layer) for layer in resolved["augmentation"]["layers"]],
         optimizer=partial(build, "optimizer", resolved["optimizer"]),
@@ -180,8 +219,6 @@ def _fit(run: "Run", experiment: Experiment, dataset: Dataset, ancestor: "SavedM
             with_head=ancestor is not None and ancestor.classes == dataset.classes,
         ),
     )
-    profile = experiment.folder / "profile" if settings.debug.profile else None
-    return fit_network(dataset, settings, parts, on_epoch=_epoch_logger(run), profile=profile)
 
 
 def _evaluate(

@@ -51,6 +51,7 @@ def log_findings(
         kept=fitted.epoch + 1,
         balance=settings.balance.name,
         calibration=settings.evaluation.calibration,
+        minutes=settings.training.max_minutes if len(fitted.history) < settings.training.epochs else None,
     )
     found = findings(trained, validation.predictions, gap)
     if found:

@@ -1,6 +1,6 @@
 """Display of the result of a run on the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean, stdev
 
 from rich.markup import escape
@@ -21,6 +21,7 @@ def show_result(
     model: str | None,
     internal: Mapping[str, float] | None = None,
     *,
+    measures: Mapping[str, float] | None = None,
     primary: str | None = None,
 ) -> None:
     """Print the metrics with their intervals, the location of the run, and the next steps.
@@ -31,6 +32,7 @@ def show_result(
         uri: URI of the tracking store.
         model: Address of the saved model, if the run saved one.
         internal: Metrics of the run that trained the model, shown next to those of other images.
+        measures: All measures of the run, of which those of the operating points are shown.
         primary: Primary metric, which becomes the first row.
     """
     table = Table(title="Result (in brackets: confidence interval)", title_justify="left")
@@ -42,6 +44,9 @@ def show_result(
     for name in _shown(evaluations, primary):
         cells = [evaluation.text_of(name) for evaluation in evaluations]
         table.add_row(escape(name), *cells, *([stored_text(internal, f"test/{name}")] if internal else []))
+    for title, name in _operating_points(measures or {}):
+        cells = [stored_text(measures or {}, f"{evaluation.part}/{name}") for evaluation in evaluations]
+        table.add_row(escape(title), *cells, *([stored_text(internal, f"test/{name}")] if internal else []))
     console = out()
     console.print(table)
     console.print(f"Run      {run_id}", soft_wrap=True, markup=False)
@@ -85,6 +90,16 @@ def show_difference(published: list[Evaluation], clean: list[Evaluation], run_id
     console.print(table)
     console.print(f"Run      {run_id}", soft_wrap=True, markup=False)
     console.print(f"Compare  {ui_command(uri)}", soft_wrap=True, markup=False)
+
+
+def _operating_points(measures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    """Yield a title and a name for the sensitivity and the specificity of each operating point."""
+    for name, threshold in measures.items():
+        if name.startswith("operating_point/") and name.endswith("/threshold"):
+            point = name.removesuffix("/threshold")
+            task = point.removeprefix("operating_point/")
+            for measure in ("sensitivity", "specificity"):
+                yield f"{measure} of {task} at threshold {threshold:.3f}", f"{point}/{measure}"
 
 
 def _shown(evaluations: list[Evaluation], primary: str | None) -> list[str]:

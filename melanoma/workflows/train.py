@@ -39,7 +39,7 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     source = read_source(settings.data)
     check_experiment(settings, resolved["model"], source)
     settings, source = with_defaults(settings, source)
-    announce(settings)
+    announce(settings, overrides)
     uri = tracking_uri(settings.tracking.uri)
     experiment = Experiment(settings, recorded(resolved, settings), overrides, source, folder, uri)
 
@@ -53,6 +53,9 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     if number_of_folds(settings, source):
         return cross_validate(experiment)
     result = run_experiment(experiment, partial(prepare_once, settings, source), name=experiment.name)
-    show_result(result.evaluations, result.run_id, experiment.uri, result.model, primary=settings.primary_metric)
+    show_result(
+        result.evaluations, result.run_id, experiment.uri, result.model,
+        measures=result.measures, primary=settings.primary_metric,
+    )  # fmt: skip
     show_findings(result.findings)
     return result

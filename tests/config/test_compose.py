@@ -77,7 +77,10 @@ def test_every_choice_of_every_group_makes_a_sound_training(choice: str):
     assert schema_faults(TrainConfig, config, config) == []
     assert train_faults(config) == []
     settings = typed(TrainConfig, config)
-    if group != "experiment":
+    if group == "preset":
+        assert config.preset == name
+        assert settings.training.max_minutes is not None
+    elif group != "experiment":
         assert config[group].get("name", name) in (named(name) if group == "data" else name, None)
         assert settings.training.epochs == (1 if name == "one_batch" else config.model.epochs)
 

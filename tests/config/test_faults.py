@@ -181,7 +181,7 @@ def test_old_names_of_keys_are_understood_with_a_warning(melanoma, words: list[s
     ],
 )
 def test_an_old_name_hides_no_fault(melanoma, override: str, fault: str):
-    code, out, err = melanoma("train", override)
+    code, out, err = melanoma("train", "data.source.images=20", override)
     assert (code, out) == (2, "")
     assert fault in err
 
@@ -189,7 +189,10 @@ def test_an_old_name_hides_no_fault(melanoma, override: str, fault: str):
 def test_help_shows_groups_and_choices(melanoma):
     code, out, err = melanoma("train", "--help")
     assert (code, err) == (0, "")
-    assert "model: backbone, binary150, binary240, binary240_dropout, m1, m2, m3, resnet_small, tf_tutorial" in out
+    models = (
+        "backbone, binary150, binary240, binary240_dropout, m1, m2, m3, resnet_small, resnet_small_fast, tf_tutorial"
+    )
+    assert f"model: {models}" in out
     for group in ("augmentation", "balance", "data", "debug", "optimizer", "schedule", "split"):
         assert f"\n{group}: " in out
 
@@ -231,6 +234,13 @@ def test_a_fault_ends_the_command_before_tensorflow_is_imported():
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert result.stdout == "2 set()\n"
+
+
+@pytest.mark.parametrize("key", ["lr", "training.learning_rate", "optimizer.learning_rate"])
+def test_a_learning_rate_can_be_found(key: str):
+    config, _ = composed("train", TrainConfig, [f"{key}=find"])
+    assert config.training.find_learning_rate is True
+    assert composed("train", TrainConfig, [f"{key}=0.5"])[0].optimizer.learning_rate == 0.5
 
 
 @pytest.mark.parametrize(("short", "full"), renamed._SHORT.items())

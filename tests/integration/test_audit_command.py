@@ -52,7 +52,7 @@ def test_the_exit_code_says_that_something_was_found(tmp_path: Path):
     [
         (["audit.fail_on=leaks"], "audit.fail_on names findings"),
         (["audit.similarity=0.1"], "audit.similarity must be from 0.5 to 1"),
-        (["audit.output=/proc/nowhere"], "cannot be written"),
+        (["audit.output=/proc/nowhere", "data.source.images=20"], "cannot be written"),
         (["data=folder", "data.path=/nowhere"], "does not exist"),
         (["audit.conflict=drop"], "Did you mean 'audit.conflicts'"),
     ],

@@ -55,6 +55,42 @@ def test_two_runs_are_put_side_by_side(compared, tmp_path: Path):
     assert "What the tests say" in page
 
 
+def test_a_page_of_an_experiment_ranks_its_runs(compared, tmp_path: Path, run_here):
+    uri, ids = compared
+    file = tmp_path / "report.html"
+    done = run_here("report", "melanoma", "--html", str(file), "--tracking-uri", uri)
+    assert done.returncode == 0, done.stderr
+    page = file.read_text()
+    assert "3 runs: 3 finished." in page
+    runs = [client(uri).get_run(run_id) for run_id in ids.values()]
+    best = max(runs, key=lambda run: run.data.metrics["validation/auc"])
+    assert f"Best: {best.info.run_name} ({best.info.run_id[:6]}), with the highest validation/auc" in page
+    assert "validated on different images" in page  # the third is on another split
+    places = [page.index(run.info.run_id[:6], page.index("Ranking by validation/auc")) for run in runs]
+    values = [run.data.metrics["validation/auc"] for run in runs]
+    assert [i for _, i in sorted(zip(places, range(3), strict=True))] == sorted(range(3), key=lambda i: -values[i])
+    assert "<th>augmentation.name</th>" in page
+    assert "<th>split.test</th>" in page
+    assert page.count('alt="curves of all runs"') == 2  # ROC and learning curves
+    assert "The best epoch was" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report", "melanoma"], "give the file of the page"),
+        (["report", "nowhere", "--html", "page.html"], "no such experiment"),
+        (["report", "Default", "--html", "page.html"], "no finished run with test results"),
+        (["report", "melanoma", "--html", "/proc/nowhere/page.html"], "cannot be written"),
+    ],
+)
+def test_a_page_that_cannot_be_made_is_one_message(compared, run_here, arguments: list[str], message: str):
+    done = run_here(*arguments, "--tracking-uri", compared[0])
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_other_test_images_are_refused_unless_the_common_ones_are_asked_for(compared, compare):
     _, ids = compared
     code, _, err = compare(ids["first"], ids["other split"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from melanoma.tracking.records import RunRecord
 from tests.commands import run_melanoma
 from tests.integration.conftest import SMALL, all_runs, client, measured, trained_here
 
@@ -32,6 +33,20 @@ def test_same_seed_same_numbers_other_seed_other_split(tmp_path: Path, store: st
     assert not splits["first"].equals(splits["third"])
     tags = {name: run.data.tags["melanoma.split.hash"] for name, run in runs.items()}
     assert tags["first"] == tags["second"] != tags["third"]
+
+
+def test_found_values_are_recorded_and_train_as_if_they_were_typed(tmp_path: Path, store: str):
+    words = [*SMALL, f"tracking.uri={store}"]
+    found = trained_here([*words, "training.find_learning_rate=true", "training.max_minutes=10"], tmp_path)
+    config = RunRecord(client(store).get_run(found)).config
+    rate, epochs = config["optimizer"]["learning_rate"], config["training"]["epochs"]
+    assert 1e-6 < rate != 1e-3
+    params = client(store).get_run(found).data.params
+    assert (float(params["optimizer.learning_rate"]), params["training.epochs"], epochs) == (rate, "2", 2)
+    typed = trained_here([*words, f"optimizer.learning_rate={rate}"], tmp_path)
+    metrics = [measured(client(store).get_run(run_id)) for run_id in (found, typed)]
+    first, second = ({k: v for k, v in one.items() if k not in UNTIMED} for one in metrics)
+    assert first == second
 
 
 def _augmented(cache: Path) -> dict[str, str]:

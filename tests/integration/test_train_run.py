@@ -11,6 +11,7 @@ import pytest
 import yaml
 from sklearn.metrics import log_loss
 
+from melanoma.config.arguments import flattened
 from melanoma.config.diagnose import compose_config
 from melanoma.config.launch import register_resolvers
 from melanoma.config.schema import TrackingConfig
@@ -24,7 +25,7 @@ from melanoma.paths import cache_dir
 from melanoma.tracking.measures import read_measures
 from melanoma.tracking.names import stored_name
 from melanoma.tracking.page import describe_experiment
-from melanoma.tracking.run import flattened, tracked_run
+from melanoma.tracking.run import tracked_run
 from tests.integration.conftest import SMALL, Trained, client, measured
 
 CLASSES = ["benign", "malignant"]

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from melanoma import terminal
+from melanoma.cli import main
 from melanoma.terminal import stage
 
 
@@ -43,6 +44,7 @@ def test_a_terminal_shows_one_status_line(monkeypatch: pytest.MonkeyPatch):
 SCRIPT = """
 import os, time
 from melanoma import terminal
+from melanoma.cli import main
 terminal._PATIENCE = 0.05
 with terminal.quiet_native_imports():
     os.write(2, b"noise of a library\\n")
@@ -65,3 +67,13 @@ def test_importing_the_package_imports_nothing_else():
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "[]"
+
+
+def test_windows_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setattr("sys.platform", "win32")
+    with pytest.raises(SystemExit) as ended:
+        main(["train"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "melanoma: melanoma runs on Linux and macOS. On Windows, install it in WSL 2 (wsl --install). Received: win32\n"
+    )

@@ -1,11 +1,13 @@
 """The report's two files: one that programs read, one that people look at."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from melanoma.auditing import report
 from melanoma.auditing.names import FINDINGS
 from melanoma.auditing.report import headlines, write_report
 from melanoma.data.sources import synthetic
@@ -23,20 +25,20 @@ def faulty(audit):
 def test_the_report_for_programs_names_every_finding_and_file(tmp_path, faulty):
     page = write_report(faulty, "mine", tmp_path / "new/report")
     assert page == tmp_path / "new/report/audit.html"
-    report = json.loads((tmp_path / "new/report/audit.json").read_text(encoding="utf-8"))
-    assert {"images", "classes", "counts", "files", *FINDINGS} <= set(report)
+    found = json.loads((tmp_path / "new/report/audit.json").read_text(encoding="utf-8"))
+    assert {"images", "classes", "counts", "files", *FINDINGS} <= set(found)
     names = {path.relative_to(faulty.root).as_posix() for path in faulty.root.rglob("lesion_*")}
     for finding in GROUPS:
-        assert report["counts"][finding] == len(report[finding]) > 0
-        assert {name for group in report[finding] for name in group} <= names & set(report["files"])
+        assert found["counts"][finding] == len(found[finding]) > 0
+        assert {name for group in found[finding] for name in group} <= names & set(found["files"])
     for finding in ("unreadable", "odd", "metadata_disagreements"):
-        assert report["counts"][finding] == len(report[finding])
-        assert set(report[finding]) <= names & set(report["files"])
-    assert (report["images"], sum(report["classes"].values())) == (96, 94)
-    assert {report["files"][name]["reason"] for name in report["unreadable"]} >= {"empty file"}
-    assert set(report["parts"]) == {"train", "test"}
-    first = report["label_conflicts"][0]
-    assert len({report["files"][name]["label"] for name in first}) == 2
+        assert found["counts"][finding] == len(found[finding])
+        assert set(found[finding]) <= names & set(found["files"])
+    assert (found["images"], sum(found["classes"].values())) == (96, 94)
+    assert {found["files"][name]["reason"] for name in found["unreadable"]} >= {"empty file"}
+    assert set(found["parts"]) == {"train", "test"}
+    first = found["label_conflicts"][0]
+    assert len({found["files"][name]["label"] for name in first}) == 2
 
 
 def test_the_report_for_people_shows_pictures(tmp_path, faulty):
@@ -59,9 +61,26 @@ def test_names_are_text_in_the_page_and_never_markup(tmp_path, audit):
     found = audit(tmp_path / "set", near_duplicates=False)
     assert len(found.groups["label_conflicts"]) == 3
     text = write_report(found, "<i>mine</i>", tmp_path).read_text(encoding="utf-8")
-    for markup in ("<script", "<img src=x", "<b>.jpg", "<i>mine"):
+    for markup in ("<script>alert", "<img src=x", "<b>.jpg", "<i>mine"):
         assert markup not in text
+    assert text.count("<script") == 1  # that of the page
     assert "&lt;script&gt;alert(&#34;1&#34;)" in text
+
+
+def test_all_conflicts_have_pictures_and_all_other_clusters_are_listed(tmp_path, audit, monkeypatch):
+    monkeypatch.setattr(report, "_PICTURED", 2)
+    for i in range(10):
+        pixels = np.random.default_rng(i // 2).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        folder = tmp_path / "set" / ("b" if i % 2 and i < 4 else "a")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    (tmp_path / "set/b/other.png").write_bytes((tmp_path / "set/a/0.png").read_bytes())
+    found = audit(tmp_path / "set", near_duplicates=False)
+    assert (len(found.groups["label_conflicts"]), len(found.groups["exact_duplicate_groups"])) == (2, 5)
+    text = write_report(found, "mine", tmp_path).read_text(encoding="utf-8")
+    _, conflicts, copies = re.split(r"<summary>[\w ]+\(", text)
+    assert conflicts.count("<img") == 5
+    assert (copies.count('<div class="cluster '), copies.count("<img")) == (5, 5)
 
 
 def test_headlines_tell_leaks_conflicts_and_copies(faulty):

@@ -39,6 +39,10 @@ def test_a_sound_training_has_one_finding():
     [
         ({"kept": 10}, "The best epoch was the last of 10, so that training may not be complete. Try epochs=20."),
         (
+            {"kept": 10, "minutes": 0.5},
+            "The best epoch was the last of 10, so that training may not be complete. Try training.max_minutes=1.",
+        ),
+        (
             {"images": {"nevus": 100, "seborrheic keratosis": 1}},
             "Only 1 training image of seborrheic keratosis. Try data.leave_out=[seborrheic keratosis], or add images.",
         ),

@@ -68,7 +68,6 @@ def promoted(uri: str, run_id: str) -> ModelVersion:
 
 def in_a_process(task: Callable[[], object]) -> int:
     """Fork, so that nothing has to be imported again; returns the process's number."""
-    gc.collect()
     child = os.fork()
     if child:
         return child

@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -25,6 +23,7 @@ from melanoma.training.batches import encode
 from melanoma.training.fit import Feed, Recipe, fit, mode_of
 from melanoma.training.hardware import prepare
 from melanoma.training.schedules import constant, cosine, plateau
+from tests.commands import forked
 
 N, SIZE, BATCH = 24, 16, 8
 TARGETS = np.arange(N) % 2
@@ -231,14 +230,6 @@ def test_half_precision_trains(policy):
     assert {weight.dtype for weight in net.weights} == {"float32"}
 
 
-RUN = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from test_fit import digest_of_a_training
-print(*(digest_of_a_training(int(seed)) for seed in sys.argv[2:]))
-"""
-
-
 def digest_of_a_training(seed: int) -> str:
     """Of the weights of a training with everything random in it."""
     from melanoma.data.batches import prediction_batches
@@ -264,12 +255,23 @@ def digest_of_a_training(seed: int) -> str:
     return hashlib.sha256(b"".join(weight.tobytes() for weight in net.get_weights())).hexdigest()
 
 
-def test_the_seed_decides_every_weight():
-    def digests(*seeds: int) -> list[str]:
-        command = [sys.executable, "-c", RUN, str(Path(__file__).parent), *map(str, seeds)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.split()
+def write_digest(seed: int, file: str) -> None:
+    Path(file).write_text(digest_of_a_training(seed))
 
-    first, second = digests(3, 4), digests(3)
+
+def test_the_seed_decides_every_weight(tmp_path: Path):
+    process = forked(write_digest, 3, str(tmp_path / "digest"))
+    first = [digest_of_a_training(seed) for seed in (3, 4)]
+    process.join(120)
     assert [len(digest) for digest in first] == [64, 64]
-    assert first[0] == second[0]
+    assert (tmp_path / "digest").read_text() == first[0]
     assert first[0] != first[1]
+
+
+def test_a_time_limit_ends_the_training_between_epochs(caplog: pytest.LogCaptureFixture):
+    assert len(Trained(max_minutes=1e-6).history) == 1
+    assert "training.max_minutes=1e-06 is used up" in caplog.text
+    caplog.clear()
+    assert len(Trained(max_minutes=60.0).history) == 5
+    assert len(Trained(max_minutes=1e-6, epochs=1).history) == 1
+    assert not caplog.text

@@ -66,10 +66,20 @@ def test_the_logged_configuration_has_no_open_choices():
 def test_the_first_lines_tell_what_is_positive_and_what_is_best(monkeypatch: pytest.MonkeyPatch):
     lines: list[str] = []
     monkeypatch.setattr(defaults.log, "info", lambda text, *given: lines.append(text % given))
-    announce(filled(TWO, primary_metric="log_loss"))
-    announce(filled(FOUR, data=DataConfig(binary_tasks={"cancer": ["bcc", "melanoma"]})))
+    announce(filled(TWO, primary_metric="log_loss"), [])
+    announce(filled(FOUR, data=DataConfig(binary_tasks={"cancer": ["bcc", "melanoma"]})), [])
     assert [line.partition(" (")[0] for line in lines] == [
         "Positive class: melanoma", "Primary metric: log_loss, lowest is best",
         "Positive classes of each binary task: cancer: bcc, melanoma",
         "Primary metric: balanced_accuracy, highest is best",
     ]  # fmt: skip
+
+
+def test_a_preset_tells_the_keys_that_it_sets_but_not_those_that_were_typed(monkeypatch: pytest.MonkeyPatch):
+    lines: list[str] = []
+    monkeypatch.setattr(defaults.log, "info", lambda text, *given: lines.append(text % given))
+    announce(filled(TWO, preset="quick"), ["preset=quick", "data.image_size=96"])
+    assert lines[0] == "preset=quick sets model=resnet_small_fast training.max_minutes=2 training.epochs=30"
+    lines.clear()
+    announce(filled(TWO, preset="my_own"), ["preset=my_own"])
+    assert not any(line.startswith("preset") for line in lines)
