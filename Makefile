@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCKED := --no-deps --require-hashes -r requirements/dev.txt
 
-.PHONY: help setup demo test test-fast test-slow coverage lint lock benchmark clean
+.PHONY: help setup demo test test-fast test-slow coverage lint docs lock benchmark clean
 
 help:
 	@echo "make demo       train on synthetic lesions and show the result"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-slow  run the slow tests too"
 	@echo "make coverage   run the tests and show which lines they cover"
 	@echo "make lint       ruff and mypy"
+	@echo "make docs       the documentation site in build/site"
 	@echo "make benchmark  speed against plain baselines (needs MELANOMA_DATA)"
 	@echo "make lock       write the lock files from pyproject.toml"
 
@@ -57,8 +58,14 @@ lint: setup
 benchmark: setup
 	$(BIN)/python -m benchmarks
 
+docs: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/docs.txt
+	$(BIN)/python tools/pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Site: build/site/index.html"
+
 lock: setup
 	$(BIN)/python tools/lock.py
 
 clean:
-	rm -rf .venv outputs
+	rm -rf .venv outputs build

@@ -19,12 +19,12 @@ dependencies:
 """
 
 
-def compile_lock(output: str, *arguments: str) -> None:
+def compile_lock(output: str, *arguments: str, source: str = "pyproject.toml") -> None:
     """One lock file for Python 3.11 to 3.13, with hashes and without any index address."""
     command = [
-        UV, "pip", "compile", "pyproject.toml", *arguments, "--universal", "--python-version", "3.11",
-        "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--quiet",
-        "--custom-compile-command", "make lock", "--output-file", f"requirements/{output}",
+        UV, "pip", "compile", *([source] if source else []), *arguments, "-c", "requirements/constraints.txt",
+        "--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links",
+        "--quiet", "--custom-compile-command", "make lock", "--output-file", f"requirements/{output}",
     ]  # fmt: skip
     subprocess.run(command, cwd=ROOT, check=True)
 
@@ -46,6 +46,7 @@ def main() -> None:
     compile_lock("runtime.txt", *extra)
     compile_lock("gpu.txt", "--extra", "gpu", "-c", "requirements/runtime.txt", *extra)
     compile_lock("dev.txt", "--group", "dev", "-c", "requirements/runtime.txt", *extra)
+    compile_lock("docs.txt", "--group", "docs", "-c", "requirements/dev.txt", *extra, source="")
     (ROOT / "conda.yaml").write_text(conda_text(), encoding="utf-8")
 
 

@@ -17,6 +17,7 @@ _DOMINANT = 0.5  # share of the largest of more than two classes
 _IMBALANCE = 5.0  # ratio of the largest to the smallest class
 _UNCALIBRATED = 0.1  # expected calibration error
 _OVERFITTING = 0.05  # lower bound of the gap
+_UNCLEAR = 0.1  # upper bound of the gap
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ def _fit(trained: Trained, validation: Predictions, gap: Gap | None) -> list[str
         )
     elif gap.low > 0:
         found.append(f"Slight overfitting: {size}.")
+    elif gap.high > _UNCLEAR:
+        found.append(f"Overfitting was neither shown nor ruled out: {size}. More validation images would tell.")
     else:
         found.append(f"No overfitting was shown: {size}. A larger model or more epochs may improve both.")
     return found

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tools import pages
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "experiments" / "README.md"])
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]*)?\)")
@@ -24,6 +26,24 @@ def test_links_lead_somewhere(page: Path):
         if not file.exists() or (anchor and anchor not in anchors(file)):
             lost.append(f"{target}{anchor}")
     assert lost == []
+
+
+def test_the_reference_of_the_keys_has_defaults_values_and_comments():
+    rows = dict(re.findall(r"^\| `([\w.]+)` (\|.*)$", pages.keys_page(), re.MULTILINE))
+    assert rows["training.max_minutes"].startswith("| `null` | above 0 | fewer epochs if they would take longer")
+    assert rows["protocol"].startswith("| `clean` | `clean`, `published`, `both` | published: ")
+    assert rows["primary_metric"].endswith("accuracy for the published protocol |")  # a comment of two lines
+    assert {"sweep.n_trials", "launcher.workers", "registry.champion.margin", "model", "include_seen"} <= set(rows)
+    described = [key for key, row in rows.items() if not row.endswith("|  |")]
+    assert len(described) > 0.6 * len(rows) > 80
+
+
+def test_every_page_of_the_site_exists():
+    nav = re.findall(r": ([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    made = {"index.md", "reference/keys.md", "reference/python.md"}
+    assert len(nav) > 15
+    assert [name for name in nav if name not in made and not (ROOT / name).is_file()] == []
+    assert {f"docs/{page.name}" for page in ROOT.glob("docs/*.md")} <= set(nav)
 
 
 def test_every_page_is_reached_from_the_readme():

@@ -34,6 +34,12 @@ def test_a_sound_training_has_one_finding():
     )
 
 
+def test_a_wide_interval_tells_nothing():
+    [only] = found(gap=Gap("auc", 0.62, 0.4, -0.43, 0.72))
+    assert only.startswith("Overfitting was neither shown nor ruled out: auc is 0.620 on training images")
+    assert only.endswith("More validation images would tell.")
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
