@@ -19,6 +19,7 @@ with quiet_native_imports():
         import_module(name)
     # A second in each process that saves a model: which package each installed module is of.
     import_module("mlflow.utils.requirements_utils")._init_packages_to_modules_map()
+    import_module("melanoma.tracking.source").installed_packages()
 
 gc.collect()
 gc.freeze()

@@ -97,6 +97,8 @@ def _import_slow_modules() -> None:
 
         import melanoma.workflows.nested
         import melanoma.workflows.train  # noqa: F401
+        from melanoma.tracking.source import installed_packages
+    installed_packages()  # the same for all trials
     gc.collect()
     gc.freeze()  # so that the trials share this memory
 

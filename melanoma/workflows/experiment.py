@@ -3,8 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +15,16 @@ from melanoma.errors import ModelError
 from melanoma.lineage.contamination import Seen, contamination
 from melanoma.lineage.protocol import Protocol, protocol_of
 from melanoma.tracking.names import Tag
-from melanoma.training.pruning import pruning_check
-from melanoma.workflows.stages import build, seen_by
+from melanoma.workflows.fitting import fit_model
+from melanoma.workflows.stages import seen_by
 
 if TYPE_CHECKING:
     from melanoma.evaluation.decisions import Decisions
     from melanoma.evaluation.evaluate import Evaluation
     from melanoma.tracking.models import SavedModel
     from melanoma.tracking.run import Run
-    from melanoma.training.network import Fitted, Parts
 
-__all__ = ["Experiment", "Result", "builder_of", "run_experiment"]
+__all__ = ["Experiment", "Result", "run_experiment"]
 
 log = logging.getLogger("melanoma")
 
@@ -123,7 +121,7 @@ def run_experiment(
             tracking_log.log_audit(run, audit, dataset, announce=not nested)
             tracking_log.log_dataset(run, dataset, settings.data.path or settings.data.name, settings.balance.name)
             ancestor, protocol = _ancestor(run, experiment, audit, dataset)
-            fitted = _fit(run, experiment, dataset, ancestor)
+            fitted = fit_model(run, experiment.settings, experiment.resolved, dataset, ancestor, experiment.folder)
             tracking_log.log_fit(run, fitted, str(settings.training.monitor), experiment.folder / "profile")
             tracking_log.log_samples(run, dataset, fitted.augment, settings.seed)
             model, evaluations, decisions = _evaluate(run, fitted.model, dataset, settings, protocol)
@@ -158,67 +156,6 @@ def _ancestor(
     protocol |= found.protocol
     run.set_tags({Tag.PROTOCOL: str(protocol)})
     return ancestor, protocol
-
-
-def _fit(run: "Run", experiment: Experiment, dataset: Dataset, ancestor: "SavedModel | None") -> "Fitted":
-    from melanoma.training.network import fit_network
-
-    settings = _with_found_values(run, experiment, dataset, ancestor)
-    # Created anew, so that the training is the same as with the found values given.
-    parts = _parts(experiment, dataset, ancestor)
-    profile = experiment.folder / "profile" if settings.debug.profile else None
-    return fit_network(dataset, settings, parts, on_epoch=_epoch_logger(run), profile=profile)
-
-
-def _with_found_values(
-    run: "Run", experiment: Experiment, dataset: Dataset, ancestor: "SavedModel | None"
-) -> TrainConfig:
-    """Return the settings with the learning rate and the number of epochs that are found by trying, if any."""
-    from melanoma.tracking.log import log_range_test
-    from melanoma.tracking.log_config import EPOCHS, LEARNING_RATE, log_found
-    from melanoma.training.network import epochs_in_time, find_learning_rate
-
-    settings = experiment.settings
-    found: dict[str, float] = {}
-    minutes, most = settings.training.max_minutes, settings.training.epochs
-    if minutes is not None:
-        fitting = epochs_in_time(dataset, settings, _parts(experiment, dataset, ancestor), minutes)
-        log.info("About %d epochs fit into %g minutes; training for %d", fitting, minutes, min(fitting, most))
-        found[EPOCHS] = min(fitting, most)
-        settings = replace(settings, training=replace(settings.training, epochs=min(fitting, most)))
-    if settings.training.find_learning_rate:
-        test = find_learning_rate(dataset, settings, _parts(experiment, dataset, ancestor))
-        rate = settings.optimizer.learning_rate if test.chosen is None else test.chosen
-        log_range_test(run, test, rate)
-        found[LEARNING_RATE] = rate
-        settings = replace(settings, optimizer=replace(settings.optimizer, learning_rate=rate))
-    if found:
-        log_found(run, experiment.resolved, found)
-    return settings
-
-
-def _parts(experiment: Experiment, dataset: Dataset, ancestor: "SavedModel | None") -> "Parts":
-    from melanoma.models.weights import initial_weights
-    from melanoma.training.hardware import prepare
-    from melanoma.training.network import Parts
-
-    settings, resolved = experiment.settings, experiment.resolved
-    # Must precede the creation of the layers, which draw the seeds of their generators.
-    prepare(settings.seed, settings.training.deterministic)
-    return Parts(
-        builder=builder_of(resolved["model"]),
-        layers=[build("augmentation.layers", layer) for layer in resolved["augmentation"]["layers"]],
-        optimizer=partial(build, "optimizer", resolved["optimizer"]),
-        schedule=partial(build, "schedule", resolved["schedule"]),
-        initialise=partial(
-            initial_weights,
-            weights=settings.model.weights,
-            family=resolved["model"].get("family"),
-            image_size=settings.data.image_size,
-            saved=None if ancestor is None else ancestor.keras_model,
-            with_head=ancestor is not None and ancestor.classes == dataset.classes,
-        ),
-    )
 
 
 def _evaluate(
@@ -276,24 +213,3 @@ def _save(model: Any, dataset: Dataset, settings: TrainConfig, protocol: Protoco
             **decisions.metadata(),
         },
     )
-
-
-def _epoch_logger(run: "Run") -> Callable[[int, dict[str, float]], None]:
-    """Return a function that logs each epoch, and ends the run if the pruner of a sweep prunes it."""
-    check = pruning_check()
-
-    def log_epoch(epoch: int, metrics: dict[str, float]) -> None:
-        run.log_metrics(metrics, step=epoch)
-        if check is not None:
-            check(epoch, metrics)
-
-    return log_epoch
-
-
-def builder_of(model: dict[str, Any]) -> partial:
-    """Return the network's builder with its own arguments, without the keys that all model configurations share."""
-    common = {"name", "classes", "epochs", "weights", "warmup_epochs", "finetune_factor"}
-    node = {key: value for key, value in model.items() if key not in common}
-    if "family" in node:
-        node["pretrained"] = model["weights"] not in (None, "none")
-    return partial(build, "model", node)

@@ -13,7 +13,7 @@ from melanoma.config.launch import composed, launch
 from melanoma.config.schema import TrainConfig
 from melanoma.errors import ConfigError
 from melanoma.workflows.checks import evaluate_faults, train_faults
-from melanoma.workflows.experiment import builder_of
+from melanoma.workflows.fitting import builder_of
 
 COMMANDS = {
     "train": (TrainConfig, train_faults),

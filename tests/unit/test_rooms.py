@@ -91,4 +91,4 @@ def test_configurations_import_no_other_room():
 
 def test_the_finder_of_imports_finds_them():
     assert {"melanoma.data.decode", "melanoma.models.model_files"} < set(imported("melanoma.serving.classifier"))
-    assert "melanoma.training.network" in set(imported("melanoma.workflows.experiment"))
+    assert "melanoma.training.network" in set(imported("melanoma.workflows.fitting"))

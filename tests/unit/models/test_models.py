@@ -18,7 +18,7 @@ from melanoma.models.build import build_network, copy_weights, load_model_file, 
 from melanoma.models.reference import plain_cnn
 from melanoma.models.resnet_small import resnet_small
 from melanoma.models.weights import initial_weights
-from melanoma.workflows.experiment import builder_of
+from melanoma.workflows.fitting import builder_of
 
 register_resolvers()
 tiny_cnn = partial(plain_cnn, filters=(4, 8), dense=(8,))
