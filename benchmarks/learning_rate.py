@@ -1,54 +1,98 @@
-"""The learning rate that `lr=find` chooses, beside a grid: the primary metric on validation after short trainings.
+"""The learning rate that `lr=find` chooses: how much it varies from seed to seed, and what a training makes of it.
 
-`python -m benchmarks.learning_rate` (needs MELANOMA_DATA): for each of three networks and data sets, one training with
-the chosen learning rate and one with each of five others.
+`python -m benchmarks.learning_rate` (needs MELANOMA_DATA). For each of five networks and data sets, range tests with
+three seeds, and where three rules put the learning rate. For three of them, one short training with the chosen learning
+rate and one with each of five others: the primary metric on validation.
 """
 
 import json
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+from omegaconf import OmegaConf
 
 import melanoma
 from benchmarks.__main__ import machine
+from melanoma.config.diagnose import diagnose
+from melanoma.config.launch import register_resolvers, typed
+from melanoma.config.schema import TrainConfig
+from melanoma.training.network import find_learning_rate
+from melanoma.workflows.defaults import with_defaults
+from melanoma.workflows.fitting import parts_of
+from melanoma.workflows.stages import prepare_once, read_source
 
 RESULTS = Path(__file__).parent / "learning_rate.json"
-GRID = (1e-5, 1e-4, 3e-4, 1e-3, 1e-2)
-SEEDS = (0, 1)
+GRID = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+COMMON = ("data.image_size=64", "balance=none", "tracking.figures=false", "tracking.system_metrics=false",
+          "evaluation.bootstrap=0")  # fmt: skip
+NETWORKS = {
+    "m1, drawn lesions": ("model=m1", "training.epochs=6"),
+    "m3, isic9": ("model=m3", "data=isic9", "training.epochs=8"),
+    "resnet_small_fast, melanoma10k": ("model=resnet_small_fast", "data=melanoma10k", "training.epochs=4"),
+    "resnet_small_fast, isic9": ("model=resnet_small_fast", "data=isic9"),
+    "resnet_small_fast with SGD, melanoma10k": ("model=resnet_small_fast", "optimizer=sgd", "data=melanoma10k"),
+}
+TRAINED = tuple(NETWORKS)[:3]
 
 
-def setups(data: Path) -> dict[str, dict[str, object]]:
-    """The trainings by name: short enough that the learning rate matters."""
-    common = {"data.image_size": 64, "tracking.figures": False, "evaluation.bootstrap": 0}
-    real = {name: {"data": name, "data.path": str(data / f"{name}.zip")} for name in ("melanoma10k", "isic9")}
-    return {
-        "m1, drawn lesions, adam": {**common, "model": "m1", "training.epochs": 6},
-        "resnet_small_fast, melanoma10k, adamw": {
-            **common, **real["melanoma10k"], "model": "resnet_small_fast", "training.epochs": 4,
-        },
-        "m3, isic9, adam": {**common, **real["isic9"], "model": "m3", "balance": "none", "training.epochs": 8},
-    }  # fmt: skip
+def words_of(name: str, data: Path) -> list[str]:
+    """The overrides of a network, with the path of its data."""
+    words = [*COMMON, *NETWORKS[name]]
+    sets = [word.removeprefix("data=") for word in words if word.startswith("data=")]
+    return [*words, *(f"data.path={data / f'{one}.zip'}" for one in sets)]
+
+
+def rules(rates: np.ndarray, losses: np.ndarray) -> dict[str, float]:
+    """Where other rules put the learning rate: the steepest point, and a tenth of the lowest point."""
+    lowest = int(np.argmin(losses))
+    slopes = np.gradient(losses, np.log(rates))[: max(lowest, 1)]
+    return {"steepest": float(rates[np.argmin(slopes)]), "a tenth of the lowest": float(rates[lowest]) / 10}
+
+
+def range_tests(words: list[str]) -> list[dict[str, float | None]]:
+    """What three rules choose, with three seeds."""
+    config, faults = diagnose("train", TrainConfig, words)
+    if config is None or faults:
+        sys.exit("\n".join(faults))
+    settings = typed(TrainConfig, config)
+    resolved = OmegaConf.to_container(config, resolve=True)
+    settings, source = with_defaults(settings, read_source(settings.data))
+    _, dataset = prepare_once(settings, source)
+    found = []
+    for seed in range(3):
+        seeded = replace(settings, seed=seed)
+        test = find_learning_rate(dataset, seeded, parts_of(seeded, resolved, dataset, None))
+        found.append({"chosen": test.chosen, **rules(test.rates, test.losses)})
+    return found
 
 
 def main() -> None:
-    """Train all of them, and write the table."""
+    """Measure all of it, and write the file."""
     folder = os.environ.get("MELANOMA_DATA")
     if not folder:
         sys.exit("MELANOMA_DATA must name the folder of melanoma10k.zip and isic9.zip")
-    rows = []
+    register_resolvers()
+    tests, trainings = {}, []
+    for name in NETWORKS:
+        tests[name] = range_tests(words_of(name, Path(folder)))
+        sys.stdout.write(f"{name}: {tests[name]}\n")
     with tempfile.TemporaryDirectory() as store:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{store}/mlflow.db"
-        for name, words in setups(Path(folder)).items():
-            for seed in SEEDS:
-                for rate in ("find", *GRID):
-                    run = melanoma.train(**words, seed=seed, lr=rate)
-                    used = float(run.record.params["optimizer.learning_rate"])
-                    value = float(run.metrics.value[f"validation/{run.primary_metric}"])
-                    rows.append({"training": name, "seed": seed, "asked": rate, "used": used, "validation": value})
-                    sys.stdout.write(f"{name}, seed {seed}: {rate} ({used:g}): {run.primary_metric} {value:.3f}\n")
-                    sys.stdout.flush()
-    RESULTS.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+        for name in TRAINED:
+            for rate in ("find", *GRID):
+                words = dict(word.split("=", 1) for word in words_of(name, Path(folder)))
+                run = melanoma.train(**words, lr=rate)
+                used = float(run.record.params["optimizer.learning_rate"])
+                value = float(run.metrics.value[f"validation/{run.primary_metric}"])
+                trainings.append({"network": name, "asked": rate, "used": used, run.primary_metric: value})
+                sys.stdout.write(f"{trainings[-1]}\n")
+                sys.stdout.flush()
+    content = {"machine": machine(), "range_tests": tests, "trainings": trainings}
+    RESULTS.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

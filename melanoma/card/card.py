@@ -58,22 +58,23 @@ def model_card(facts: CardFacts, answers: Mapping[str, str]) -> str:
 def abridged(markdown: str, most: int) -> str:
     """Shorten a model card to at most `most` characters.
 
-    Whole sections are kept, and the titles of the others are listed at the end. The result is empty if no section fits.
+    Whole sections are kept, the results before others, and the titles of the others are listed at the end. The result is
+    empty if no section fits.
     """
     head, *sections = re.split(r"(?m)^(?=## )", markdown)
     rest = "\n\nMore in `model_card.md` of the run and of the package: {}.\n"
     titles = [section.splitlines()[0].removeprefix("## ") for section in sections]
     room = most - len(rest) - len(", ".join(titles)) - len(head) - 2
-    kept, left = [], []
-    for title, section in zip(titles, sections, strict=True):
+    kept = set()
+    for title, section in sorted(zip(titles, sections, strict=True), key=lambda one: one[0] != "Results"):
         if len(section) <= room:
-            kept.append(section)
+            kept.add(title)
             room -= len(section)
-        else:
-            left.append(title)
     if not kept:
         return ""
-    return f"\n\n{head}{''.join(kept)}".rstrip() + (rest.format(", ".join(left)) if left else "\n")
+    text = "".join(section for title, section in zip(titles, sections, strict=True) if title in kept)
+    left = [title for title in titles if title not in kept]
+    return f"\n\n{head}{text}".rstrip() + (rest.format(", ".join(left)) if left else "\n")
 
 
 def model_card_page(markdown: str, title: str, figures: Mapping[str, str] | None = None) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from melanoma.tracking.run import Run
     from melanoma.training.network import Fitted, Parts
 
-__all__ = ["builder_of", "fit_model"]
+__all__ = ["builder_of", "fit_model", "parts_of"]
 
 log = logging.getLogger("melanoma")
 
@@ -44,7 +44,7 @@ def fit_model(
 
     settings = _with_found_values(run, settings, resolved, dataset, ancestor)
     # Created anew, so that the training is the same as with the found values given.
-    parts = _parts(settings, resolved, dataset, ancestor)
+    parts = parts_of(settings, resolved, dataset, ancestor)
     profile = folder / "profile" if settings.debug.profile else None
     return fit_network(dataset, settings, parts, on_epoch=_epoch_logger(run), profile=profile)
 
@@ -60,12 +60,12 @@ def _with_found_values(
     found: dict[str, float] = {}
     minutes, most = settings.training.max_minutes, settings.training.epochs
     if minutes is not None:
-        fitting = epochs_in_time(dataset, settings, _parts(settings, resolved, dataset, ancestor), minutes)
+        fitting = epochs_in_time(dataset, settings, parts_of(settings, resolved, dataset, ancestor), minutes)
         log.info("About %d epochs fit into %g minutes; training for %d", fitting, minutes, min(fitting, most))
         found[EPOCHS] = min(fitting, most)
         settings = replace(settings, training=replace(settings.training, epochs=min(fitting, most)))
     if settings.training.find_learning_rate:
-        test = find_learning_rate(dataset, settings, _parts(settings, resolved, dataset, ancestor))
+        test = find_learning_rate(dataset, settings, parts_of(settings, resolved, dataset, ancestor))
         rate = settings.optimizer.learning_rate if test.chosen is None else test.chosen
         log_range_test(run, test, rate)
         found[LEARNING_RATE] = rate
@@ -75,7 +75,10 @@ def _with_found_values(
     return settings
 
 
-def _parts(settings: TrainConfig, resolved: dict[str, Any], dataset: Dataset, ancestor: "SavedModel | None") -> "Parts":
+def parts_of(
+    settings: TrainConfig, resolved: dict[str, Any], dataset: Dataset, ancestor: "SavedModel | None"
+) -> "Parts":
+    """Seed all generators, and return the parts of a training. The arguments are those of `fit_model`."""
     from melanoma.models.weights import initial_weights
     from melanoma.training.hardware import prepare
     from melanoma.training.network import Parts

@@ -109,3 +109,10 @@ def test_the_page_obeys_no_html_in_names():
     assert tags.count("table") >= 5
     assert "&lt;script&gt;" in page
     assert "card &lt;of&gt; all" in page
+
+
+def test_the_results_stay_longest_when_a_card_is_shortened():
+    card = "# Card\n\n## Data\n" + "d" * 300 + "\n\n## Results\n" + "r" * 300 + "\n\n## Limits\nfew\n"
+    short = abridged(card, 500)
+    assert ("## Data" in short, "## Results" in short, "## Limits" in short) == (False, True, True)
+    assert short.rstrip().endswith(": Data.")
