@@ -58,7 +58,7 @@ def model_card(facts: CardFacts, answers: Mapping[str, str]) -> str:
 def abridged(markdown: str, most: int) -> str:
     """Shorten a model card to at most `most` characters.
 
-    Whole sections are kept, the results before others, and the titles of the others are listed at the end. The result is
+    Whole sections are kept, the results before others, and the titles of the others are listed at the end. The text is
     empty if no section fits.
     """
     head, *sections = re.split(r"(?m)^(?=## )", markdown)

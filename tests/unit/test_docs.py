@@ -1,10 +1,15 @@
 """Links in the documentation lead somewhere."""
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from melanoma.config.diagnose import diagnose
+from melanoma.config.launch import register_resolvers, typed
+from melanoma.config.schema import TrainConfig
 from tools import pages
 
 ROOT = Path(__file__).parents[2]
@@ -49,3 +54,25 @@ def test_every_page_of_the_site_exists():
 def test_every_page_is_reached_from_the_readme():
     linked = {target for target, _ in LINK.findall((ROOT / "README.md").read_text(encoding="utf-8"))}
     assert {f"docs/{page.name}" for page in ROOT.glob("docs/*.md")} <= linked
+
+
+def test_a_data_source_works_as_it_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    for comment, file in (("my_sources.py", "my_sources.py"), ("my_configs/data/", "my_configs/data/prefix.yaml")):
+        [block] = re.findall(rf"```\w+\n(  # {comment}.*?)```", page, re.DOTALL)
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(textwrap.dedent(block), encoding="utf-8")
+    for label in ("melanoma", "nevus"):
+        for i in range(3):
+            Image.new("RGB", (40, 40), (i, 0, 0)).save(tmp_path / f"{label}_{i}.jpg")
+    from melanoma.workflows.stages import read_source  # here, so that the other tests stay fast
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    register_resolvers()
+    words = ["data=prefix", f"data.path={tmp_path}"]
+    config, faults = diagnose("train", TrainConfig, words, [str(tmp_path / "my_configs")])
+    assert faults == []
+    source = read_source(typed(TrainConfig, config).data)
+    assert source.classes == ["melanoma", "nevus"]
+    assert source.table.label.tolist() == ["melanoma"] * 3 + ["nevus"] * 3
