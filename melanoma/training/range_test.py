@@ -65,8 +65,8 @@ def range_test(network: keras.Model, feed: Feed, recipe: Recipe) -> RangeTest:
 def choose(rates: NDArray[np.floating], losses: NDArray[np.floating]) -> float | None:
     """Return the learning rate at which nine tenths of the fall of the loss are reached.
 
-    This point varies less from seed to seed than the steepest point or a tenth of the lowest point
-    (`benchmarks/learning_rate.py`).
+    It is close to the best of a grid of learning rates, and the steepest point and a tenth of the lowest point are two
+    to seven times lower (`benchmarks/learning_rate.py`).
 
     Args:
         rates: Learning rates, rising, shape `(steps,)`.
