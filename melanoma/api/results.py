@@ -147,8 +147,8 @@ class Run:
         return self.record.text(Artifact.MODEL_CARD)
 
     def _repr_html_(self) -> str:
-        from melanoma.evaluation.evaluate import stored_text
         from melanoma.evaluation.metrics import headlines
+        from melanoma.evaluation.texts import stored_text
         from melanoma.pages import render_page
 
         record = self.record
@@ -242,8 +242,8 @@ class ComparedRuns:
         """The overall metrics with their intervals, as text, one column per run."""
         import pandas as pd
 
-        from melanoma.evaluation.evaluate import stored_text
         from melanoma.evaluation.metrics import headlines
+        from melanoma.evaluation.texts import stored_text
 
         names = headlines(self.runs[0].primary_metric)
         return pd.DataFrame(

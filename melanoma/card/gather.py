@@ -9,9 +9,9 @@ import pandas as pd
 from melanoma.auditing.names import FINDINGS
 from melanoma.card.facts import CardFacts, Column, Point, SubgroupRow
 from melanoma.data.split import PARTS
-from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.metrics import REPORTED
 from melanoma.evaluation.skin_tone import ESTIMATED_TONE
+from melanoma.evaluation.texts import stored_text
 from melanoma.lineage.protocol import Shortcut
 from melanoma.tracking.names import Artifact, Tag, stored_name
 from melanoma.tracking.records import RunRecord, class_names_in

@@ -17,6 +17,7 @@ from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.predict import predict_probabilities
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 from melanoma.evaluation.remarks import remarks_on
+from melanoma.evaluation.texts import with_bounds
 from melanoma.evaluation.uncertain import Abstention, PredictionSets
 from melanoma.terminal import stage
 
@@ -31,7 +32,6 @@ __all__ = [
     "predict_parts",
     "predictions_of",
     "predictions_table",
-    "stored_text",
 ]
 
 NO_INTERVALS = Bootstrap(resamples=0)
@@ -82,7 +82,7 @@ class Evaluation:
         """Format a metric with its interval, such as `0.785 [0.730, 0.840]`, or `-` if it is not defined."""
         if name not in self.metrics:
             return "-"
-        return _with_bounds(self.metrics[name], *self.intervals.get(name, (np.nan, np.nan)))
+        return with_bounds(self.metrics[name], *self.intervals.get(name, (np.nan, np.nan)))
 
     @property
     def remarks(self) -> list[str]:
@@ -134,17 +134,6 @@ def groups_of(rows: pd.DataFrame) -> NDArray | None:
         return rows["group"].astype(object).fillna(rows.path).astype(str).to_numpy()
     known = [column for column in ("patient", "lesion") if column in rows]
     return connected_groups(rows, known).astype(str) if known else None
-
-
-def stored_text(metrics: Mapping[str, float], name: str) -> str:
-    """Format a metric of the tracking store with its interval, as `0.785 [0.730, 0.840]`, or `-` if it is absent."""
-    if name not in metrics:
-        return "-"
-    return _with_bounds(metrics[name], *(metrics.get(f"{name}_ci_{end}", np.nan) for end in ("low", "high")))
-
-
-def _with_bounds(value: float, low: float, high: float) -> str:
-    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if np.isfinite([low, high]).all() else "")
 
 
 def predictions_table(

@@ -11,8 +11,8 @@ import numpy as np
 
 from melanoma.config.command_schema import PromoteConfig
 from melanoma.errors import ModelError
-from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.metrics import is_error
+from melanoma.evaluation.texts import stored_text
 from melanoma.tracking.names import Tag, stored_name
 from melanoma.tracking.records import RunRecord
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from melanoma.config.command_schema import ChampionGateConfig, SubgroupGateConfig
-from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.metrics import needs_both
 from melanoma.evaluation.paired import Comparison
+from melanoma.evaluation.texts import stored_text
 from melanoma.lineage.protocol import Protocol
 from melanoma.tracking.names import metrics_named
 

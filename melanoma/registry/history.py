@@ -10,12 +10,10 @@ from rich.table import Table
 
 from melanoma.config.command_schema import RollbackConfig
 from melanoma.errors import ModelError
-from melanoma.evaluation.evaluate import stored_text
-from melanoma.models.model_files import UnsafeModel
+from melanoma.evaluation.texts import stored_text
 from melanoma.registry.trail import Decision, decisions, new_decision, write_down
 from melanoma.registry.versions import alias_of, carry_out, registry_lock, repair
 from melanoma.terminal import out
-from melanoma.tracking.model_store import checked_model
 from melanoma.tracking.names import Alias, Tag
 from melanoma.tracking.records import RunRecord
 from melanoma.tracking.registered import only_model, registered_models
@@ -33,6 +31,10 @@ def rollback(settings: RollbackConfig, uri: str) -> ModelVersion:
     Raises:
         ModelError: If there is no previous champion, or if it cannot be loaded.
     """
+    # Imported here, because they need TensorFlow and `show_registry` does not.
+    from melanoma.models.model_files import UnsafeModel
+    from melanoma.tracking.model_store import checked_model
+
     name = only_model(settings.task)
     with registry_lock(uri, name):
         for sentence in repair(name):

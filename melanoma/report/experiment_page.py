@@ -8,8 +8,8 @@ import mlflow
 
 from melanoma.data.cache import write_atomically, write_errors
 from melanoma.errors import DataError, ModelError
-from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.metrics import is_error
+from melanoma.evaluation.texts import stored_text
 from melanoma.tracking.names import Tag
 from melanoma.tracking.records import RunRecord, find_runs
 from melanoma.workflows.compare import compare_records

@@ -9,8 +9,8 @@ import numpy as np
 
 from melanoma.data.cache import write_atomically
 from melanoma.errors import DataError
-from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.plots import GREEN, GREY, ORANGE
+from melanoma.evaluation.texts import stored_text
 from melanoma.report.references import Measured, Reference, gain, read_references, runs_of
 from melanoma.tracking.names import Tag
 from melanoma.tracking.records import RunRecord

@@ -12,11 +12,12 @@ from melanoma.data.dataset import Dataset
 from melanoma.data.split_file import split_hash
 from melanoma.evaluation import curve_plots, plots
 from melanoma.evaluation.decisions import Decisions
-from melanoma.evaluation.evaluate import Evaluation, confusion_json, predictions_table, stored_text
+from melanoma.evaluation.evaluate import Evaluation, confusion_json, predictions_table
 from melanoma.evaluation.explain import grad_cam
 from melanoma.evaluation.metrics import HEADLINES, headlines
 from melanoma.evaluation.mistakes import mistakes_figure
 from melanoma.evaluation.remarks import remark_on_groups
+from melanoma.evaluation.texts import stored_text
 from melanoma.lineage.protocol import Protocol
 from melanoma.terminal import stage
 from melanoma.tracking.names import Artifact, Tag

@@ -11,10 +11,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
-from matplotlib.figure import Figure
 from mlflow.data.dataset import Dataset
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -27,6 +26,9 @@ from melanoma.tracking.names import Artifact, Tag, stored_name
 from melanoma.tracking.page import describe_experiment
 from melanoma.tracking.source import git_commit
 from melanoma.tracking.store import prepare_experiment, without_password
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Run", "tracked_run", "with_retries"]
 
@@ -127,7 +129,7 @@ class Run:
         """Log a dictionary as the artifact `path`, which must end in `.json`."""
         self._client.log_dict(self.id, content, path)
 
-    def log_figure(self, figure: Figure, name: str, *, part: str = "test", vector: bool = False) -> None:
+    def log_figure(self, figure: "Figure", name: str, *, part: str = "test", vector: bool = False) -> None:
         """Log a figure as `figures/<name>.png`, and with `vector` also as `.svg`.
 
         The name has the prefix `<part>_`, except for figures of the test set and figures of no part.

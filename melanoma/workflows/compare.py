@@ -12,9 +12,9 @@ from rich.table import Table
 
 from melanoma.data.cache import write_atomically, write_errors
 from melanoma.errors import DataError
-from melanoma.evaluation.evaluate import stored_text
 from melanoma.evaluation.metrics import REPORTED, is_error
 from melanoma.evaluation.paired import Comparison, compare_tables, matched_predictions, predictions_in
+from melanoma.evaluation.texts import stored_text
 from melanoma.pages import render_page
 from melanoma.terminal import out, quiet_native_imports
 from melanoma.tracking.names import Tag

@@ -6,8 +6,9 @@ from statistics import mean, stdev
 from rich.markup import escape
 from rich.table import Table
 
-from melanoma.evaluation.evaluate import Evaluation, stored_text
+from melanoma.evaluation.evaluate import Evaluation
 from melanoma.evaluation.metrics import headlines
+from melanoma.evaluation.texts import stored_text
 from melanoma.terminal import out
 from melanoma.tracking.store import figures_folder, ui_command
 

@@ -134,7 +134,9 @@ def test_promotions_and_rollbacks(uri: str, monkeypatch, capsys: pytest.CaptureF
     promoted(uri, second)
     promoted(uri, third)
     assert state() == (third, second, dict.fromkeys((first, second, third), "promoted"))
-    monkeypatch.setattr("melanoma.registry.history.checked_model", lambda address: None)  # these versions have no files
+    monkeypatch.setattr(
+        "melanoma.tracking.model_store.checked_model", lambda address: None
+    )  # these versions have no files
     rollback(RollbackConfig(), uri)
     assert state()[:2] == (second, third)
     assert states_of_runs(uri) == {first: "promoted", second: "promoted", third: "rolled back"}
@@ -153,7 +155,7 @@ def test_promotions_and_rollbacks(uri: str, monkeypatch, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("action", ["promote", "rollback"])
 def test_a_process_killed_at_any_point_leaves_one_champion(action: str, empty: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("melanoma.registry.history.checked_model", lambda address: None)
+    monkeypatch.setattr("melanoma.tracking.model_store.checked_model", lambda address: None)
     finished = False
     call = 0
     outcomes = set()
@@ -245,7 +247,7 @@ def test_without_a_lock_the_numbers_of_the_versions_are_the_order(uri: str, tmp_
 
 
 def test_one_that_died_on_another_machine_after_its_alias_is_finished_by_a_rollback(uri: str, monkeypatch):
-    monkeypatch.setattr("melanoma.registry.history.checked_model", lambda address: None)
+    monkeypatch.setattr("melanoma.tracking.model_store.checked_model", lambda address: None)
     first, second, third = (run_of(uri, name) for name in ("first", "second", "third"))
     promoted(uri, first)
     promoted(uri, second)
@@ -271,7 +273,7 @@ def test_one_that_is_under_way_on_another_machine_is_left_alone(uri: str, monkey
 
 
 def test_a_run_that_was_deleted_holds_nothing_up(uri: str, monkeypatch):
-    monkeypatch.setattr("melanoma.registry.history.checked_model", lambda address: None)
+    monkeypatch.setattr("melanoma.tracking.model_store.checked_model", lambda address: None)
     first, second = (run_of(uri, name) for name in ("first", "second"))
     promoted(uri, first)
     promoted(uri, second)
@@ -284,7 +286,7 @@ def test_a_run_that_was_deleted_holds_nothing_up(uri: str, monkeypatch):
 
 
 def test_a_run_that_was_rolled_back_is_remembered_until_it_comes_back(uri: str, monkeypatch):
-    monkeypatch.setattr("melanoma.registry.history.checked_model", lambda address: None)
+    monkeypatch.setattr("melanoma.tracking.model_store.checked_model", lambda address: None)
     first, second, third = (run_of(uri, name) for name in ("first", "second", "third"))
     promoted(uri, first)
     promoted(uri, second)

@@ -1,0 +1,18 @@
+"""Numbers as text, in a module that imports little, because listing the registry needs nothing else of evaluation."""
+
+import math
+from collections.abc import Mapping
+
+__all__ = ["stored_text", "with_bounds"]
+
+
+def stored_text(metrics: Mapping[str, float], name: str) -> str:
+    """Format a metric of the tracking store with its interval, as `0.785 [0.730, 0.840]`, or `-` if it is absent."""
+    if name not in metrics:
+        return "-"
+    return with_bounds(metrics[name], *(metrics.get(f"{name}_ci_{end}", math.nan) for end in ("low", "high")))
+
+
+def with_bounds(value: float, low: float, high: float) -> str:
+    """Format a number with its interval, if both bounds are finite."""
+    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if math.isfinite(low) and math.isfinite(high) else "")
