@@ -1,6 +1,5 @@
 """Reports of an audit: `audit.json` for programs and `audit.html` for reading."""
 
-import base64
 import io
 import json
 from pathlib import Path
@@ -12,13 +11,12 @@ from melanoma.auditing.findings import Audit
 from melanoma.auditing.names import FINDINGS
 from melanoma.data.cache import check_writable, write_atomically, write_errors
 from melanoma.data.decode import UnreadableImage, open_rgb
-from melanoma.pages import render_page
+from melanoma.pages import image_url, render_page
 
 __all__ = ["headlines", "make_folder", "write_report"]
 
 _PAGE = "audit.html"
 _THUMBNAIL = 112
-_CONFLICTS = "Copies under contradicting labels"
 _PICTURED, _PICTURED_CONFLICTS = 24, 500  # clusters of a section with pictures, which take milliseconds each to read
 _ACROSS = 6  # images per cluster
 _LISTED = 5000  # clusters and files of a section
@@ -112,13 +110,13 @@ def _related(table: pd.DataFrame, part: str) -> pd.DataFrame:
 
 def _content(audit: Audit, name: str) -> dict[str, Any]:
     table = audit.table
-    clusters = {
-        "Copies in more than one part": audit.groups["split_leaks"],
-        _CONFLICTS: audit.groups["label_conflicts"],
-        "Near duplicates": audit.groups["near_duplicate_groups"],
-        "Exact duplicates": audit.groups["exact_duplicate_groups"],
-        "Lesions or patients in more than one part": audit.groups["group_leaks"],
-    }
+    clusters = [
+        ("Copies in more than one part", audit.groups["split_leaks"], _PICTURED),
+        ("Copies under contradicting labels", audit.groups["label_conflicts"], _PICTURED_CONFLICTS),
+        ("Near duplicates", audit.groups["near_duplicate_groups"], _PICTURED),
+        ("Exact duplicates", audit.groups["exact_duplicate_groups"], _PICTURED),
+        ("Lesions or patients in more than one part", audit.groups["group_leaks"], _PICTURED),
+    ]
     lists = {
         "Files that cannot be read": audit.unreadable[["path", "reason"]],
         "Odd files": audit.odd,
@@ -136,24 +134,21 @@ def _content(audit: Audit, name: str) -> dict[str, Any]:
         "parts": [part for part in ("train", "validation", "test") if (table.part == part).any()],
         "classes": _class_rows(audit),
         "sections": [
-            (title, len(groups), _clusters(audit, facts, groups, pictures, conflicts=title == _CONFLICTS))
-            for title, groups in clusters.items()
+            (
+                title,
+                len(groups),
+                [
+                    _cards(audit, facts, group, pictures if number < pictured else None)
+                    for number, group in enumerate(groups[:_LISTED])
+                ],
+            )
+            for title, groups, pictured in clusters
             if groups
         ],
         "lists": [
             (title, len(rows), rows.head(_LISTED).to_numpy().tolist()) for title, rows in lists.items() if len(rows)
         ],
     }
-
-
-def _clusters(
-    audit: Audit, facts: pd.DataFrame, groups: list[list[str]], pictures: dict[str, str], *, conflicts: bool
-) -> list[dict[str, Any]]:
-    pictured = _PICTURED_CONFLICTS if conflicts else _PICTURED
-    return [
-        _cards(audit, facts, group, pictures if number < pictured else None)
-        for number, group in enumerate(groups[:_LISTED])
-    ]
 
 
 def _class_rows(audit: Audit) -> list[dict[str, Any]]:
@@ -204,7 +199,7 @@ def _picture(path: Path) -> str:
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=75)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return image_url(buffer.getvalue(), "jpeg")
 
 
 def _disagreeing(audit: Audit) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Figures of probabilities: ROC and precision-recall curves, reliability, score distributions, and abstention."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,8 +17,8 @@ from melanoma.evaluation.predictions import BinaryTask
 from melanoma.evaluation.uncertain import Abstention, abstention_curve
 
 __all__ = [
-    "COLOURS",
     "abstention_figure",
+    "line_style",
     "precision_recall_figure",
     "reliability_figure",
     "roc_figure",
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 _BAND_RESAMPLES = 200
-COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000", GREY)
+_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000", GREY)
 Points = Callable[[Curve], tuple[NDArray, NDArray]]
 
 
@@ -165,9 +166,7 @@ def _curves(
             if f"{metric}/{label}" in evaluation.metrics:
                 across, up = points(curve(targets == number, evaluation.probabilities[:, number]))
                 text = f"{escape_math([label])[0]}, {evaluation.metrics[f'{metric}/{label}']:.2f}"
-                style = "-" if number < len(COLOURS) else "--"
-                colour = COLOURS[number % len(COLOURS)]
-                axes.plot(across[0], up[0], style, color=colour, linewidth=1.3, label=text)
+                axes.plot(across[0], up[0], linewidth=1.3, label=text, **line_style(number))
         axes.set_title(f"{_named(evaluation)}: each class against the rest, {short}", fontsize=11)
     for axes in all_axes:
         dress(axes)
@@ -178,6 +177,11 @@ def _curves(
     if per_class:  # the legend is too large to fit inside the axes
         all_axes[-1].legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def line_style(number: int) -> dict[str, Any]:
+    """Return the colour and the style of one of several curves; once all colours are used, the lines are dashed."""
+    return {"color": _COLOURS[number % len(_COLOURS)], "linestyle": "-" if number < len(_COLOURS) else "--"}
 
 
 def _drawn_tasks(evaluation: Evaluation) -> Sequence[BinaryTask]:

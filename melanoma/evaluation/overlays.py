@@ -1,18 +1,17 @@
 """Figures of several runs on the same axes."""
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from melanoma.evaluation.curve_plots import COLOURS
+from melanoma.evaluation.curve_plots import line_style
 from melanoma.evaluation.curves import curve
 from melanoma.evaluation.plots import GREY, escape_math
 from melanoma.evaluation.predictions import Predictions
+from melanoma.pages import image_url
 
 __all__ = ["as_data_url", "learning_curves_of_runs", "roc_of_runs"]
 
@@ -35,7 +34,7 @@ def roc_of_runs(predictions: Mapping[str, Predictions]) -> Figure | None:
             task = next(task for task in own.binary if task.name == name)
             found = curve(task.positive, task.scores)
             label = f"{escape_math([run])[0]}: AUC {float(found.auc()[0]):.3f}"
-            axes.plot(found.fpr[0], found.tpr[0], label=label, **_line(number))
+            axes.plot(found.fpr[0], found.tpr[0], label=label, **line_style(number))
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
         _dress(axes, f"ROC: {escape_math([name])[0]}", "1 - specificity", "sensitivity")
     return figure
@@ -57,7 +56,7 @@ def learning_curves_of_runs(histories: Mapping[str, Sequence[tuple[int, float]]]
     axes = figure.subplots()
     for number, (run, history) in enumerate(histories.items()):
         epochs, values = [epoch + 1 for epoch, _ in history], [value for _, value in history]
-        axes.plot(epochs, values, label=escape_math([run])[0], marker="o", markersize=3, **_line(number))
+        axes.plot(epochs, values, label=escape_math([run])[0], marker="o", markersize=3, **line_style(number))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     _dress(axes, "Learning curves", "epoch", metric)
@@ -68,16 +67,7 @@ def as_data_url(figure: Figure) -> str:
     """Return a figure as the data URL of a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _line(number: int) -> dict[str, Any]:
-    """Return colour and style of a run; styles change once all colours are used."""
-    styles = ("-", "--", ":")
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "linestyle": styles[number // len(COLOURS) % len(styles)],
-    }
+    return image_url(buffer.getvalue())
 
 
 def _dress(axes: Axes, title: str, across: str, up: str) -> None:

@@ -53,7 +53,7 @@ def write_experiment_page(experiment: str, file: Path) -> list[RunRecord]:
         compared = compare_records(first[:1], "test", common=True)
     columns, rows = _table([*ranked, *others], primary)
     ranking = {
-        "summary": _summary(experiment, ranked, primary),
+        "summary": _summary(records[0].run.info.experiment_id, ranked, primary),
         "metric": metric,
         "columns": columns,
         "rows": rows,
@@ -64,10 +64,9 @@ def write_experiment_page(experiment: str, file: Path) -> list[RunRecord]:
     return [*ranked, *others]
 
 
-def _summary(experiment: str, ranked: Sequence[RunRecord], primary: str) -> list[str]:
+def _summary(experiment_id: str, ranked: Sequence[RunRecord], primary: str) -> list[str]:
     """Return sentences on the best run, and on what limits the ranking."""
-    found = mlflow.get_experiment_by_name(experiment)
-    runs = mlflow.search_runs([found.experiment_id], output_format="list") if found is not None else []
+    runs = mlflow.search_runs([experiment_id], output_format="list")
     states = Counter(run.info.status for run in runs)
     lines = [f"{len(runs)} runs: " + ", ".join(f"{count} {state.lower()}" for state, count in states.items()) + "."]
     if not ranked:

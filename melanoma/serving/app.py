@@ -1,7 +1,6 @@
 """A web page to try a packaged model on your own images. Uploaded images are not stored."""
 
 import asyncio
-import base64
 import io
 import secrets
 from typing import Any
@@ -18,7 +17,7 @@ from melanoma.config.command_schema import ServeConfig
 from melanoma.data.decode import UnreadableImage
 from melanoma.evaluation.explain import grad_cam
 from melanoma.evaluation.mistakes import overlay_heatmap
-from melanoma.pages import render_page
+from melanoma.pages import image_url, render_page
 from melanoma.serving.classifier import LesionClassifier
 from melanoma.serving.package import load_package
 from melanoma.serving.server import REQUEST_TIMEOUT, address_of, listening, package_folder, run_server
@@ -149,4 +148,4 @@ def _answer(classifier: LesionClassifier, image: bytes) -> dict[str, Any]:
 def _data_address(pixels: NDArray[np.uint8]) -> str:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return image_url(file.getvalue())

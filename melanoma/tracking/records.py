@@ -1,6 +1,5 @@
 """The records of runs; the only module that reads them."""
 
-import base64
 import hashlib
 import json
 import re
@@ -17,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from melanoma.config.renamed import move_renamed
 from melanoma.errors import ModelError
 from melanoma.lineage.protocol import Protocol
+from melanoma.pages import image_url
 from melanoma.tracking.measures import read_measures
 from melanoma.tracking.names import Artifact, Tag, metrics_named
 from melanoma.tracking.store import downloaded
@@ -216,7 +216,7 @@ class RunRecord:
             path = downloaded(f"runs:/{self.id}/figures/{name}.png")
         except (MlflowException, OSError):
             return ""
-        return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        return image_url(path.read_bytes())
 
     def history(self, metric: str) -> list[tuple[int, float]]:
         """Return the step and the value of each measurement of a metric, in order; empty if it was not measured."""

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -88,12 +88,8 @@ def fit_network(
         on_epoch: Function that receives each epoch's number, from 0, and metrics.
         profile: Folder for a TensorFlow profile, or None.
     """
-    classes, size = len(dataset.classes), settings.data.image_size
     policy = resolve_precision(settings.training.precision)
-    strategy = strategy_of(settings.training.strategy)
-    network = _new_network(dataset, settings, parts, strategy)
-    augment = _augmenter(settings, parts)
-    feed = _feed(dataset, settings, augment)
+    network, augment, feed, recipe, strategy = _prepared(dataset, settings, parts)
     log.info(
         "%s: %s parameters, %s, %d training and %d validation images",
         settings.model.name, f"{network.count_params():,}", policy, feed.rows, len(feed.validation_targets),
@@ -105,8 +101,10 @@ def fit_network(
         on_epoch(epoch, metrics)
 
     with strategy.scope():
-        epoch = fit(network, feed, _recipe(settings, parts, classes), settings.training, remember, profile)
-    plain = build_network(parts.builder, image_size=size, classes=classes, policy="float32")
+        epoch = fit(network, feed, recipe, settings.training, remember, profile)
+    plain = build_network(
+        parts.builder, image_size=settings.data.image_size, classes=len(dataset.classes), policy="float32"
+    )
     plain.set_weights(network.get_weights())
     only_images = None if augment is None else lambda images: augment(images, None, None)[0]
     model = with_probabilities(plain, settings.evaluation.test_time_augmentation)
@@ -116,7 +114,7 @@ def fit_network(
 @stage("Finding the learning rate")
 def find_learning_rate(dataset: Dataset, settings: TrainConfig, parts: Parts) -> RangeTest:
     """Run a learning-rate range test on a new network, which is discarded. The arguments are those of `fit_network`."""
-    network, feed, recipe, strategy = _trial(dataset, settings, parts)
+    network, _, feed, recipe, strategy = _prepared(dataset, settings, parts)
     with strategy.scope():
         return range_test(network, feed, recipe)
 
@@ -124,37 +122,33 @@ def find_learning_rate(dataset: Dataset, settings: TrainConfig, parts: Parts) ->
 @stage("Timing a few batches")
 def epochs_in_time(dataset: Dataset, settings: TrainConfig, parts: Parts, minutes: float) -> int:
     """Return how many epochs fit into some minutes. The other arguments are those of `fit_network`."""
-    network, feed, recipe, strategy = _trial(dataset, settings, parts)
+    network, _, feed, recipe, strategy = _prepared(dataset, settings, parts)
     with strategy.scope():
         return epochs_within(minutes, network, feed, recipe)
 
 
-def _trial(
-    dataset: Dataset, settings: TrainConfig, parts: Parts
-) -> tuple[keras.Model, Feed, Recipe, tf.distribute.Strategy]:
-    """Return all that a training needs, for a network that is discarded."""
-    strategy = strategy_of(settings.training.strategy)
-    network = _new_network(dataset, settings, parts, strategy)
-    feed = _feed(dataset, settings, _augmenter(settings, parts))
-    return network, feed, _recipe(settings, parts, len(dataset.classes)), strategy
+class _Prepared(NamedTuple):
+    """All that a training needs: a new network with its initial weights, and what it is trained with."""
+
+    network: keras.Model
+    augment: Callable[..., tuple] | None
+    feed: Feed
+    recipe: Recipe
+    strategy: tf.distribute.Strategy
 
 
-def _new_network(
-    dataset: Dataset, settings: TrainConfig, parts: Parts, strategy: tf.distribute.Strategy
-) -> keras.Model:
-    """Return the network to train, with its initial weights."""
+def _prepared(dataset: Dataset, settings: TrainConfig, parts: Parts) -> _Prepared:
     policy = resolve_precision(settings.training.precision)
+    classes, mix = len(dataset.classes), settings.augmentation.mix
+    strategy = strategy_of(settings.training.strategy)
     with strategy.scope():
-        network = build_network(
-            parts.builder, image_size=settings.data.image_size, classes=len(dataset.classes), policy=policy
-        )
+        network = build_network(parts.builder, image_size=settings.data.image_size, classes=classes, policy=policy)
         parts.initialise(network)
-        return with_fused_normalization(network)
-
-
-def _augmenter(settings: TrainConfig, parts: Parts) -> Callable[..., tuple] | None:
-    mix = settings.augmentation.mix
-    return augmenter([] if settings.debug.overfit else parts.layers, mixup=mix.mixup, cutmix=mix.cutmix)
+        network = with_fused_normalization(network)
+        recipe = _recipe(settings, parts, classes)
+    augment = augmenter([] if settings.debug.overfit else parts.layers, mixup=mix.mixup, cutmix=mix.cutmix)
+    feed = _feed(dataset, settings, augment)
+    return _Prepared(network, augment, feed, recipe, strategy)
 
 
 def _feed(dataset: Dataset, settings: TrainConfig, augment: Callable[..., tuple] | None) -> Feed:

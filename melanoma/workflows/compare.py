@@ -1,8 +1,6 @@
 """Comparison of runs: metrics with intervals side by side, and paired tests on the same images."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +68,8 @@ class Compared:
         rows: Name of each metric, and its text for each run.
         tests: Tests of each run against the reference, by run ID.
         warnings: What limits the comparison.
-        overlays: Function that returns figures of all runs on the same axes, as data URLs.
+        tables: Predictions of each run for the same images.
+        classes: Class names.
     """
 
     records: list["RunRecord"]
@@ -79,7 +78,8 @@ class Compared:
     rows: list[tuple[str, list[str]]]
     tests: dict[str, list[Comparison]]
     warnings: list[str]
-    overlays: Callable[[], list[str]]
+    tables: list[pd.DataFrame]
+    classes: list[str]
 
     @property
     def names(self) -> list[str]:
@@ -112,7 +112,7 @@ class Compared:
                 "ids": [record.id for record in self.records],
                 "rows": self.rows,
                 "sentences": self.sentences,
-                "overlays": self.overlays(),
+                "overlays": _overlays(self.records, self.tables, self.classes),
                 "figures": [(name, pictures) for name, pictures in figures if any(pictures)],
                 "images": self.images,
                 "part": self.part,
@@ -165,8 +165,7 @@ def compare_records(records: list["RunRecord"], part: str, common: bool) -> Comp
         if not record.protocol.is_clean
     ]
     warnings = [*([note] if note else []), *notes]
-    drawn = partial(_overlays, records, matched, classes)
-    return Compared(records, part, images, _rows(records, part), tests, warnings, drawn)
+    return Compared(records, part, images, _rows(records, part), tests, warnings, matched, classes)
 
 
 def _overlays(records: list["RunRecord"], tables: list[pd.DataFrame], classes: list[str]) -> list[str]:

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,10 +24,10 @@ from PIL import Image
 
 from melanoma.serving.classifier import MAX_SERVED
 from melanoma.serving.package import save_package
+from tests.browser import CHROMIUM, needs_chromium
 from tests.commands import COMMAND, run_melanoma
 from tests.integration.conftest import Trained, free_port
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUESTS = 4_000
 
 
@@ -290,7 +289,7 @@ def test_thousands_of_broken_requests_leave_the_server_alive(server):
     assert sum(count for status, count in counts.items() if status != 200) > REQUESTS / 2
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)")
+@needs_chromium
 def test_the_page_in_a_browser(trained: Trained, tmp_path: Path):
     from playwright.sync_api import sync_playwright
 

@@ -1,19 +1,15 @@
 """Search and pages of the audit's report, in a real browser."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.browser import CHROMIUM, needs_chromium
 from tests.commands import run_melanoma
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 def test_clusters_are_searched_and_shown_in_pages(tmp_path: Path):

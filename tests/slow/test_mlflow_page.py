@@ -1,21 +1,17 @@
 """What a sweep looks like in MLflow's own page, in a real browser."""
 
 import re
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from melanoma.tracking.page import VIEW
+from tests.browser import CHROMIUM, needs_chromium
 from tests.commands import run_melanoma
 from tests.integration.conftest import client, mlflow_server
 from tests.integration.test_sweep import TINY
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @pytest.fixture(scope="module")
