@@ -59,7 +59,20 @@ _BASH = """_melanoma() {{
 }}
 complete -o default -F _melanoma melanoma
 """
-_ZSH = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"
+_ZSH = """_melanoma() {{
+  local -a found
+  case "${{words[2]}}" in
+{cases}
+  esac
+  (( CURRENT == 2 )) && found=({commands})
+  compadd -S '' -- ${{(M)found:#*=}} && return
+  compadd -- ${{found:#*=}} && return
+  compset -P 1 '*='
+  _files
+}}
+(( $+functions[compdef] )) || {{ autoload -U compinit && compinit }}
+compdef _melanoma melanoma
+"""
 
 
 def main(arguments: list[str]) -> None:
@@ -77,9 +90,9 @@ def completion_script(shell: str) -> str:
     words = {**{command: words_of(command) for command in _SCHEMAS}, **_OTHER}
     if shell == "fish":
         return _fish(words)
-    cases = "\n".join(f'    {command}) words="{" ".join(found)}" ;;' for command, found in words.items())
-    bash = _BASH.format(cases=cases, commands=" ".join(words))
-    return bash if shell == "bash" else _ZSH + bash
+    start, end, script = ('words="', '"', _BASH) if shell == "bash" else ("found=(", ")", _ZSH)
+    cases = "\n".join(f"    {command}) {start}{' '.join(found)}{end} ;;" for command, found in words.items())
+    return script.format(cases=cases, commands=" ".join(words))
 
 
 def words_of(command: str) -> list[str]:

@@ -1,8 +1,11 @@
 """Shell completion, in a real shell."""
 
 import io
+import shutil
 import subprocess
+from pathlib import Path
 
+import pexpect
 import pytest
 from rich.console import Console
 
@@ -46,6 +49,44 @@ def test_bash_offers_commands_choices_and_keys(line: str, offered: set[str]):
 
 def test_where_bash_does_not_break_at_an_equals_sign_the_whole_word_is_offered():
     assert completed("melanoma train model=m1", breaks=" ") == ["model=m1"]
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed")
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("melanoma promo", r"te\W"),
+        ("melanoma train model=m", "model=m1 +model=m2 +model=m3"),
+        ("melanoma train training.ep", "ochs="),
+        ("melanoma completion z", r"sh\W"),
+        ("melanoma train data.path=my_im", "ages"),
+    ],
+)
+def test_zsh_offers_commands_choices_keys_and_files(typed: str, shown: str, tmp_path: Path):
+    (tmp_path / "my_images").mkdir()
+    (tmp_path / "script").write_text(completion_script("zsh"), encoding="utf-8")
+    with pexpect.spawn("zsh", ["-f", "-i"], cwd=tmp_path, encoding="utf-8", timeout=20, dimensions=(40, 200)) as shell:
+        shell.sendline("PS1='> '; source ./script && echo re''ady")
+        shell.expect("ready")
+        shell.send(f"{typed}\t")
+        shell.expect(shown)
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("melanoma pr", {"predict", "promote"}),
+        ("melanoma train model=m", {"model=m1", "model=m2", "model=m3", "model=my_images"}),
+        ("melanoma train training.ep", {"training.epochs="}),
+    ],
+)
+def test_fish_offers_commands_choices_and_keys(line: str, offered: set[str], tmp_path: Path):
+    (tmp_path / "my_images").touch()
+    (tmp_path / "script").write_text(completion_script("fish"), encoding="utf-8")
+    asked = ["fish", "--no-config", "-c", f"source script; complete -C {line!r}"]
+    done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == offered
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
