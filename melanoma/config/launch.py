@@ -24,6 +24,12 @@ __all__ = ["composed", "launch", "register_resolvers", "typed"]
 
 T = TypeVar("T")
 
+# Arguments of the data sources that are names, which may contain commas, brackets or only digits.
+_TABLE_TEXTS = (
+    "table", "image_column", "label_column", "lesion_column", "patient_column", "age_column", "sex_column",
+    "site_column",
+)  # fmt: skip
+
 
 def register_resolvers() -> None:
     """Register the resolvers of the YAML files.
@@ -156,7 +162,7 @@ def _checked(
 
 def _typed_texts(schema: type, rename: Mapping[str, str]) -> set[str]:
     """Return the keys with text values, under all names that users type."""
-    texts = text_keys(schema)
+    texts = text_keys(schema) | {f"data.{group}.{name}" for group in ("source", "metadata") for name in _TABLE_TEXTS}
     return texts | short_names(texts) | {word for word, key in rename.items() if key in texts}
 
 

@@ -1,5 +1,7 @@
 """Data source for images with a metadata table, as in HAM10000 and the ISIC challenges."""
 
+import difflib
+import shlex
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -33,7 +35,8 @@ def metadata_table(  # noqa: PLR0913 - keys of a configuration
 
     Args:
         path: Folder of the images (at any depth) and, usually, of the table.
-        table: CSV file, absolute or relative to `path`. If it does not exist there, it is searched below `path`.
+        table: CSV file, absolute or relative to `path` or the current folder. If it is in neither, it is searched below
+            `path`.
         image_column: Column of the image id or file name, with or without folder and suffix.
         classes: Class names in the desired order, the number of classes, or None.
         extra_tables: Additional CSV files, joined on the image column.
@@ -60,8 +63,9 @@ def metadata_table(  # noqa: PLR0913 - keys of a configuration
         "sex": sex_column,
         "site": site_column,
     }
-    needed = [image_column, *(label_columns or [label_column or "label"]), *(c for c in optional.values() if c)]
-    _require(frame, needed, table)
+    typed = [("image_column", image_column)]
+    typed += [("label_columns", c) for c in label_columns or ()] or [("label_column", label_column or "label")]
+    _require(frame, [*typed, *((f"{name}_column", c) for name, c in optional.items() if c)], table)
     ids = frame[image_column]
     _refuse_repeated(ids, image_column, table)
     found, files = _files_of(path, ids)
@@ -102,7 +106,7 @@ def with_metadata(
         source: The source. The metadata columns are added to its `table`. With `label_column`, the column
             `metadata_label` is also added: a tuple of the classes that the table allows for an image, empty if the
             table has no label for it.
-        table: CSV file, absolute or relative to the source's root or the current folder.
+        table: CSV file, absolute or relative to the source's root or the current folder; see `metadata_table`.
         image_column: Column of the image id or file name, with or without folder and suffix.
         label_column: Column of the label.
         labels: Class, or classes, for each value of the label column. Other values are used as class names.
@@ -112,10 +116,11 @@ def with_metadata(
         DataError: If a table or column is missing or unreadable, an image id occurs twice, or no image has a row in
             the table.
     """
-    where = str(Path(table).absolute()) if Path(table).is_file() else table
-    frame = _read(source.root, where, image_column, label_column)
+    frame = _read(source.root, table, image_column, label_column)
     wanted = {name: columns.get(f"{name}_column") for name in METADATA}
-    _require(frame, [image_column, *filter(None, [label_column, *wanted.values()])], table, "data.metadata")
+    typed = {"image_column": image_column, "label_column": label_column}
+    typed |= {f"{name}_column": column for name, column in wanted.items()}
+    _require(frame, [(key, column) for key, column in typed.items() if column], table, "data.metadata")
     # Compare file names only, because the table may not have the class folders.
     frame = frame.assign(**{image_column: frame[image_column].map(lambda name: PurePosixPath(name).name)})
     _refuse_repeated(frame[image_column], image_column, table)
@@ -141,13 +146,13 @@ def _read(path: Path, table: str, image_column: str, label_column: str | None = 
     """Read a table. Image and label columns are text, to keep ids such as 0012; suffixes are removed from ids."""
     if not table:
         raise DataError("The metadata table must not be empty; is a shell variable unset? Received: data.source.table=")
-    where = user_path(table)
-    if not where.is_absolute():
-        where = path / table
-        if not where.is_file():
-            where = next(iter(sorted(path.rglob(PurePosixPath(table).name))), where)
-    if not where.is_file():
-        raise DataError(f"There is no such metadata table; give the path of a CSV file. Received: {where}")
+    typed = user_path(table)
+    where = next((file for file in (path / typed, typed.absolute()) if file.is_file()), None)
+    if where is None and not typed.is_absolute():
+        where = next(iter(sorted(path.rglob(typed.name))), None)
+    if where is None:
+        folders = "" if typed.is_absolute() else f"in {path} or {Path.cwd()}"
+        raise DataError(f"There is no such table {folders}; give the path of a CSV file. Received: {table}")
     try:
         frame = pd.read_csv(where, dtype={image_column: str, **({label_column: str} if label_column else {})})
     except (ValueError, UnicodeError, OSError) as error:
@@ -163,7 +168,7 @@ def _read(path: Path, table: str, image_column: str, label_column: str | None = 
 
 
 def _join(frame: pd.DataFrame, extra: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
-    _require(extra, [column], name)
+    _require(extra, [("image_column", column)], name)
     _refuse_repeated(extra[column], column, name)
     return frame.merge(extra.drop(columns=[c for c in extra if c != column and c in frame]), on=column, how="left")
 
@@ -176,13 +181,19 @@ def _refuse_repeated(ids: pd.Series, column: str, table: str) -> None:
         )
 
 
-def _require(frame: pd.DataFrame, columns: list[str], table: str, where: str = "data.source") -> None:
-    absent = [c for c in columns if c not in frame]
-    if absent:
-        raise DataError(
-            f"The metadata table lacks {', '.join(repr(c) for c in absent)}; name its columns in {where} "
-            f"(image_column, label_column, ...). Received: columns {', '.join(map(str, frame.columns))} in {table}"
-        )
+def _require(frame: pd.DataFrame, typed: list[tuple[str, str]], table: str, group: str = "data.source") -> None:
+    """Raise an error with a line to type unless the table has the columns that `typed` names by their keys."""
+    absent = [(f"{group}.{key}", column) for key, column in typed if column not in frame]
+    if not absent:
+        return
+    key, wanted = absent[0]
+    columns = [str(column) for column in frame]
+    near = [name for name in columns if wanted.lower() in name.lower()] or difflib.get_close_matches(wanted, columns)
+    example = shlex.quote(f"{key}={[*near, *columns][0]}")
+    raise DataError(
+        f"The table has no column {', '.join(f'{column!r} ({key})' for key, column in absent)}; name its own columns, "
+        f"for example {example}. Received: columns {', '.join(map(repr, columns))} in {table}"
+    )
 
 
 def _one_hot(frame: pd.DataFrame, columns: list[str], table: str) -> pd.Series:

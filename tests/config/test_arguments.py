@@ -205,6 +205,15 @@ def test_text_keys_are_all_that_hold_text():
 
 
 @pytest.mark.parametrize(
+    "column", ["dx (final)", "a=b", "x,y", "[site]", "{a: b}", "it's", "Größe", "12", "null.x", "a: b"]
+)
+def test_the_name_of_a_column_is_typed_as_it_is(column: str):
+    words = ["data=csv", "data.path=images", "data.source.table=a,b.csv", f"data.source.label_column={column}"]
+    source = composed("train", TrainConfig, words)[0].data.source
+    assert (source.table, source.label_column) == ("a,b.csv", column)
+
+
+@pytest.mark.parametrize(
     ("command", "schema", "word", "key"),
     [
         ("train", TrainConfig, "data.binary_tasks={melanoma: [melanoma]}", "data.binary_tasks.melanoma"),

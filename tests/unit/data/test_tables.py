@@ -127,6 +127,22 @@ def test_the_table_is_searched_below_the_folder_and_may_be_elsewhere(read, tmp_p
     assert by_path(below) == by_path(elsewhere) == {"wrapper/x.jpg": (), "wrapper/y.jpg": ()}
 
 
+def test_a_missing_column_is_answered_with_the_line_to_type(read):
+    with pytest.raises(DataError) as error:
+        read(["x.jpg"], {"t.csv": "Image File,dx (final),age\nx,a,1\n"})
+    assert "for example 'data.source.image_column=Image File'" in str(error.value)
+    with pytest.raises(DataError) as error:
+        read(["x.jpg"], {"t.csv": "image,dx (final),age\nx,a,1\n"}, label_column="dx")
+    assert "for example 'data.source.label_column=dx (final)'" in str(error.value)
+    assert "columns 'image', 'dx (final)', 'age' in t.csv" in str(error.value)
+
+
+def test_a_table_may_be_in_the_current_folder(read, tmp_path, monkeypatch):
+    (tmp_path / "here.csv").write_text("image,label\nx,a\ny,b\n")
+    monkeypatch.chdir(tmp_path)
+    assert set(by_path(read(["x.jpg", "y.jpg"], {}, table="here.csv"))) == {"x.jpg", "y.jpg"}
+
+
 def test_images_without_a_row_are_noted_and_passed_over(read):
     source = read(["x.jpg", "y.jpg", "x_mask.png", "z.jpg"], {"t.csv": "image,label\nx,a\ny,b\n"})
     assert list(source.table.path) == ["x.jpg", "y.jpg"]
@@ -140,13 +156,13 @@ HOT = {"label_columns": ["A", "B"]}
     ("csv", "arguments", "message"),
     [
         ("image,label\nx,a\ny,b\n", {"table": ""}, "must not be empty"),
-        ("image,label\nx,a\ny,b\n", {"table": "absent.csv"}, "no such metadata table.*absent.csv"),
-        ("image,label\nx,a\ny,b\n", {"extra_tables": ["absent.csv"]}, "no such metadata table.*absent.csv"),
+        ("image,label\nx,a\ny,b\n", {"table": "absent.csv"}, "no such table in .*absent.csv"),
+        ("image,label\nx,a\ny,b\n", {"extra_tables": ["absent.csv"]}, "no such table.*absent.csv"),
         ("", {}, r"cannot be read as CSV.*t\.csv"),
         ('image,label\n"x,a\ny,b\n', {}, r"cannot be read as CSV.*t\.csv"),
-        ("name,label\nx,a\ny,b\n", {}, r"lacks 'image'.*Received: columns name, label in t\.csv"),
-        ("image,dx\nx,a\ny,b\n", {"lesion_column": "lesion"}, r"lacks 'label', 'lesion'.*columns image, dx in t\.csv"),
-        ("image,A\nx,1\ny,0\n", HOT, "lacks 'B'"),
+        ("name,label\nx,a\ny,b\n", {}, r"no column 'image' \(data.source.image_column\).*'name', 'label' in t\.csv"),
+        ("image,dx\nx,a\ny,b\n", {"lesion_column": "lesion"}, r"'label' \(.*\), 'lesion' \(.*'image', 'dx' in t\.csv"),
+        ("image,A\nx,1\ny,0\n", HOT, r"no column 'B' \(data.source.label_columns\)"),
         ("image,label\nx,a\ny,b\nx.jpg,b\n", {}, r"each image once.*Received: x more than once in t\.csv"),
         ("image,label\nx,a\ny,b\nz1,a\nz2,a\n", {}, r"2 of 4 rows have no image.*Received: z1, z2 in t\.csv"),
         (
@@ -260,9 +276,9 @@ def test_a_table_of_metadata_may_be_elsewhere(told, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("csv", "arguments", "message"),
     [
-        ("id\nx\n", {"table": "absent.csv"}, "no such metadata table.*absent.csv"),
-        ("id\nx\n", {"image_column": "image_id"}, r"lacks 'image_id'.*in data\.metadata .*columns id in t\.csv"),
-        ("id\nx\n", {"label_column": "dx", "site_column": "where"}, "lacks 'dx', 'where'"),
+        ("id\nx\n", {"table": "absent.csv"}, "no such table in .*absent.csv"),
+        ("id\nx\n", {"image_column": "image_id"}, r"'image_id' \(data\.metadata\.image_.*columns 'id' in t\.csv"),
+        ("id\nx\n", {"label_column": "dx", "site_column": "where"}, r"'dx' \(.*label_column\), 'where' \(.*site_c"),
         ("id,age\nx,1\ny,1\nx.jpg,2\n", {}, r"each image once.*Received: x more than once in t\.csv"),
         ("id,age\nx,1\n,1\n", {}, r"none in lines 3 of .*t\.csv"),
         (
