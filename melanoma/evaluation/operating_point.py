@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from melanoma.config.schema import OperatingPointConfig
 from melanoma.evaluation.curves import curve
@@ -79,6 +78,8 @@ def measure_intervals_at(
     Each bound is the wider one of the bootstrap (see `bootstrap_intervals`) and Wilson (1927) intervals, because the
     bootstrap interval has zero width if all predictions are correct, even for few images.
     """
+    from scipy.stats import binomtest  # late: a prediction needs the class above, but not half a second of imports
+
     task = _task_of(point, predictions)
     if task is None or bootstrap.resamples < 1:
         return {}

@@ -29,6 +29,7 @@ __all__ = [
     "figures_folder",
     "open_store",
     "prepare_experiment",
+    "report_command",
     "sqlite_path",
     "store_errors",
     "tracking_uri",
@@ -202,6 +203,16 @@ def ui_command(uri: str) -> str:
     if uri.startswith("http"):
         return without_password(uri)
     return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}"
+
+
+def report_command(run_id: str, configured: str | None) -> str:
+    """Return the command that writes a page about the experiment of a run; `configured` is as in `tracking_uri`."""
+    import mlflow
+
+    # `mlflow run` may have chosen another experiment than the configuration.
+    experiment = mlflow.get_experiment(mlflow.get_run(run_id).info.experiment_id).name
+    where = [] if configured is None else ["--tracking-uri", without_password(configured)]
+    return shlex.join(["melanoma", "report", experiment, "--html", "report.html", *where])
 
 
 def without_password(text: str) -> str:

@@ -17,6 +17,7 @@ from melanoma.data.progress import track
 from melanoma.data.sources import image_files
 from melanoma.errors import DataError
 from melanoma.paths import user_path
+from melanoma.serving.imports import import_keras_alone
 from melanoma.terminal import console, out, quiet_native_imports
 from melanoma.tracking.store import open_store
 
@@ -30,7 +31,10 @@ _SHOWN = 20
 
 def predict(config: DictConfig, overrides: list[str], folder: Path) -> pd.DataFrame:  # noqa: ARG001
     """Run `melanoma predict`; see `predict_files`."""
-    return predict_files(typed(PredictConfig, config))
+    settings = typed(PredictConfig, config)
+    files, target = _checked(settings)
+    import_keras_alone()
+    return _predict_files(settings, files, target)
 
 
 def predict_files(settings: PredictConfig) -> pd.DataFrame:
@@ -45,11 +49,18 @@ def predict_files(settings: PredictConfig) -> pd.DataFrame:
         DataError: If no file matches, if no image can be read, or if the output cannot be written.
         ModelError: If the model cannot be loaded.
     """
+    return _predict_files(settings, *_checked(settings))
+
+
+def _checked(settings: PredictConfig) -> tuple[list[Path], Path]:
+    """Return the images and the file to write, before anything slow: an unusable path is reported at once."""
     files, target = matching_files(settings.input), user_path(settings.output)
-    with write_errors(
-        "result", f"output={settings.output}"
-    ):  # checked first, so that an unusable path is reported before thousands of images are predicted
+    with write_errors("result", f"output={settings.output}"):
         check_writable(target)
+    return files, target
+
+
+def _predict_files(settings: PredictConfig, files: list[Path], target: Path) -> pd.DataFrame:
     with quiet_native_imports():
         from melanoma.serving.package import load_classifier
     open_store(settings.tracking.uri)

@@ -86,6 +86,7 @@ def test_the_parent_has_leaderboard_figures_and_the_best(mixed):
     assert parent.data.tags["melanoma.best_run"] == best.info.run_id
     assert parent.data.tags["melanoma.sweep"] == "mixed"
     assert f"melanoma train {' '.join(TINY)} tracking.uri={uri} optimizer.learning_rate=" in done.stdout
+    assert f" --html report.html --tracking-uri {uri}" in done.stdout
     figures = {item.path for item in client(uri).list_artifacts(parent.info.run_id, "figures")}
     assert "figures/optimization_history.png" in figures
     assert measured(parent)["sweep/failed"] == 1
