@@ -6,22 +6,43 @@ slow to import is imported when a function is called.
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import RLock
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from melanoma.api.results import AuditReport, ComparedRuns, Model, Run, Sweep
+from melanoma.errors import ConfigError
+from melanoma.paths import user_path
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities.model_registry import ModelVersion
     from omegaconf import DictConfig
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_LOCK = RLock()
+
 __all__ = ["audit", "compare", "evaluate", "load", "predict", "promote", "sweep", "train"]
 
 
+def _one_at_a_time(function: Callable[P, T]) -> Callable[P, T]:
+    """Let calls from several threads wait for each other, because Hydra and MLflow have one state per process."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with _LOCK:
+            return function(*args, **kwargs)
+
+    return call
+
+
+@_one_at_a_time
 def train(*, data: str | Path | None = None, model: str | None = None, **keys: Any) -> Run:
     """Train a classifier, evaluate it on validation and test images, and log all of it to MLflow.
 
@@ -50,6 +71,7 @@ def train(*, data: str | Path | None = None, model: str | None = None, **keys: A
     return Run(result.run_id, _tracking_uri(), _command("train", words))
 
 
+@_one_at_a_time
 def sweep(*, data: str | Path | None = None, model: str | Sequence[str] | None = None, **keys: Any) -> Sweep:
     """Train many variants and rank them by the primary metric on validation.
 
@@ -67,7 +89,7 @@ def sweep(*, data: str | Path | None = None, model: str | Sequence[str] | None =
     """
     from melanoma.sweeps.plan import read_plan
 
-    varied = {key: ",".join(map(_text, v)) if isinstance(v, list | tuple) else v for key, v in keys.items()}
+    varied = {key: _values(value) for key, value in keys.items()}
     several = model if model is None or isinstance(model, str) else ",".join(model)
     words = _words({"data": data, "model": several}, varied)
     plan = read_plan(words)
@@ -78,6 +100,7 @@ def sweep(*, data: str | Path | None = None, model: str | Sequence[str] | None =
     return Sweep(run_id, _tracking_uri(), _command("sweep", words))
 
 
+@_one_at_a_time
 def evaluate(model: "Run | str", *, data: str | Path | None = None, **keys: Any) -> Run:
     """Evaluate a saved model, without the images that it was trained or tuned on, and log it as a new run.
 
@@ -103,6 +126,7 @@ def evaluate(model: "Run | str", *, data: str | Path | None = None, **keys: Any)
     return Run(result.run_id, _tracking_uri(), _command("evaluate", words))
 
 
+@_one_at_a_time
 def load(model: "Run | str", *, tracking_uri: str | None = None) -> Model:
     """Load a saved model with its preprocessing and thresholds, after a check of its hashes.
 
@@ -123,6 +147,7 @@ def load(model: "Run | str", *, tracking_uri: str | None = None) -> Model:
     return Model(load_classifier(str(model)))
 
 
+@_one_at_a_time
 def predict(
     model: "Run | Model | str", images: str | Path | Sequence[str | Path], *, tracking_uri: str | None = None
 ) -> "pd.DataFrame":
@@ -145,13 +170,14 @@ def predict(
     return loaded.predict(images)
 
 
+@_one_at_a_time
 def compare(
-    runs: "Sequence[Run | str]", *, part: str = "test", common: bool = False, tracking_uri: str | None = None
+    *runs: "Run | str | Sequence[Run | str]", part: str = "test", common: bool = False, tracking_uri: str | None = None
 ) -> ComparedRuns:
     """Compare runs on the same images: metrics with intervals, and paired tests of each run against the first.
 
     Args:
-        runs: Runs or their IDs, the reference first.
+        runs: Runs or their IDs, or a list of them, the reference first.
         part: `test` or `validation`.
         common: Whether to compare on the images that all runs have in common.
         tracking_uri: URI of the MLflow store; None for the default.
@@ -162,12 +188,15 @@ def compare(
     """
     from melanoma.workflows.compare import CompareOptions, compare_runs
 
-    uri = tracking_uri or next((run.uri for run in runs if isinstance(run, Run)), None)
+    given = [one for run in runs for one in ([run] if isinstance(run, Run | str) else run)]
+    uri = tracking_uri or next((run.uri for run in given if isinstance(run, Run)), None)
+    ids = list(dict.fromkeys(map(str, given)))
     with _quiet_results():
-        found = compare_runs(CompareOptions([str(run) for run in runs], part=part, common=common, uri=uri))
-    return ComparedRuns([Run(str(run), _tracking_uri()) for run in runs], part, found)
+        found = compare_runs(CompareOptions(ids, part=part, common=common, uri=uri))
+    return ComparedRuns([Run(run_id, _tracking_uri()) for run_id in ids], part, found)
 
 
+@_one_at_a_time
 def promote(*, experiment: str | None = None, run: "Run | str | None" = None, **keys: Any) -> "ModelVersion | None":
     """Make the best run of an experiment the champion of the model registry, if it passes the gates.
 
@@ -201,6 +230,7 @@ def promote(*, experiment: str | None = None, run: "Run | str | None" = None, **
         return run_promotion(settings, uri)
 
 
+@_one_at_a_time
 def audit(data: str | Path, **keys: Any) -> AuditReport:
     """Find duplicates, contradicting labels, leaks and damaged files in a data set.
 
@@ -238,8 +268,10 @@ def _words(named: Mapping[str, Any], keys: Mapping[str, Any]) -> list[str]:
     """Return the arguments of the command line that say the same; `named` parameters that are None are left out."""
     words = []
     for key, value in {**{key: value for key, value in named.items() if value is not None}, **keys}.items():
+        if key == "data" and not isinstance(value, str | Path):
+            raise ConfigError([f"data must be a name, or a folder or .zip file. Received: data={value!r}"])
         if key == "data" and _is_path(value):
-            words += ["data=folder", f"data.path={Path(value).expanduser().absolute()}"]
+            words += ["data=folder", f"data.path={_quoted(str(user_path(str(value)).absolute()))}"]
         else:
             words.append(f"{key}={_text(value)}")
     return words
@@ -248,9 +280,27 @@ def _words(named: Mapping[str, Any], keys: Mapping[str, Any]) -> list[str]:
 def _is_path(data: str | Path) -> bool:
     from melanoma.paths import conf_dir
 
-    if isinstance(data, Path) or "/" in data or data.endswith(".zip"):
+    if isinstance(data, Path) or "/" in data or data.lower().endswith(".zip"):
         return True
     return not (conf_dir() / "data" / f"{data}.yaml").is_file() and Path(data).is_dir()
+
+
+def _values(value: Any) -> Any:
+    """Write the values of a key of a sweep; a text is one value, also if it has commas."""
+    if isinstance(value, str):
+        return _quoted(value)
+    return ",".join(_text(_quoted(one) if isinstance(one, str) else one) for one in value) if _is_list(value) else value
+
+
+def _quoted(text: str) -> str:
+    """Quote a text with commas, which separate the values of a sweep; a list or a dictionary is left as it is."""
+    from melanoma.config.arguments import quoted
+
+    return quoted(text) if "," in text and not text.startswith(("[", "{", "'", '"')) else text
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
 
 def _text(value: Any) -> str:
@@ -259,7 +309,7 @@ def _text(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{_item(key)}: {_item(one)}' for key, one in value.items())}}}"
-    if isinstance(value, list | tuple):
+    if _is_list(value):
         return f"[{','.join(map(_item, value))}]"
     return str(value)
 

@@ -1,7 +1,7 @@
 """Results of the Python API. Each shows itself as a table or a page in a notebook."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -109,12 +109,14 @@ class Run:
 
         from melanoma.tracking.records import NotRecorded
 
-        parts = []
+        record, parts = self.record, []
         for part in ("validation", "test"):
             try:
-                parts.append(self.record.predictions(part))
+                parts.append(record.predictions(part))
             except NotRecorded:  # such as validation in a run of `evaluate`
                 continue
+        if not parts:
+            raise NotRecorded(f"The run has no predictions; did it finish? Received: {self.id}")
         return pd.concat(parts, ignore_index=True)
 
     @property
@@ -122,6 +124,7 @@ class Run:
         """Names of the figures."""
         import mlflow
 
+        _ = self.record  # a run that does not exist is an error
         listed = mlflow.MlflowClient(tracking_uri=self.uri).list_artifacts(self.id, "figures")
         return [Path(one.path).stem for one in listed if one.path.endswith(".png")]
 
@@ -216,11 +219,13 @@ class Model:
 
     def predict(self, images: str | Path | Sequence[str | Path]) -> "pd.DataFrame":
         """Predict image files; see `melanoma.predict`."""
+        from melanoma.errors import DataError
         from melanoma.workflows.predict import matching_files, predicted
 
-        given = [images] if isinstance(images, str | Path) else images
-        files = [file for one in given for file in matching_files(str(one))]
-        return predicted(self.classifier, files)
+        given = [images] if isinstance(images, str | Path) else list(images) if isinstance(images, Iterable) else []
+        if not given or not all(isinstance(one, str | Path) for one in given):
+            raise DataError(f"Expected a path, a glob pattern or a list of paths. Received: {str(images)[:200]}")
+        return predicted(self.classifier, [file for one in given for file in matching_files(str(one))])
 
 
 @dataclass(frozen=True)
@@ -256,10 +261,15 @@ class ComparedRuns:
 
     @property
     def tests(self) -> "pd.DataFrame":
-        """One row per run and metric: `difference` to the reference, its interval `low` to `high`, and `p_value`."""
+        """One row per run and metric: `difference` to the reference, its interval `low` to `high`, and `p_value`.
+
+        Empty with fewer than ten separate images or groups of images.
+        """
         import pandas as pd
 
-        return pd.DataFrame(list(self._rows()))
+        from melanoma.evaluation.paired import Comparison
+
+        return pd.DataFrame(list(self._rows()), columns=["run", *(field.name for field in fields(Comparison))])
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for run in self.runs[1:]:

@@ -32,7 +32,7 @@ def audit_source(source: Source, settings: AuditConfig, max_megapixels: float) -
     table = source.table.copy()
     table["sha256"], inspection = _inspect(source.root, list(table.path), max_megapixels)
     readable = table.sha256.isin(inspection.facts.index)
-    reason = table.sha256.map(inspection.reasons).fillna("no permission to read it, or deleted")
+    reason = table.sha256.map(inspection.reasons).astype(object).fillna("no permission to read it, or deleted")
     unreadable = table[["path", "label"]].assign(reason=reason)[~readable].reset_index(drop=True)
     pairs = np.empty((0, 2), np.int64)
     if settings.near_duplicates:

@@ -184,7 +184,7 @@ def _cards(audit: Audit, facts: pd.DataFrame, group: list[str], pictures: dict[s
         cards.append({"path": path, "label": row.label, "part": row.part, "picture": (pictures or {}).get(path, "")})
     return {
         "cards": cards,
-        "more": len(group) - len(cards),
+        "more": group[_ACROSS:],
         "labels": len({facts.label[path] for path in group}),
         "parts": len({facts.part[path] for path in group}),
     }

@@ -98,5 +98,5 @@ def _checklists() -> dict[str, Any]:
 
 
 def _cell(text: object) -> str:
-    """Escape a text for a cell of a Markdown table."""
-    return " ".join(str(text).replace("|", "\\|").split())
+    """Escape a text for a cell of a Markdown table, so that no name of a class or file makes a link or an image."""
+    return " ".join(str(text).replace("|", "\\|").replace("](", "]\\(").replace("<", "\\<").split())

@@ -104,7 +104,7 @@ def _training_facts(trained: RunRecord) -> dict[str, Any]:
         "monitor": config["training"]["monitor"],
         "primary_metric": trained.tags.get(Tag.PRIMARY_METRIC, "auc"),
         "positive": _positive(trained),
-        "epochs": config["training"]["epochs"],
+        "epochs": int(trained.metrics.get("fit/epochs", config["training"]["epochs"])),
         "optimizer": str(config["optimizer"]["_target_"]).rsplit(".", 1)[-1],
         "balance": config["balance"]["name"],
         "pretrained": None if weights in (None, "none") else weights,

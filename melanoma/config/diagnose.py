@@ -160,12 +160,28 @@ def _parse(overrides: list[str], multirun: bool) -> tuple[list[Override], list[s
         try:
             override = parser.parse_override(text)
         except HydraException:
-            faults.append(f"An argument cannot be read; expected key=value or group=choice. Received: {text}")
+            faults.append(
+                "An argument cannot be read; expected key=value or group=choice, in quotes if it has spaces. "
+                f"Received: {text}"
+            )
             continue
         parsed.append(override)
         if override.is_sweep_override() and not multirun:
-            faults.append(f"Several values for one key need --multirun. Received: {text}")
+            faults.append(f"Several values for one key need `melanoma sweep`. Received: {text}")
+    faults += _learning_rate_faults(parsed)
     return parsed, faults
+
+
+def _learning_rate_faults(parsed: list[Override]) -> list[str]:
+    """Refuse a learning rate that is given and found, too, because the given one would not be used."""
+    given = {override.key_or_group: override for override in parsed}
+    find, rate = (given.get(key) for key in ("training.find_learning_rate", "optimizer.learning_rate"))
+    if find is None or rate is None or find.value() is False:
+        return []
+    return [
+        "lr=find chooses the learning rate, so that it cannot be given, too; remove one of them. "
+        f"Received: {find.input_line} {rate.input_line}"
+    ]
 
 
 def _choice_faults(override: Override, options: list[str]) -> list[str]:
@@ -176,10 +192,12 @@ def _choice_faults(override: Override, options: list[str]) -> list[str]:
         chosen = list(override.sweep_string_iterator())
     else:
         chosen = [override.get_value_element_as_str()]
-    wrong = [c for c in chosen if c not in options]
+    own = " Your own images: data=folder data.path=FOLDER." if group == "data" else ""
     return [
-        f"There is no {group} named '{c}'.{_closest(c, options)} Choices: {', '.join(options)}. Received: {group}={c}"
-        for c in wrong
+        f"There is no {group} named '{c}'.{_closest(c, options)}{own} Choices: {', '.join(options)}. "
+        f"Received: {group}={c}"
+        for c in chosen
+        if c not in options
     ]
 
 

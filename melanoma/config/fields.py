@@ -1,5 +1,6 @@
 """Schema fields with a valid range, and the check of all ranges of a configuration."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
@@ -41,7 +42,9 @@ class Range:
         )
 
     def __str__(self) -> str:
-        if self.above is not None and self.below is not None:
+        if self.above is not None and self.below == math.inf:
+            bounds = f"above {self.above} and finite"
+        elif self.above is not None and self.below is not None:
             bounds = f"between {self.above} and {self.below}"
         elif self.above is not None:
             bounds = f"above {self.above}" + (f" and at most {self.most}" if self.most is not None else "")

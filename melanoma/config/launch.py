@@ -24,11 +24,9 @@ __all__ = ["composed", "launch", "register_resolvers", "typed"]
 
 T = TypeVar("T")
 
-# Arguments of the data sources that are names, which may contain commas, brackets or only digits.
-_TABLE_TEXTS = (
-    "table", "image_column", "label_column", "lesion_column", "patient_column", "age_column", "sex_column",
-    "site_column",
-)  # fmt: skip
+# Arguments of data sources that are names, which may contain commas, brackets or only digits.
+_COLUMNS = ("image", "label", "lesion", "patient", "age", "sex", "site")
+_SOURCE_TEXTS = {"data.source.table", *(f"data.source.{name}_column" for name in _COLUMNS)}
 
 
 def register_resolvers() -> None:
@@ -162,7 +160,8 @@ def _checked(
 
 def _typed_texts(schema: type, rename: Mapping[str, str]) -> set[str]:
     """Return the keys with text values, under all names that users type."""
-    texts = text_keys(schema) | {f"data.{group}.{name}" for group in ("source", "metadata") for name in _TABLE_TEXTS}
+    groups = {key for key in text_keys(schema) if (conf_dir() / key).is_dir()}  # such as preset
+    texts = text_keys(schema) - groups | _SOURCE_TEXTS
     return texts | short_names(texts) | {word for word, key in rename.items() if key in texts}
 
 

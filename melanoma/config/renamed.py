@@ -22,6 +22,7 @@ _SHORT = {
     "training.learning_rate": "optimizer.learning_rate",
     "weight_decay": "optimizer.weight_decay",
     "epochs": "training.epochs",
+    "epoch": "training.epochs",
     "training.num_epochs": "training.epochs",
     "batch_size": "training.batch_size",
     "training.bs": "training.batch_size",

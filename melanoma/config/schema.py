@@ -197,7 +197,7 @@ class TrainingConfig:
 
     epochs: int = number(20, least=1)
     batch_size: int = number(32, least=1)
-    max_minutes: float | None = number(None, above=0)
+    max_minutes: float | None = number(None, above=0, below=math.inf)
     find_learning_rate: bool = False
     monitor: str | None = None
     restore_best: bool = True

@@ -1,5 +1,6 @@
 """The positive class of two classes: configured or inferred from its name, never from the order of the names."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -40,7 +41,7 @@ def positive_class(classes: Sequence[str], configured: str | None) -> str | None
     Raises:
         ConfigError: If `configured` is not one of two classes, or if it is None and the names do not tell.
     """
-    listed = ", ".join(classes)
+    listed = " and ".join(map(repr, classes))
     if len(classes) != 2:
         if configured is not None:
             raise ConfigError(
@@ -57,11 +58,11 @@ def positive_class(classes: Sequence[str], configured: str | None) -> str | None
         return configured
     known = [label for label in classes if label.casefold().replace("_", " ").replace("-", " ") in _POSITIVE]
     if len(known) != 1:
+        typed = [shlex.quote(f"data.positive={label}") for label in classes]
         raise ConfigError(
             [
                 "Which of the two classes is the positive one, the disease to find? AUC, sensitivity and the operating "
-                f"point depend on it, and the names do not tell. Add data.positive='{classes[0]}' or "
-                f"data.positive='{classes[1]}'. Received: classes {listed}"
+                f"point depend on it, and the names do not tell. Add {' or '.join(typed)}. Received: classes {listed}"
             ]
         )
     return known[0]

@@ -1,19 +1,25 @@
 """What a result says about the training, and what to try next, each with the key to type."""
 
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from melanoma.evaluation.intervals import bootstrap_values
+from melanoma.config.arguments import quoted
+from melanoma.evaluation.intervals import FEWEST_GROUPS, bootstrap_values
 from melanoma.evaluation.metrics import expected_calibration_error, is_error, measure, resampled_metrics
+from melanoma.evaluation.paired import number_of_groups
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 
 __all__ = ["Gap", "Trained", "findings", "generalization_gap"]
 
 _FEW = 10  # training images of a class, below which it can hardly be learned
 _DOMINANT = 0.5  # share of the largest of more than two classes
+_NEAR_PERFECT = 0.99  # value on training images that leaves nothing to improve
+_UNEQUAL = 1.5  # ratio of the largest to the smallest class, from which weights may help
 _IMBALANCE = 5.0  # ratio of the largest to the smallest class
 _UNCALIBRATED = 0.1  # expected calibration error
 _OVERFITTING = 0.05  # lower bound of the gap
@@ -51,31 +57,40 @@ class Trained:
     Attributes:
         images: Number of training images of each class, without augmented ones.
         epochs: Number of epochs.
-        kept: Number of the kept epoch, from 1.
+        best: Number of the best epoch, from 1; None if the last one is kept in any case.
+        longer: The key to type for a training of twice the length.
+        augmentation: `augmentation.name`.
         balance: `balance.name`.
         calibration: `evaluation.calibration`.
-        minutes: `training.max_minutes`, if it limited the number of epochs.
+        patience: `training.early_stopping.patience`.
+        stopped_early: Whether early stopping ended the training.
     """
 
     images: Mapping[str, int]
     epochs: int
-    kept: int
+    best: int | None
+    longer: str
+    augmentation: str
     balance: str
     calibration: str
-    minutes: float | None = None
+    patience: int | None = None
+    stopped_early: bool = False
 
     @property
-    def longer(self) -> str:
-        """The key to type for a training of twice the length."""
-        return f"epochs={2 * self.epochs}" if self.minutes is None else f"training.max_minutes={2 * self.minutes:g}"
+    def imbalance(self) -> float:
+        """Ratio of the largest to the smallest class."""
+        return max(self.images.values()) / max(min(self.images.values()), 1)
 
 
 def generalization_gap(training: Predictions, validation: Predictions, metric: str, bootstrap: Bootstrap) -> Gap | None:
     """Compare a metric between training and validation images, which are resampled independently.
 
     Returns:
-        The gap with its percentile interval; None if the metric is not defined, or without resamples.
+        The gap with its percentile interval; None if the metric is not defined, with fewer than `FEWEST_GROUPS` groups
+        in one of the parts, or without resamples.
     """
+    if min(number_of_groups(training), number_of_groups(validation)) < FEWEST_GROUPS:
+        return None
     values = [measure(one).get(metric) for one in (training, validation)]
     if None in values or bootstrap.resamples < 1:
         return None
@@ -109,11 +124,10 @@ def _fit(trained: Trained, validation: Predictions, gap: Gap | None) -> list[str
     named = np.unique(validation.predicted)
     if len(named) == 1:
         label = validation.classes[int(named[0])]
-        found.append(
-            f"All validation images are predicted as {label}. Train longer ({trained.longer}), or weight "
-            "the classes (balance=class_weight)."
-        )
-    if trained.kept == trained.epochs:
+        weigh = trained.balance == "none" and trained.imbalance > _UNEQUAL
+        remedy = ", or weight the classes (balance=class_weight)" if weigh else ""
+        found.append(f"All validation images are predicted as {label}. Train longer ({trained.longer}){remedy}.")
+    if trained.best == trained.epochs and not trained.stopped_early:
         found.append(
             f"The best epoch was the last of {trained.epochs}, so that training may not be complete. Try "
             f"{trained.longer}."
@@ -122,19 +136,28 @@ def _fit(trained: Trained, validation: Predictions, gap: Gap | None) -> list[str
         return found
     size = (
         f"{gap.metric} is {gap.training:.3f} on training images and {gap.validation:.3f} on validation images, a gap "
-        f"of {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+        f"of {_signed(gap.value)} [{_signed(gap.low)}, {_signed(gap.high)}]"
     )
     if gap.low > _OVERFITTING:
-        found.append(
-            f"Overfitting: {size}. Try augmentation=dermoscopy, training.early_stopping.patience=5, or more images."
-        )
+        remedies = [
+            *(["augmentation=dermoscopy"] if trained.augmentation != "dermoscopy" else []),
+            *(["training.early_stopping.patience=5"] if trained.patience is None else []),
+            "more images",
+        ]
+        found.append(f"Overfitting: {size}. Try {' or '.join(remedies)}.")
     elif gap.low > 0:
         found.append(f"Slight overfitting: {size}.")
     elif gap.high > _UNCLEAR:
         found.append(f"Overfitting was neither shown nor ruled out: {size}. More validation images would tell.")
     else:
-        found.append(f"No overfitting was shown: {size}. A larger model or more epochs may improve both.")
+        perfect = not is_error(gap.metric) and gap.training > _NEAR_PERFECT
+        remedy = "" if perfect else f" A larger model or a longer training ({trained.longer}) may improve both."
+        found.append(f"No overfitting was shown: {size}.{remedy}")
     return found
+
+
+def _signed(number: float) -> str:
+    return f"{round(number, 3) + 0.0:+.3f}"  # adding 0 turns -0 into 0
 
 
 def _classes(trained: Trained) -> list[str]:
@@ -142,9 +165,9 @@ def _classes(trained: Trained) -> list[str]:
     for label, images in trained.images.items():
         if images < _FEW:
             plural = "" if images == 1 else "s"
-            found.append(
-                f"Only {images} training image{plural} of {label}. Try data.leave_out=[{label}], or add images."
-            )
+            text = label if re.fullmatch(r"[\w .-]+", label) else quoted(label)
+            remedy = f"Try {shlex.quote(f'data.leave_out=[{text}]')}, or add" if len(trained.images) > 2 else "Add"
+            found.append(f"Only {images} training image{plural} of {label}. {remedy} images.")
     counts = {label: images for label, images in trained.images.items() if images >= _FEW}
     if trained.balance != "none" or len(counts) < 2:
         return found

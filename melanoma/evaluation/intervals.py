@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from melanoma.evaluation.metrics import resampled_metrics
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 
-__all__ = ["bootstrap_intervals", "bootstrap_values", "bootstrap_weights"]
+__all__ = ["FEWEST_GROUPS", "bootstrap_intervals", "bootstrap_values", "bootstrap_weights"]
+
+FEWEST_GROUPS = 10  # for a comparison: with fewer, resamples hardly differ
 
 # Resamples computed at a time, to limit the memory to this many weights per image.
 _CHUNK = 100

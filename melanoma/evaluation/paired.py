@@ -12,11 +12,19 @@ from scipy.stats import binomtest
 from melanoma.data.groups import connected_groups
 from melanoma.errors import DataError
 from melanoma.evaluation.delong import auc_difference
-from melanoma.evaluation.intervals import bootstrap_values
+from melanoma.evaluation.intervals import FEWEST_GROUPS, bootstrap_values
 from melanoma.evaluation.metrics import PAIRED, measure, resampled_metrics
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 
-__all__ = ["Comparison", "compare_predictions", "compare_tables", "matched_predictions", "predictions_in"]
+__all__ = [
+    "Comparison",
+    "compare_predictions",
+    "compare_tables",
+    "matched_predictions",
+    "number_of_groups",
+    "predictions_in",
+    "predictions_of_tables",
+]
 
 
 @dataclass(frozen=True)
@@ -59,12 +67,17 @@ def compare_predictions(model: Predictions, reference: Predictions, bootstrap: B
         model: Predictions of the model, with the groups of the images.
         reference: Predictions of the reference.
         bootstrap: Settings of the bootstrap.
+
+    Returns:
+        The comparisons; none if there are fewer than `FEWEST_GROUPS` groups.
     """
+    if number_of_groups(model) < FEWEST_GROUPS:
+        return []
     first, second = measure(model), measure(reference)
     tasks = {f"{task.prefix}auc": (task, other) for task, other in zip(model.binary, reference.binary, strict=True)}
     wanted = list(dict.fromkeys(name for one in PAIRED for name in ([one, *tasks] if one == "auc" else [one])))
     names = [name for name in wanted if name in first and name in second]
-    independent = model.groups is None or len(np.unique(model.groups)) == len(model)
+    independent = number_of_groups(model) == len(model)
     spread = bootstrap_values(model, bootstrap, partial(_differences, model, reference, names))
     found = []
     for name in names:
@@ -124,10 +137,17 @@ def compare_tables(
     model: pd.DataFrame, reference: pd.DataFrame, classes: list[str], binary_tasks: Mapping[str, Sequence[str]]
 ) -> list[Comparison]:
     """Compare two tables of `matched_predictions`. Images in one group in either table form a group."""
-    known = {str(i): table["group"] for i, table in enumerate((model, reference)) if "group" in table}
-    groups = connected_groups(pd.DataFrame(known), list(known)) if known else None
-    ours, theirs = (predictions_in(table, classes, binary_tasks, groups) for table in (model, reference))
+    ours, theirs = predictions_of_tables([model, reference], classes, binary_tasks)
     return compare_predictions(ours, theirs, Bootstrap())
+
+
+def predictions_of_tables(
+    tables: Sequence[pd.DataFrame], classes: Sequence[str], binary_tasks: Mapping[str, Sequence[str]]
+) -> list[Predictions]:
+    """Return the predictions of `matched_predictions`. Images in one group in any of the tables form a group."""
+    known = {str(i): table["group"] for i, table in enumerate(tables) if "group" in table}
+    groups = connected_groups(pd.DataFrame(known), list(known)) if known else None
+    return [predictions_in(table, classes, binary_tasks, groups) for table in tables]
 
 
 def predictions_in(
@@ -140,6 +160,11 @@ def predictions_in(
     targets = table.label.map({label: i for i, label in enumerate(classes)}).to_numpy()
     probabilities = table[[f"probability/{label}" for label in classes]].to_numpy()
     return Predictions(targets, probabilities, classes, binary_tasks, groups)
+
+
+def number_of_groups(predictions: Predictions) -> int:
+    """Return the number of groups of images, which are drawn as a whole."""
+    return len(predictions) if predictions.groups is None else len(np.unique(predictions.groups))
 
 
 def _differences(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from melanoma.config.command_schema import ChampionGateConfig, SubgroupGateConfig
+from melanoma.evaluation.intervals import FEWEST_GROUPS
 from melanoma.evaluation.metrics import needs_both
 from melanoma.evaluation.paired import Comparison
 from melanoma.evaluation.texts import stored_text
@@ -163,7 +164,7 @@ def champion_gate(found: Iterable[Comparison], champion: str, settings: Champion
     name = f"against {champion}, {settings.metric}"
     compared = next((one for one in found if one.metric == settings.metric), None)
     if compared is None:
-        return Gate(name, False, "not measured on both")
+        return Gate(name, False, f"not measured on both, or fewer than {FEWEST_GROUPS} groups of images")
     passed = compared.low > least if settings.rule == "superiority" else compared.low >= least
     sign = ">" if settings.rule == "superiority" else ">="
     size = f"{compared.difference:+.3f} [{compared.low:+.3f}, {compared.high:+.3f}], p = {compared.p_value:.3g}"

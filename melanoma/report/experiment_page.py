@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
+import numpy as np
 
 from melanoma.data.cache import write_atomically, write_errors
 from melanoma.errors import DataError, ModelError
@@ -18,14 +19,17 @@ __all__ = ["write_experiment_page"]
 
 _SIDE_BY_SIDE = 4  # runs whose figures are shown
 _PARAMETERS = 6  # columns of parameters that differ
-_DETAILS = ("augmentation.", "balance.operations", "model.", "tracking.", "data.source", "schedule.")  # not columns
+# Not columns: details of a choice, what has a column, and what was found, not chosen.
+_DETAILS = (
+    "augmentation.", "balance.operations", "model.", "tracking.", "data.source", "schedule.", "fit.", "protocol",
+)  # fmt: skip
 
 
 def write_experiment_page(experiment: str, file: Path) -> list[RunRecord]:
     """Write the page of an experiment, and return its runs in the order of the ranking.
 
-    The runs are ranked by the primary metric on the validation images. The first ones are compared on the test images
-    that they have in common.
+    Clean results are ranked by the primary metric on the validation images, the others follow; folds are part of their
+    cross-validation. The first ones are compared on the test images that they have in common.
 
     Args:
         experiment: Name of the experiment.
@@ -42,40 +46,75 @@ def write_experiment_page(experiment: str, file: Path) -> list[RunRecord]:
             f"tracking.experiment={experiment}`. Received: {experiment}"
         )
     primary = Counter(record.tags.get(Tag.PRIMARY_METRIC, "auc") for record in records).most_common(1)[0][0]
-    metric = f"validation/{primary}"
-    ranked = [record for record in records if metric in record.shown_metrics]
-    ranked.sort(key=lambda record: record.shown_metrics[metric], reverse=not is_error(primary))
-    others = [record for record in records if metric not in record.shown_metrics]  # such as the parent of folds
+    ranked, others, limits = _ranked(records, f"validation/{primary}")
     first = (ranked or others)[:_SIDE_BY_SIDE]
     try:
         compared = compare_records(first, "test", common=True)
-    except (DataError, ModelError):  # other classes, or no images in common
+    except (DataError, ModelError) as error:
+        limits.append(f"The first runs are not compared with each other. {error}")
         compared = compare_records(first[:1], "test", common=True)
-    columns, rows = _table([*ranked, *others], primary)
+    columns, rows = _table(ranked, others, primary)
     ranking = {
-        "summary": _summary(records[0].run.info.experiment_id, ranked, primary),
-        "metric": metric,
+        "summary": [*_summary(records[0].run.info.experiment_id, ranked, primary), *limits],
+        "metric": f"validation/{primary}",
         "columns": columns,
         "rows": rows,
-        "findings": [(record.label, lines) for record in first if (lines := _findings(record))],
+        "findings": [(record.label, lines) for record in compared.records if (lines := _findings(record))],
     }
     with write_errors("page", f"--html {file}"):
         write_atomically(file, compared.page(title=f"Experiment {experiment}", ranking=ranking))
     return [*ranked, *others]
 
 
+def _ranked(records: Sequence[RunRecord], metric: str) -> tuple[list[RunRecord], list[RunRecord], list[str]]:
+    """Return the ranked runs, the other runs, and sentences on why these are not ranked."""
+    ids = {record.id for record in records}
+    folds = [record for record in records if "split.fold" in record.params and record.tags.get(Tag.PARENT) in ids]
+    measured = [record for record in records if record not in folds and np.isfinite(_value(record, metric))]
+    tasks = Counter(_task(record) for record in measured).most_common(1)
+    ranked = [record for record in measured if _task(record) == tasks[0][0]]
+    sign = 1 if is_error(metric) else -1
+    ranked.sort(key=lambda record: (not record.protocol.is_clean, sign * _value(record, metric)))
+    of_other_task, unclean = len(measured) - len(ranked), sum(not record.protocol.is_clean for record in ranked)
+    limits = []
+    if of_other_task:
+        limits.append(f"Not ranked, because their task, classes or positive class differ: {_runs(of_other_task)}.")
+    if unclean and unclean < len(ranked):
+        limits.append(f"Ranked last, because they are not clean results: {_runs(unclean)}.")
+    others = [record for record in records if record not in ranked and record not in folds]
+    return ranked, others, limits
+
+
+def _value(record: RunRecord, metric: str) -> float:
+    """Return the value that ranks a run, NaN if there is none; for a cross-validation, the mean over its folds."""
+    measured = record.metrics
+    return measured.get(metric, measured.get(f"{metric}_mean", np.nan))
+
+
+def _task(record: RunRecord) -> tuple[str, ...]:
+    """Return what must be equal in runs that are ranked together: the task, the classes and the positive class."""
+    prefix = "test/sensitivity/"
+    classes = sorted(name.removeprefix(prefix) for name in record.metrics if name.startswith(prefix))
+    names = [name for name in classes if "_ci_" not in name and not name.endswith(("_mean", "_std"))]
+    return (record.task, record.tags.get(Tag.POSITIVE, ""), *names)
+
+
+def _runs(count: int) -> str:
+    return f"{count} run" if count == 1 else f"{count} runs"
+
+
 def _summary(experiment_id: str, ranked: Sequence[RunRecord], primary: str) -> list[str]:
     """Return sentences on the best run, and on what limits the ranking."""
     runs = mlflow.search_runs([experiment_id], output_format="list")
     states = Counter(run.info.status for run in runs)
-    lines = [f"{len(runs)} runs: " + ", ".join(f"{count} {state.lower()}" for state, count in states.items()) + "."]
+    lines = [f"{_runs(len(runs))}: " + ", ".join(f"{count} {state.lower()}" for state, count in states.items()) + "."]
     if not ranked:
         return lines
     best, metric = ranked[0], f"validation/{primary}"
     extreme = "lowest" if is_error(primary) else "highest"
     lines.append(
-        f"Best: {best.label}, with the {extreme} {metric}, {stored_text(best.metrics, metric)}. On the test images its "
-        f"{primary} is {stored_text(best.metrics, f'test/{primary}')}."
+        f"Best: {best.label}, with the {extreme} {metric}, {_text(best, metric)}. On the test images its {primary} is "
+        f"{_text(best, f'test/{primary}')}."
     )
     if len({record.digest("validation") for record in ranked}) > 1:
         lines.append("The runs were validated on different images, so that part of the ranking is due to the images.")
@@ -84,21 +123,29 @@ def _summary(experiment_id: str, ranked: Sequence[RunRecord], primary: str) -> l
     return lines
 
 
-def _table(records: Sequence[RunRecord], primary: str) -> tuple[list[str], list[list[str]]]:
+def _text(record: RunRecord, name: str) -> str:
+    """Return a metric as text, with its interval; of the validation of a cross-validation, the mean over its folds."""
+    measured = record.metrics
+    if name in measured or f"{name}_mean" not in measured:
+        return stored_text(measured, name)
+    return f"{measured[f'{name}_mean']:.3f} (mean over folds)"
+
+
+def _table(ranked: Sequence[RunRecord], others: Sequence[RunRecord], primary: str) -> tuple[list[str], list[list[str]]]:
     """Return the columns and the rows of the ranking."""
-    varied = _varied(records)
+    varied = _varied([*ranked, *others])
     metrics = list(dict.fromkeys([f"validation/{primary}", f"test/{primary}", "test/balanced_accuracy"]))
     columns = ["", "run", *metrics, "protocol", "epochs", "minutes", *varied]
     rows = []
-    for number, record in enumerate(records, start=1):
+    for number, record in enumerate([*ranked, *others], start=1):
         measured = record.metrics
         rows.append(
             [
-                str(number) if metrics[0] in measured else "",
+                str(number) if number <= len(ranked) else "",
                 record.label,
-                *(stored_text(measured, name) for name in metrics),
+                *(_text(record, name) for name in metrics),
                 str(record.protocol),
-                record.params.get("training.epochs", ""),
+                f"{measured['fit/epochs']:.0f}" if "fit/epochs" in measured else "",
                 f"{measured['fit/seconds'] / 60:.1f}" if "fit/seconds" in measured else "",
                 *(record.params.get(key, "") for key in varied),
             ]
@@ -115,7 +162,7 @@ def _varied(records: Sequence[RunRecord]) -> list[str]:
         for key in differing
         if key in ("model.name", "augmentation.name") or (not key.startswith(_DETAILS) and "_target_" not in key)
     ]
-    return [key for key in chosen if key != "training.epochs"][:_PARAMETERS]
+    return chosen[:_PARAMETERS]
 
 
 def _findings(record: RunRecord) -> list[str]:

@@ -65,7 +65,8 @@ def run_sweep(plan: Plan, folder: Path) -> str:
     folds = number_of_folds(settings, source) > 0
     _check(plan, settings, source)
     settings, source = with_defaults(settings, source)
-    announce(settings, plan.words)
+    resolved: Any = OmegaConf.to_container(plan.config, resolve=True)
+    announce(settings, resolved, [one.key for one in plan.space])
     uri = tracking_uri(settings.tracking.uri)
     storage = storage_address(plan.sweep.storage, uri)
     before = stored_settings(plan.sweep.resume, storage) if plan.sweep.resume is not None else {}

@@ -13,9 +13,9 @@ from melanoma.tracking.run import Run
 from melanoma.tracking.source import git_diff, installed_packages
 from melanoma.tracking.store import without_password
 
-__all__ = ["EPOCHS", "LEARNING_RATE", "log_config", "log_found"]
+__all__ = ["EPOCHS", "LEARNING_RATE", "WARMUP", "log_config", "log_found"]
 
-LEARNING_RATE, EPOCHS = "optimizer.learning_rate", "training.epochs"
+LEARNING_RATE, EPOCHS, WARMUP = "optimizer.learning_rate", "training.epochs", "model.warmup_epochs"
 
 
 def log_config(run: Run, config: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -37,6 +37,7 @@ def found_later(config: dict[str, Any]) -> set[str]:
     found = {
         LEARNING_RATE: training.get("find_learning_rate", False),
         EPOCHS: training.get("max_minutes") is not None,
+        WARMUP: training.get("max_minutes") is not None and (config.get("model") or {}).get("warmup_epochs", 0) > 0,
     }
     return {key for key, is_found in found.items() if is_found}
 

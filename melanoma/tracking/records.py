@@ -51,7 +51,11 @@ class RunRecord:
         try:
             return cls(mlflow.get_run(str(run_id)))
         except MlflowException as error:
-            raise NotRecorded(f"There is no such run ({str(error).splitlines()[0]}). Received: {run_id}") from error
+            found = _runs_that_start_with(str(run_id))
+            if len(found) == 1:
+                return cls(found[0])
+            reason = f"{len(found)} runs start like this" if found else str(error).splitlines()[0]
+            raise NotRecorded(f"There is no such run ({reason}). Received: {run_id}") from error
 
     @property
     def id(self) -> str:
@@ -267,6 +271,14 @@ def ancestry(run_id: str) -> Ancestry:
     return Ancestry(line, True)
 
 
+def _runs_that_start_with(start: str) -> list[mlflow.entities.Run]:
+    """Return the runs whose ID starts with some characters, at least the six that tables show."""
+    if not re.fullmatch(r"[0-9a-f]{6,31}", start):
+        return []
+    runs: Any = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    return [run for run in runs if run.info.run_id.startswith(start)]
+
+
 def class_names_in(predictions: pd.DataFrame) -> list[str]:
     """Return the class names of a table of predictions, in the order of the model's outputs."""
     return [column.removeprefix("probability/") for column in predictions if column.startswith("probability/")]
@@ -280,7 +292,10 @@ def find_runs(experiment: str, tag: str | None = None) -> list[RunRecord]:
     """
     found = mlflow.get_experiment_by_name(experiment)
     if found is None:
-        raise ModelError(f"There is no such experiment in the tracking store. Received: --experiment {experiment}")
+        known = ", ".join(sorted(one.name for one in mlflow.search_experiments()))
+        raise ModelError(
+            f"There is no such experiment in the tracking store, which has {known}. Received: {experiment}"
+        )
     condition = "attributes.status = 'FINISHED'"
     if tag is not None:
         key, separator, value = tag.partition("=")

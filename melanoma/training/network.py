@@ -38,6 +38,7 @@ class Fitted:
         model: Model that maps pixels to probabilities, in float32, for both evaluation and saving.
         augment: Augmentation of the training images, or None.
         history: Metrics of each epoch.
+        planned: Number of planned epochs, of which early stopping or the time limit may have left out the last.
         epoch: Epoch, from 0, of the kept weights.
         parameters: Number of parameters of the network, trainable or not.
         precision: Keras dtype policy of the training.
@@ -46,6 +47,7 @@ class Fitted:
     model: keras.Model
     augment: Callable[[Any], Any] | None
     history: list[dict[str, float]]
+    planned: int
     epoch: int
     parameters: int
     precision: str
@@ -108,7 +110,7 @@ def fit_network(
     plain.set_weights(network.get_weights())
     only_images = None if augment is None else lambda images: augment(images, None, None)[0]
     model = with_probabilities(plain, settings.evaluation.test_time_augmentation)
-    return Fitted(model, only_images, history, epoch, network.count_params(), policy)
+    return Fitted(model, only_images, history, settings.training.epochs, epoch, network.count_params(), policy)
 
 
 @stage("Finding the learning rate")

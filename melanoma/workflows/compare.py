@@ -1,17 +1,25 @@
 """Comparison of runs: metrics with intervals side by side, and paired tests on the same images."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
 from melanoma.data.cache import write_atomically, write_errors
 from melanoma.errors import DataError
-from melanoma.evaluation.metrics import REPORTED, is_error
-from melanoma.evaluation.paired import Comparison, compare_tables, matched_predictions, predictions_in
+from melanoma.evaluation.intervals import FEWEST_GROUPS, bootstrap_intervals
+from melanoma.evaluation.metrics import REPORTED, is_error, measure
+from melanoma.evaluation.paired import (
+    Comparison,
+    compare_tables,
+    matched_predictions,
+    number_of_groups,
+    predictions_of_tables,
+)
+from melanoma.evaluation.predictions import Bootstrap, Predictions
 from melanoma.evaluation.texts import stored_text
 from melanoma.pages import render_page
 from melanoma.terminal import out, quiet_native_imports
@@ -68,8 +76,7 @@ class Compared:
         rows: Name of each metric, and its text for each run.
         tests: Tests of each run against the reference, by run ID.
         warnings: What limits the comparison.
-        tables: Predictions of each run for the same images.
-        classes: Class names.
+        predictions: Predictions of each run for the same images.
     """
 
     records: list["RunRecord"]
@@ -78,8 +85,7 @@ class Compared:
     rows: list[tuple[str, list[str]]]
     tests: dict[str, list[Comparison]]
     warnings: list[str]
-    tables: list[pd.DataFrame]
-    classes: list[str]
+    predictions: list[Predictions]
 
     @property
     def names(self) -> list[str]:
@@ -112,7 +118,7 @@ class Compared:
                 "ids": [record.id for record in self.records],
                 "rows": self.rows,
                 "sentences": self.sentences,
-                "overlays": _overlays(self.records, self.tables, self.classes),
+                "overlays": _overlays(self.records, self.predictions),
                 "figures": [(name, pictures) for name, pictures in figures if any(pictures)],
                 "images": self.images,
                 "part": self.part,
@@ -151,30 +157,53 @@ def compare_records(records: list["RunRecord"], part: str, common: bool) -> Comp
         ModelError: If a run has no predictions.
         DataError: If the images or the classes of the runs differ.
     """
+    from melanoma.tracking.records import class_names_in
+
     tables = [record.predictions(part) for record in records]
-    classes = _shared_classes(records, tables)
+    orders = [class_names_in(table) for table in tables]
+    classes = _shared_classes(records, orders)
     matched, images, note = matched_predictions(tables, part, common)
-    tasks = records[0].binary_tasks
+    predictions = predictions_of_tables(matched, classes, records[0].binary_tasks)
     tests = {
-        record.id: compare_tables(table, matched[0], classes, tasks)
+        record.id: compare_tables(table, matched[0], classes, records[0].binary_tasks)
         for record, table in zip(records[1:], matched[1:], strict=True)
     }
-    notes = [
-        f"{record.label} is not a clean result: {record.protocol}."
-        for record in records
-        if not record.protocol.is_clean
+    groups = number_of_groups(predictions[0])
+    other_positive = [
+        record.label for record, order in zip(records, orders, strict=True) if len(classes) == 2 and order != classes
     ]
-    warnings = [*([note] if note else []), *notes]
-    return Compared(records, part, images, _rows(records, part), tests, warnings, matched, classes)
+    notes = [
+        f"{note} So are the metrics; the figures are those of each run's own images." if note else "",
+        f"{', '.join(other_positive)} had {classes[0]} as the positive class; here it is {classes[1]}."
+        if other_positive
+        else "",
+        f"There are no tests: {groups} separate images or groups of images, where {FEWEST_GROUPS} are needed."
+        if groups < FEWEST_GROUPS
+        else "",
+        *(
+            f"{record.label} is not a clean result: {record.protocol}."
+            for record in records
+            if not record.protocol.is_clean
+        ),
+    ]
+    as_stored = not note and not other_positive
+    measured = [r.metrics for r in records] if as_stored else [_measured(own, part) for own in predictions]
+    rows = [*_rows(measured, part, records[0].binary_tasks), ("protocol", [str(r.protocol) for r in records])]
+    return Compared(records, part, images, rows, tests, list(filter(None, notes)), predictions)
 
 
-def _overlays(records: list["RunRecord"], tables: list[pd.DataFrame], classes: list[str]) -> list[str]:
+def _measured(predictions: Predictions, part: str) -> dict[str, float]:
+    """Return metrics of the compared images, because those that a run stored are of other images or another task."""
+    found = {f"{part}/{name}": value for name, value in measure(predictions).items()}
+    for name, (low, high) in bootstrap_intervals(predictions, Bootstrap()).items():
+        found |= {f"{part}/{name}_ci_low": low, f"{part}/{name}_ci_high": high}
+    return found
+
+
+def _overlays(records: list["RunRecord"], compared: list[Predictions]) -> list[str]:
     from melanoma.evaluation.overlays import as_data_url, learning_curves_of_runs, roc_of_runs
 
-    tasks = records[0].binary_tasks
-    predictions = {
-        record.label: predictions_in(table, classes, tasks) for record, table in zip(records, tables, strict=True)
-    }
+    predictions = {record.label: own for record, own in zip(records, compared, strict=True)}
     metric = f"val/{records[0].tags.get(Tag.PRIMARY_METRIC, 'loss')}"
     histories = {record.label: record.history(metric) for record in records}
     drawn = (roc_of_runs(predictions), learning_curves_of_runs(histories, metric))
@@ -195,31 +224,26 @@ def _records(options: CompareOptions) -> list["RunRecord"]:
     return [RunRecord.read(run_id) for run_id in wanted]
 
 
-def _shared_classes(records: list["RunRecord"], tables: list[pd.DataFrame]) -> list[str]:
+def _shared_classes(records: list["RunRecord"], orders: list[list[str]]) -> list[str]:
     """Return the classes, which must be the same in all runs."""
-    from melanoma.tracking.records import class_names_in
-
-    classes = [class_names_in(table) for table in tables]
-    for record, own in zip(records, classes, strict=True):
-        if set(own) != set(classes[0]):  # the order depends on the positive class
+    for record, own in zip(records, orders, strict=True):
+        if set(own) != set(orders[0]):  # the order depends on the positive class
             raise DataError(
                 "The runs have different classes and cannot be compared. Received: "
-                f"{', '.join(own)} in {record.label}, {', '.join(classes[0])} in {records[0].label}"
+                f"{', '.join(own)} in {record.label}, {', '.join(orders[0])} in {records[0].label}"
             )
-    return classes[0]
+    return orders[0]
 
 
-def _rows(records: list["RunRecord"], part: str) -> list[tuple[str, list[str]]]:
-    """Return rows of the metrics that at least one run has, and a row of the protocols."""
-    metrics = [record.metrics for record in records]
-    names = [f"{part}/{name}" for name in _SHOWN] + [f"{part}/{task}/auc" for task in records[0].binary_tasks]
+def _rows(measured: list[dict[str, float]], part: str, binary_tasks: Iterable[str]) -> list[tuple[str, list[str]]]:
+    """Return rows of the metrics that at least one run has."""
+    names = [f"{part}/{name}" for name in _SHOWN] + [f"{part}/{task}/auc" for task in binary_tasks]
     points = f"{part}/operating_point/"  # each run has its own threshold
     ends = ("/sensitivity", "/specificity")
-    names += [name for name in metrics[0] if name.startswith(points) and name.endswith(ends)]
-    rows = [
-        (name, [stored_text(own, name) for own in metrics]) for name in names if any(name in own for own in metrics)
+    names += [name for name in measured[0] if name.startswith(points) and name.endswith(ends)]
+    return [
+        (name, [stored_text(own, name) for own in measured]) for name in names if any(name in own for own in measured)
     ]
-    return [*rows, ("protocol", [str(record.protocol) for record in records])]
 
 
 def _show(compared: Compared) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -58,11 +58,17 @@ def recorded(resolved: dict[str, Any], settings: TrainConfig) -> dict[str, Any]:
     }
 
 
-def announce(settings: TrainConfig, overrides: Sequence[str]) -> None:
-    """Log what a preset sets, and the positive class and the primary metric, on which all results depend."""
+def announce(settings: TrainConfig, resolved: dict[str, Any], varied: Collection[str] = ()) -> None:
+    """Log what a preset has set, the positive class, and the primary metric, on which all results depend.
+
+    Args:
+        settings: The whole configuration.
+        resolved: The same as plain dictionaries.
+        varied: Keys that a sweep varies.
+    """
     if settings.preset is not None:
-        typed = {word.partition("=")[0].lstrip("+") for word in overrides}
-        words = [word for word in _preset_words(settings.preset) if word.partition("=")[0] not in typed]
+        preset = {key: value for key, value in _preset(settings.preset).items() if key not in varied}
+        words = [f"{key}={value}" for key, value in preset.items() if _value(resolved, key) == value]
         if words:
             log.info("preset=%s sets %s", settings.preset, " ".join(words))
     if settings.data.positive is not None:
@@ -74,15 +80,20 @@ def announce(settings: TrainConfig, overrides: Sequence[str]) -> None:
     log.info("Primary metric: %s, %s is best (primary_metric changes it)", settings.primary_metric, best)
 
 
-def _preset_words(name: str) -> list[str]:
-    """Return the keys that a preset sets, as they would be typed."""
+def _preset(name: str) -> dict[str, Any]:
+    """Return the keys that a preset sets, and their values; of a group, its choice."""
     file = conf_dir() / "preset" / f"{name}.yaml"
     if not file.is_file():  # a user's own, in another folder
-        return []
+        return {}
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     groups = [item for entry in content.pop("defaults", []) for item in entry.items()]
     del content["preset"]
-    return [
-        *(f"{group.removeprefix('override /')}={choice}" for group, choice in groups),
-        *(f"{key}={value}" for key, value in flattened(content).items()),
-    ]
+    return {**{group.removeprefix("override /"): choice for group, choice in groups}, **flattened(content)}
+
+
+def _value(resolved: dict[str, Any], key: str) -> Any:
+    """Return the value of a key; of a group, its name."""
+    found: Any = resolved
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found.get("name") if isinstance(found, dict) else found

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from melanoma.config.schema import TrainConfig
+from melanoma.config.schema import TrainConfig, TrainingConfig
 from melanoma.data.dataset import Dataset
 from melanoma.evaluation.evaluate import Evaluation, bootstrap_of, predictions_of
 from melanoma.evaluation.findings import Gap, Trained, findings, generalization_gap
@@ -48,16 +48,34 @@ def log_findings(
     trained = Trained(
         images=originals.label.value_counts().reindex(dataset.classes, fill_value=0).to_dict(),
         epochs=len(fitted.history),
-        kept=fitted.epoch + 1,
+        best=fitted.epoch + 1 if settings.training.restore_best else None,
+        longer=_longer(fitted, settings.training),
+        augmentation=settings.augmentation.name,
         balance=settings.balance.name,
         calibration=settings.evaluation.calibration,
-        minutes=settings.training.max_minutes if len(fitted.history) < settings.training.epochs else None,
+        patience=settings.training.early_stopping.patience,
+        stopped_early=_is_stopped_early(fitted, settings.training),
     )
     found = findings(trained, validation.predictions, gap)
     if found:
         run.set_tags({Tag.FINDINGS: "\n".join(found)})
         run.add_note("\n".join(["**Findings**", "", *(f"- {line}" for line in found)]))
     return found
+
+
+def _is_stopped_early(fitted: Fitted, settings: TrainingConfig) -> bool:
+    # If both could have ended it, the time limit is the rarer one: the planned epochs fit into it.
+    return len(fitted.history) < fitted.planned and settings.early_stopping.patience is not None
+
+
+def _longer(fitted: Fitted, settings: TrainingConfig) -> str:
+    """Return the key to type for a training of about twice the length."""
+    patience, minutes = settings.early_stopping.patience, settings.max_minutes
+    if patience is not None and _is_stopped_early(fitted, settings):
+        return f"training.early_stopping.patience={2 * patience}"
+    if minutes is not None and len(fitted.history) < settings.epochs:
+        return f"training.max_minutes={max(2 * minutes, 1):g}"
+    return f"epochs={2 * len(fitted.history)}"
 
 
 def _gap(model: Any, dataset: Dataset, settings: TrainConfig, validation: Evaluation) -> Gap | None:

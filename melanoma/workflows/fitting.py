@@ -54,16 +54,24 @@ def _with_found_values(
 ) -> TrainConfig:
     """Return the settings with the learning rate and the number of epochs that are found by trying, if any."""
     from melanoma.tracking.log import log_range_test
-    from melanoma.tracking.log_config import EPOCHS, LEARNING_RATE, log_found
+    from melanoma.tracking.log_config import EPOCHS, LEARNING_RATE, WARMUP, log_found
     from melanoma.training.network import epochs_in_time, find_learning_rate
 
     found: dict[str, float] = {}
     minutes, most = settings.training.max_minutes, settings.training.epochs
     if minutes is not None:
         fitting = epochs_in_time(dataset, settings, parts_of(settings, resolved, dataset, ancestor), minutes)
-        log.info("About %d epochs fit into %g minutes; training for %d", fitting, minutes, min(fitting, most))
+        if fitting >= most:
+            log.info("All %d epochs fit into %g minutes", most, minutes)
+        else:
+            log.info("About %d of %d epochs fit into %g minutes", fitting, most, minutes)
         found[EPOCHS] = min(fitting, most)
         settings = replace(settings, training=replace(settings.training, epochs=min(fitting, most)))
+        if 0 < settings.model.warmup_epochs >= found[EPOCHS]:
+            # Else only the head would be trained.
+            found[WARMUP] = int(found[EPOCHS]) // 2
+            log.info("model.warmup_epochs is reduced to %d, to leave epochs for the whole network", found[WARMUP])
+            settings = replace(settings, model=replace(settings.model, warmup_epochs=int(found[WARMUP])))
     if settings.training.find_learning_rate:
         test = find_learning_rate(dataset, settings, parts_of(settings, resolved, dataset, ancestor))
         rate = settings.optimizer.learning_rate if test.chosen is None else test.chosen

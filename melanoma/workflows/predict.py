@@ -66,8 +66,6 @@ def _predict_files(settings: PredictConfig, files: list[Path], target: Path) -> 
     open_store(settings.tracking.uri)
     classifier = load_classifier(settings.saved_model)
     table = predicted(classifier, files, settings.batch_size)
-    if "predicted" not in table:
-        raise DataError(f"No image could be read. Received: {settings.input} ({table.error.iloc[0]})")
     with write_errors("result", f"output={settings.output}"):
         write_atomically(target, table.to_csv(index=False))
     _show(table, classifier.facts["operating_points"], target)
@@ -75,12 +73,19 @@ def _predict_files(settings: PredictConfig, files: list[Path], target: Path) -> 
 
 
 def predicted(classifier: "LesionClassifier", files: list[Path], batch_size: int = 64) -> pd.DataFrame:
-    """Predict image files in batches, and return a table with one row per file; see `predict_files`."""
+    """Predict image files in batches, and return a table with one row per file; see `predict_files`.
+
+    Raises:
+        DataError: If no image can be read.
+    """
     rows: list[dict[str, object]] = []
     batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
     for batch in track(batches, "Predicting"):
         rows += _predict_batch(classifier, batch)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if "predicted" not in table:
+        raise DataError(f"No image could be read. Received: {files[0]} ({table.error.iloc[0]})")
+    return table
 
 
 def matching_files(pattern: str) -> list[Path]:

@@ -39,7 +39,7 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     source = read_source(settings.data)
     check_experiment(settings, resolved["model"], source)
     settings, source = with_defaults(settings, source)
-    announce(settings, overrides)
+    announce(settings, resolved)
     uri = tracking_uri(settings.tracking.uri)
     experiment = Experiment(settings, recorded(resolved, settings), overrides, source, folder, uri)
 

@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
 
@@ -11,7 +12,10 @@ from melanoma.errors import ConfigError, DataError, ModelError, PromotionRefused
 from tests.commands import run_melanoma
 from tests.integration.conftest import SMALL, copied_store
 
-KEYS = dict(word.split("=") for word in SMALL if not word.startswith("model="))
+KEYS = dict(word.split("=") for word in SMALL if not word.startswith("model=")) | {
+    "data.source.images": "160",
+    "split.test": 0.3,
+}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +56,9 @@ def test_the_command_line_of_a_run_does_the_same(run, uri: str):
     done = run_melanoma(*words[1:])
     assert done.returncode == 0, done.stderr
     again = next(line.split()[-1] for line in done.stdout.splitlines() if line.startswith("Run "))
-    found = melanoma.compare([run, again], tracking_uri=uri)
+    found = melanoma.compare(run, again, tracking_uri=uri)
+    repeated = melanoma.compare((one for one in [run, again, run]), tracking_uri=uri)  # the reference twice
+    pd.testing.assert_frame_equal(repeated.tests, found.tests)
     assert (found.tests.difference == 0).all()
     assert found.metrics.loc["auc"].nunique() == 1
     assert "No difference in auc" in found._repr_html_()
@@ -71,6 +77,23 @@ def test_images_are_predicted_by_a_loaded_model(run, tmp_path: Path):
     pd.testing.assert_frame_equal(table, melanoma.predict(run, listed))
     with pytest.raises(DataError, match="No images found"):
         model.predict(tmp_path / "nothing")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="No image could be read"):
+        model.predict(tmp_path / "broken.png")
+    for wrong in (None, 3, [], [3]):
+        with pytest.raises(DataError, match="Expected a path, a glob pattern or a list of paths"):
+            model.predict(wrong)
+
+
+def test_a_run_that_does_not_exist_or_failed_is_a_clear_error(uri: str):
+    missing = melanoma.api.results.Run("0" * 32, uri)
+    for use in (lambda: missing.figures, lambda: missing.predictions, lambda: missing.metrics):
+        with pytest.raises(ModelError, match="There is no such run"):
+            use()
+    mlflow.set_tracking_uri(uri)
+    failed = mlflow.MlflowClient().create_run("0").info.run_id
+    with pytest.raises(ModelError, match="The run has no predictions; did it finish"):
+        _ = melanoma.api.results.Run(failed, uri).predictions
 
 
 def test_a_run_is_evaluated_and_promoted(run):
@@ -100,5 +123,5 @@ def test_faults_are_errors_with_the_message_of_the_command(tmp_path: Path):
     for name in ("ok", "sick"):
         (tmp_path / "two" / name).mkdir(parents=True)
         (tmp_path / "two" / name / "a.jpg").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"Add data\.positive='ok' or data\.positive='sick'"):
+    with pytest.raises(ConfigError, match=r"Add data\.positive=ok or data\.positive=sick"):
         melanoma.train(data=tmp_path / "two")

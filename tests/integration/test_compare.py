@@ -1,11 +1,15 @@
 """`melanoma compare` on real runs."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from melanoma.cli import main
+from melanoma.evaluation.metrics import measure
+from melanoma.evaluation.paired import matched_predictions, predictions_in
+from melanoma.tracking.records import RunRecord
 from tests.commands import run_melanoma
 from tests.integration.conftest import SMALL, client, copied_store, trained_here
 
@@ -79,7 +83,10 @@ def test_a_page_of_an_experiment_ranks_its_runs(compared, tmp_path: Path, run_he
     ("arguments", "message"),
     [
         (["report", "melanoma"], "give the file of the page"),
-        (["report", "nowhere", "--html", "page.html"], "no such experiment"),
+        (
+            ["report", "nowhere", "--html", "page.html"],
+            "no such experiment in the tracking store, which has Default, melan",
+        ),
         (["report", "Default", "--html", "page.html"], "no finished run with test results"),
         (["report", "melanoma", "--html", "/proc/nowhere/page.html"], "cannot be written"),
     ],
@@ -99,6 +106,34 @@ def test_other_test_images_are_refused_unless_the_common_ones_are_asked_for(comp
     code, out, err = compare(ids["first"], ids["other split"], "--common")
     assert code == 0, err
     assert "in common" in out
+    assert "So are the metrics; the figures are those of each run's own images." in " ".join(out.split())
+    tables = [RunRecord.read(ids[name]).predictions() for name in ("first", "other split")]
+    (own, _), images, _ = matched_predictions(tables, "test", True)
+    again = measure(predictions_in(own, ["benign", "malignant"], {}))["accuracy"]
+    assert f"{images} test images" in out
+    assert re.search(rf"test/accuracy +│ {again:.3f}", out)
+    assert again != pytest.approx(RunRecord.read(ids["first"]).metrics["test/accuracy"], abs=5e-4)
+
+
+def test_a_run_is_named_by_the_first_characters_of_its_id(compared, compare):
+    _, ids = compared
+    code, out, err = compare(ids["first"][:6], ids["second"][:8])
+    assert code == 0, err
+    assert f"second ({ids['second'][:6]})" in out
+    code, _, err = compare(ids["first"][:5], ids["second"])
+    assert code == 2
+    assert "no such run" in err
+
+
+def test_another_positive_class_is_named_and_the_metrics_are_of_one(compared, compare, tmp_path: Path):
+    uri, ids = compared
+    swapped = trained_here(
+        [*SMALL, "data.positive=benign", "tracking.run_name=swapped", f"tracking.uri={uri}"], tmp_path
+    )
+    code, out, err = compare(ids["first"], swapped)
+    assert code == 0, err
+    assert f"swapped ({swapped[:6]}) had benign as the positive class; here it is malignant." in " ".join(out.split())
+    client(uri).delete_run(swapped)
 
 
 @pytest.mark.parametrize(

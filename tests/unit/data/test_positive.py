@@ -1,5 +1,7 @@
 """The positive class of two classes."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -31,14 +33,15 @@ def test_what_is_configured_wins():
     assert positive_class(["ok", "sick"], "ok") == "ok"
 
 
-@pytest.mark.parametrize("classes", [["nevus", "seborrheic keratosis"], ["melanoma", "malignant"], ["a", "b"]])
+@pytest.mark.parametrize("classes", [["nevus", "seborrheic keratosis"], ["melanoma", "malignant"], ["a", "it's"]])
 def test_names_that_do_not_tell_are_a_question(classes: list[str]):
-    with pytest.raises(ConfigError, match=f"Add data.positive='{classes[0]}' or data.positive='{classes[1]}'"):
+    typed = [shlex.quote(f"data.positive={label}") for label in classes]
+    with pytest.raises(ConfigError, match=re.escape(f"Add {' or '.join(typed)}. ")):
         positive_class(classes, None)
 
 
 def test_it_must_be_one_of_two_classes():
-    with pytest.raises(ConfigError, match=r"one of a, b\. Received: data\.positive=c"):
+    with pytest.raises(ConfigError, match=r"one of 'a' and 'b'\. Received: data\.positive=c"):
         positive_class(["a", "b"], "c")
     with pytest.raises(ConfigError, match=r"data.binary_tasks=\{malignant: \[melanoma\]\}"):
         positive_class(["melanoma", "nevus", "bcc"], "melanoma")

@@ -9,7 +9,10 @@ from melanoma.evaluation.findings import Gap, Trained, findings, generalization_
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 
 CLASSES = ["nevus", "melanoma"]
-TRAINED = Trained(images={"nevus": 100, "melanoma": 100}, epochs=10, kept=6, balance="none", calibration="none")
+TRAINED = Trained(
+    images={"nevus": 100, "melanoma": 100}, epochs=10, best=6, longer="epochs=20",
+    augmentation="none", balance="none", calibration="none",
+)  # fmt: skip
 NO_GAP = Gap("auc", 0.8, 0.79, -0.02, 0.05)
 
 
@@ -43,15 +46,16 @@ def test_a_wide_interval_tells_nothing():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"kept": 10}, "The best epoch was the last of 10, so that training may not be complete. Try epochs=20."),
+        ({"best": 10}, "The best epoch was the last of 10, so that training may not be complete. Try epochs=20."),
         (
-            {"kept": 10, "minutes": 0.5},
+            {"best": 10, "longer": "training.max_minutes=1"},
             "The best epoch was the last of 10, so that training may not be complete. Try training.max_minutes=1.",
         ),
         (
-            {"images": {"nevus": 100, "seborrheic keratosis": 1}},
-            "Only 1 training image of seborrheic keratosis. Try data.leave_out=[seborrheic keratosis], or add images.",
+            {"images": {"nevus": 20, "scar": 20, "other nevi": 1}},
+            "Only 1 training image of other nevi. Try 'data.leave_out=[other nevi]', or add images.",
         ),
+        ({"images": {"nevus": 100, "melanoma": 9}}, "Only 9 training images of melanoma. Add images."),
         (
             {"images": {"nevus": 600, "melanoma": 100}},
             "nevus has 86% of the training images, 6 times as many as melanoma. Try balance=class_weight.",
@@ -66,16 +70,31 @@ def test_what_to_try_next_is_a_key_to_type(changes: dict, sentence: str):
     assert [line for line in found(**changes) if "overfitting" not in line] == [sentence]
 
 
+def test_the_last_epoch_is_no_finding_if_it_is_kept_in_any_case_or_early_stopping_chose_it():
+    assert len(found(best=None)) == len(found(best=10, stopped_early=True)) == 1
+
+
+def test_only_what_is_not_set_yet_is_suggested():
+    gap = replace(NO_GAP, low=0.06)
+    assert found(gap=gap)[0].endswith(
+        "Try augmentation=dermoscopy or training.early_stopping.patience=5 or more images."
+    )
+    assert found(gap=gap, augmentation="dermoscopy", patience=3)[0].endswith("Try more images.")
+    perfect = Gap("auc", 1.0, 1.0, -0.0, 0.0)
+    assert found(gap=perfect)[0].endswith("a gap of +0.000 [+0.000, +0.000].")
+
+
 def test_a_rebalanced_training_is_not_told_to_rebalance():
     assert len(found(images={"nevus": 600, "melanoma": 100}, balance="class_weight")) == 1
 
 
 def test_a_model_that_predicts_one_class_is_named():
     constant = replace(predictions(1.5), probabilities=np.tile([0.6, 0.4], (400, 1)))
-    assert found(constant)[0] == (
-        "All validation images are predicted as nevus. Train longer (epochs=20), or weight the classes "
-        "(balance=class_weight)."
-    )
+    assert found(constant)[0] == "All validation images are predicted as nevus. Train longer (epochs=20)."
+    unequal = found(constant, images={"nevus": 200, "melanoma": 100})
+    assert unequal[0].endswith("Train longer (epochs=20), or weight the classes (balance=class_weight).")
+    again = found(constant, images={"nevus": 200, "melanoma": 100}, balance="class_weight")
+    assert again[0].endswith("Train longer (epochs=20).")
 
 
 def test_uncalibrated_probabilities_are_named_unless_they_are_calibrated():
@@ -109,6 +128,11 @@ def test_a_real_gap_is_found():
     gap = generalization_gap(predictions(3), predictions(1.5, seed=1), "auc", Bootstrap(200))
     assert gap.low > 0.05
     assert gap.low < gap.value < gap.high
+
+
+def test_few_images_tell_nothing_of_the_gap():
+    assert generalization_gap(predictions(3, 9), predictions(1.5), "auc", Bootstrap(200)) is None
+    assert generalization_gap(predictions(3), predictions(1.5, 9), "auc", Bootstrap(200)) is None
 
 
 def test_without_resamples_or_a_defined_metric_there_is_no_gap():

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
+from melanoma.config.launch import composed
 from melanoma.config.schema import DataConfig, TrainConfig, TrainingConfig
 from melanoma.data.sources import Source
 from melanoma.errors import ConfigError
@@ -66,8 +68,8 @@ def test_the_logged_configuration_has_no_open_choices():
 def test_the_first_lines_tell_what_is_positive_and_what_is_best(monkeypatch: pytest.MonkeyPatch):
     lines: list[str] = []
     monkeypatch.setattr(defaults.log, "info", lambda text, *given: lines.append(text % given))
-    announce(filled(TWO, primary_metric="log_loss"), [])
-    announce(filled(FOUR, data=DataConfig(binary_tasks={"cancer": ["bcc", "melanoma"]})), [])
+    announce(filled(TWO, primary_metric="log_loss"), {})
+    announce(filled(FOUR, data=DataConfig(binary_tasks={"cancer": ["bcc", "melanoma"]})), {})
     assert [line.partition(" (")[0] for line in lines] == [
         "Positive class: melanoma", "Primary metric: log_loss, lowest is best",
         "Positive classes of each binary task: cancer: bcc, melanoma",
@@ -75,11 +77,22 @@ def test_the_first_lines_tell_what_is_positive_and_what_is_best(monkeypatch: pyt
     ]  # fmt: skip
 
 
-def test_a_preset_tells_the_keys_that_it_sets_but_not_those_that_were_typed(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("words", "varied", "told"),
+    [
+        (["data.image_size=96"], [], "model=resnet_small_fast training.max_minutes=2 training.epochs=30"),
+        (["experiment=isic9_m1", "data.path=x"], [], "data.image_size=64 training.max_minutes=2 training.epochs=30"),
+        ([], ["model", "training.epochs"], "data.image_size=64 training.max_minutes=2"),
+    ],
+)
+def test_a_preset_tells_the_keys_that_it_sets_but_not_those_that_others_changed(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], varied: list[str], told: str
+):
     lines: list[str] = []
     monkeypatch.setattr(defaults.log, "info", lambda text, *given: lines.append(text % given))
-    announce(filled(TWO, preset="quick"), ["preset=quick", "data.image_size=96"])
-    assert lines[0] == "preset=quick sets model=resnet_small_fast training.max_minutes=2 training.epochs=30"
+    config, _ = composed("train", TrainConfig, ["preset=quick", *words])
+    announce(filled(TWO, preset="quick"), OmegaConf.to_container(config), varied)
+    assert lines[0] == f"preset=quick sets {told}"
     lines.clear()
-    announce(filled(TWO, preset="my_own"), ["preset=my_own"])
+    announce(filled(TWO, preset="my_own"), OmegaConf.to_container(config))
     assert not any(line.startswith("preset") for line in lines)
