@@ -18,7 +18,8 @@ from melanoma.errors import FAILURE_FILE_VARIABLE, MelanomaError, RunKilled
 
 __all__ = ["COMMANDS", "Command", "main"]
 
-_MODEL = {"model": "saved_model"}  # `model` is a config group too
+_MODEL = {"model": "saved_model"}
+_RUN_OR_MODEL = {"run": "saved_model", **_MODEL}  # an error names the last
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ COMMANDS = {
         "decisions and class probabilities for images, as a table and a CSV",
         "melanoma.workflows.predict:predict",
         "melanoma.config.command_schema:PredictConfig",
-        rename=_MODEL,
+        rename=_RUN_OR_MODEL,
     ),
     "promote": Command(
         "make the best run the champion of the model registry, if it passes the gates",
@@ -97,21 +98,21 @@ COMMANDS = {
         "melanoma.serving.serve:serve",
         "melanoma.config.command_schema:ServeConfig",
         on_store=True,
-        rename=_MODEL,
+        rename=_RUN_OR_MODEL,
     ),
     "app": Command(
         "a page to try the champion on your own images",
         "melanoma.serving.app:show_app",
         "melanoma.config.command_schema:ServeConfig",
         on_store=True,
-        rename=_MODEL,
+        rename=_RUN_OR_MODEL,
     ),
     "export": Command(
         "write a model as ONNX or LiteRT",
         "melanoma.serving.export:export_model",
         "melanoma.config.command_schema:ExportConfig",
         on_store=True,
-        rename=_MODEL,
+        rename=_RUN_OR_MODEL,
     ),
     "report": Command(
         "a page about all runs of an experiment, or the table of the reference experiments",

@@ -81,15 +81,18 @@ class Run:
 
     @cached_property
     def metrics(self) -> "pd.DataFrame":
-        """All metrics by name, such as `test/auc`: `value`, and the bounds `ci_low` and `ci_high` of its interval."""
+        """All metrics by name, such as `test/auc`, the main ones first: `value`, and bounds `ci_low` and `ci_high`."""
         import pandas as pd
 
+        from melanoma.evaluation.metrics import headlines
         from melanoma.tracking.measures import with_bounds
         from melanoma.tracking.names import Artifact
 
         measured = self.record.json(Artifact.METRICS) or with_bounds(self.record.metrics)
         table = pd.DataFrame.from_dict(measured, orient="index", columns=["value", "ci_low", "ci_high"])
-        return table.rename_axis("metric")
+        first = [f"{part}/{name}" for part in ("test", "validation") for name in headlines(self.primary_metric)]
+        order = dict.fromkeys([*(name for name in first if name in table.index), *table.index])
+        return table.loc[list(order)].rename_axis("metric")
 
     @property
     def history(self) -> "pd.DataFrame":

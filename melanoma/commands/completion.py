@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from melanoma.config.annotations import leaf_keys
+from melanoma.config.renamed import short_names
 from melanoma.errors import MelanomaError
 from melanoma.paths import conf_dir
 from melanoma.terminal import out
@@ -102,6 +103,7 @@ def words_of(command: str) -> list[str]:
         module, _, name = address.partition(":")
         keys = leaf_keys(getattr(importlib.import_module(module), name))
         found += [f"{'model' if key == 'saved_model' else key}=" for key in keys]
+        found += [f"{short}=" for short in sorted(short_names(keys)) if "." not in short]
     return [*found, "--help"]
 
 

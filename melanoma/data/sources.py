@@ -87,13 +87,17 @@ def class_folders(path: Path | None, *, classes: list[str] | int | None = None) 
     parts = {p.name: _PARTS[p.name.casefold()] for p in _subfolders(root) if p.name.casefold() in _PARTS}
     rows: list[tuple[str, str, str]] = []
     found: set[str] = set()
+    nested: dict[str, set[str]] = {}
     for name, part in parts.items() if parts else [("", "")]:
         for folder in _subfolders(root / name):
             label = unicodedata.normalize("NFC", folder.name)
             if not _is_text(label):
                 raise DataError(f"The name of a class folder must be UTF-8; rename it. Received: {str(folder)!a}")
             found.add(label)
-            rows += [(f.relative_to(path).as_posix(), label, part) for f in image_files(folder)]
+            files = image_files(folder)
+            rows += [(f.relative_to(path).as_posix(), label, part) for f in files]
+            if inside := {f.relative_to(folder).parts[0] for f in files if f.parent != folder}:
+                nested.setdefault(label, set()).update(inside)
     table = pd.DataFrame(rows, columns=["path", "label", "part"], dtype=object)
     if parts and "train" not in parts.values():
         raise DataError(
@@ -107,7 +111,12 @@ def class_folders(path: Path | None, *, classes: list[str] | int | None = None) 
             f"No images for {_listed(empty)}: expected JPEG or PNG files in each class folder. Put images there or "
             f"remove the folder. Received: {path}"
         )
-    return Source(path, table.sort_values("path", ignore_index=True), names)
+    notes = [
+        f"The class folder '{label}' contains folders ({_listed(sorted(inside))}), whose images count as this class; "
+        "is data.path one level too high?"
+        for label, inside in nested.items()
+    ]
+    return Source(path, table.sort_values("path", ignore_index=True), names, notes)
 
 
 def synthetic(path: Path | None, *, classes: list[str] | int | None = None, **options: Any) -> Source:
@@ -132,7 +141,8 @@ def synthetic(path: Path | None, *, classes: list[str] | int | None = None, **op
     folder = cached_folder("synthetic", key, make)
     source = class_folders(folder, classes=names)
     metadata = pd.read_csv(folder / "metadata.csv").rename(columns={"image": "path"}).drop(columns="label")
-    return Source(folder, source.table.merge(metadata, on="path", how="left"), names)
+    notes = ["The images are drawn, so that results say nothing about real lesions"]
+    return Source(folder, source.table.merge(metadata, on="path", how="left"), names, notes)
 
 
 def open_path(path: str, caps: ArchiveConfig, key: str = "data.path") -> Path:

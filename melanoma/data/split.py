@@ -1,5 +1,6 @@
 """Splits into training, validation and test that keep the images of a group in one part."""
 
+import shlex
 import warnings
 from fractions import Fraction
 
@@ -140,7 +141,9 @@ def values_left_out(table: pd.DataFrame, column: str) -> list[object]:
     """Return the sorted values of a metadata column. Raise a DataError if it is absent or has fewer than two values."""
     if column not in table:
         raise DataError(
-            "split.column must be a column of the data set's metadata (data=csv, or data.metadata.path). "
+            f"split.column must be {', '.join(METADATA[:-1])} or {METADATA[-1]}. Name the column of your table first, "
+            f"as in {shlex.quote(f'data.source.site_column={column}')} split.column=site; for class folders it is "
+            "data.metadata.site_column. "
             f"Received: split.column={column}, with {', '.join(c for c in METADATA if c in table) or 'no such columns'}"
         )
     found = sorted(table[column].dropna().astype(object).unique(), key=str)

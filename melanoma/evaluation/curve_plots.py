@@ -52,7 +52,8 @@ def roc_figure(evaluation: Evaluation, thresholds: Mapping[str, float] | None = 
         if threshold is not None:
             referred = task.scores >= threshold
             tpr, fpr = referred[task.positive].mean(), referred[~task.positive].mean()
-            axes.plot(fpr, tpr, "o", color=ORANGE, markersize=8, label=f"operating point ({tpr:.2f} at {1 - fpr:.2f})")
+            point = f"operating point: sensitivity {tpr:.2f}, specificity {1 - fpr:.2f}"
+            axes.plot(fpr, tpr, "o", color=ORANGE, markersize=8, label=point)
             axes.legend(frameon=False, fontsize=9, loc="best")
     return figure
 

@@ -31,6 +31,7 @@ PART_COLOURS = {
     "removed": LIGHT_GREY,
 }  # fmt: skip
 _KINDS = ["train", "augmented", "validation", "test"]
+_EVERY_CELL = 3  # classes up to which cells without images show a zero
 
 
 def confusion_figure(evaluation: Evaluation, *, shares: bool) -> Figure:
@@ -44,7 +45,7 @@ def confusion_figure(evaluation: Evaluation, *, shares: bool) -> Figure:
     picture = axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.ndindex(counts.shape):
         text = f"{rates[i, j]:.2f}" if shares else str(counts[i, j])
-        if counts[i, j] or i == j:
+        if counts[i, j] or i == j or len(classes) <= _EVERY_CELL:
             axes.text(j, i, text, ha="center", va="center", color="white" if rates[i, j] > 0.55 else "black")
     ticks = np.arange(len(classes))
     support = counts.sum(axis=1)
@@ -53,7 +54,8 @@ def confusion_figure(evaluation: Evaluation, *, shares: bool) -> Figure:
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     accuracy, balanced = evaluation.metrics["accuracy"], evaluation.metrics["balanced_accuracy"]
-    axes.set_title(f"{evaluation.part.capitalize()}: accuracy {accuracy:.1%}, balanced {balanced:.1%}", fontsize=11)
+    # Of the whole figure, because long names of classes leave less width to the matrix.
+    figure.suptitle(f"{evaluation.part.capitalize()}: accuracy {accuracy:.1%}, balanced {balanced:.1%}", fontsize=11)
     figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the true class")
     return figure
 

@@ -35,5 +35,6 @@ def remark_on_groups(table: pd.DataFrame) -> str:
         return ""
     return (
         f"Neither lesion nor patient is known for {unknown:,} of {len(table):,} images, so that only copies were "
-        "grouped: test images may show lesions that the model was trained on."
+        "grouped: test images may show lesions that the model was trained on. A table can name them "
+        "(data.metadata.lesion_column, data.metadata.patient_column)."
     )

@@ -13,7 +13,7 @@ from melanoma.errors import ModelError
 from melanoma.evaluation.texts import stored_text
 from melanoma.registry.trail import Decision, decisions, new_decision, write_down
 from melanoma.registry.versions import alias_of, carry_out, registry_lock, repair
-from melanoma.terminal import out
+from melanoma.terminal import out, quiet_native_imports
 from melanoma.tracking.names import Alias, Tag
 from melanoma.tracking.records import RunRecord
 from melanoma.tracking.registered import only_model, registered_models
@@ -32,8 +32,9 @@ def rollback(settings: RollbackConfig, uri: str) -> ModelVersion:
         ModelError: If there is no previous champion, or if it cannot be loaded.
     """
     # Imported here, because they need TensorFlow and `show_registry` does not.
-    from melanoma.models.model_files import UnsafeModel
-    from melanoma.tracking.model_store import checked_model
+    with quiet_native_imports():
+        from melanoma.models.model_files import UnsafeModel
+        from melanoma.tracking.model_store import checked_model
 
     name = only_model(settings.task)
     with registry_lock(uri, name):
@@ -73,7 +74,7 @@ def show_registry(settings: RollbackConfig, uri: str) -> None:  # noqa: ARG001
 def _show_versions(name: str) -> None:
     table = Table(title=f"{name}: versions", title_justify="left")
     for column in ("version", "alias", "state", "run", *_SHOWN):
-        table.add_column(column, no_wrap=column == "run")
+        table.add_column(column, overflow="fold")
     client = mlflow.MlflowClient()
     aliases = client.get_registered_model(name).aliases  # a search returns versions without their aliases
     versions = client.search_model_versions(f"name = '{name}'")

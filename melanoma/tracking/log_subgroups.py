@@ -48,7 +48,7 @@ def log_subgroups(
         low, high = worst.intervals.get(main, (float("nan"), float("nan")))
         text = f"{worst.column} {worst.value}: {main} {worst.metrics[main]:.3f} [{low:.3f}, {high:.3f}]"
         run.set_tags({Tag.WORST_SUBGROUP: text})
-        log.info("Worst subgroup of %d images: %s", worst.images, text)
+        log.info("Worst subgroup: %s, %d images", text, worst.images)
 
 
 def _subgroup_table(found: Sequence[Subgroup]) -> pd.DataFrame:

@@ -54,6 +54,15 @@ class SavedModel:
     file: Path
 
 
+def _registered() -> str:
+    """Return the names of the registered models, for an error message."""
+    try:
+        names = [one.name for one in mlflow.search_registered_models()]
+    except MlflowException:  # such as a server that cannot be reached
+        return ""
+    return f" Registered: {', '.join(names)}." if names else ""
+
+
 @stage("Saving the model")
 def save_model(
     model: keras.Model, *, classes: list[str], image_size: int, resize: str, example: NDArray, metadata: dict[str, Any]
@@ -119,8 +128,8 @@ def load_saved_model(model: str) -> SavedModel:
     except UnsafeModel as error:
         raise ModelError(f"The model is refused: {error}. Received: {model}") from error
     except (MlflowException, OSError, ValueError, TypeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"There is no such model, or it cannot be loaded ({reason}). Received: {model}") from error
+        reason = f"There is no such model, or it cannot be loaded ({str(error).splitlines()[0]})"
+        raise ModelError(f"{reason}.{_registered()} Received: {model}") from error
     return SavedModel(
         loaded,
         list(metadata["classes"]),

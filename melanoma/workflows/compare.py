@@ -210,17 +210,23 @@ def _overlays(records: list["RunRecord"], compared: list[Predictions]) -> list[s
     return [as_data_url(figure) for figure in drawn if figure is not None]
 
 
+def _refuse_fewer_than_two(runs: list[str]) -> None:
+    if len(set(runs)) < 2:
+        raise DataError(
+            "A comparison needs at least two runs: give their ids, or --experiment. "
+            f"Received: {', '.join(runs) or 'none'}"
+        )
+
+
 def _records(options: CompareOptions) -> list["RunRecord"]:
+    if options.experiment is None:
+        _refuse_fewer_than_two(options.runs)
     with quiet_native_imports():
         from melanoma.tracking.records import RunRecord, find_runs
     open_store(options.uri)
     of_experiment = find_runs(options.experiment, options.tag) if options.experiment is not None else []
     wanted = list(dict.fromkeys([*options.runs, *(record.id for record in of_experiment)]))
-    if len(wanted) < 2:
-        raise DataError(
-            "A comparison needs at least two runs: give their ids, or --experiment. "
-            f"Received: {', '.join(wanted) or 'none'}"
-        )
+    _refuse_fewer_than_two(wanted)
     return [RunRecord.read(run_id) for run_id in wanted]
 
 
@@ -250,9 +256,8 @@ def _show(compared: Compared) -> None:
     console = out()
     title = f"{compared.images} {compared.part} images (in brackets: confidence interval)"
     table = Table(title=title, title_justify="left")
-    table.add_column("metric")
-    for name in compared.names:
-        table.add_column(escape(name))
+    for column in ("metric", *compared.names):
+        table.add_column(escape(column), overflow="fold")
     for name, cells in compared.rows:
         table.add_row(escape(name), *map(escape, cells))
     console.print(table)

@@ -131,7 +131,9 @@ def _show(table: pd.DataFrame, thresholds: Mapping[str, float], target: Path) ->
     from rich.table import Table
 
     decisions = [f"P({task}), threshold {threshold:.3f}" for task, threshold in thresholds.items()]
-    shown = Table("image", "predicted", *map(escape, decisions), "prediction set")
+    shown = Table()
+    for title in ("image", "predicted", *map(escape, decisions), "prediction set"):
+        shown.add_column(title, overflow="fold")
     for row in table.head(_SHOWN).to_dict("records"):
         if isinstance(row["predicted"], str):
             note = " (abstained)" if row.get("abstain") is True else f" {row['score']:.3f}"
@@ -149,6 +151,10 @@ def _show(table: pd.DataFrame, thresholds: Mapping[str, float], target: Path) ->
     out().print(shown)
     if len(table) > _SHOWN:
         out().print(f"... and {len(table) - _SHOWN} more")
+    if thresholds:
+        rule = "Referred: the probability is at or above the threshold, which was chosen on validation."
+        of_two = len([column for column in table if column.startswith("probability/")]) == 2
+        out().print(rule + " With two classes it decides the predicted class, too, also below 0.5." * of_two)
     failed = int(table.predicted.isna().sum())
     if failed:
         console().print(f"{failed} of {len(table)} images could not be read; see the column error.", style="yellow")

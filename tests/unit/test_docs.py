@@ -35,7 +35,7 @@ def test_links_lead_somewhere(page: Path):
 
 def test_the_reference_of_the_keys_has_defaults_values_and_comments():
     rows = dict(re.findall(r"^\| `([\w.]+)` (\|.*)$", pages.keys_page(), re.MULTILINE))
-    assert rows["training.max_minutes"].startswith("| `null` | above 0 | fewer epochs if they would take longer")
+    assert rows["training.max_minutes"].startswith("| `null` | above 0 and finite | fewer epochs if they would")
     assert rows["protocol"].startswith("| `clean` | `clean`, `published`, `both` | published: ")
     assert rows["primary_metric"].endswith("accuracy for the published protocol |")  # a comment of two lines
     assert {"sweep.n_trials", "launcher.workers", "registry.champion.margin", "model", "include_seen"} <= set(rows)
