@@ -4,8 +4,11 @@ import base64
 import io
 import json
 import logging
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -58,9 +61,23 @@ def save_package(run_id: str) -> LoggedFiles:
                 log.warning("A package of this run was changed and is not used: %s", error)
             else:
                 return LoggedFiles(one.model_uri, one.model_id, files)
-    mlflow.set_experiment(experiment_id=experiment)
-    with tempfile.TemporaryDirectory(prefix="melanoma-package-") as folder:
+    with _active(experiment), tempfile.TemporaryDirectory(prefix="melanoma-package-") as folder:
         return log_model_files(PACKAGE, mlflow.pyfunc.save_model, run_id, **_parts(Path(folder), saved))
+
+
+@contextmanager
+def _active(experiment_id: str) -> Iterator[None]:
+    """Let MLflow log models to an experiment, without passing it on to later processes."""
+    variable = "MLFLOW_EXPERIMENT_ID"  # set by MLflow
+    before = os.environ.get(variable)
+    mlflow.set_experiment(experiment_id=experiment_id)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = before
 
 
 def load_package(folder: Path) -> LesionClassifier:

@@ -36,6 +36,10 @@ def test_a_run_has_its_results_as_tables_and_figures(run):
     assert set(run.predictions.part) == {"validation", "test"}
     assert run.figure("roc")._repr_png_().startswith(b"\x89PNG")
     assert (run.protocol, run.primary_metric, run.name) == ("clean", "auc", "m1-synthetic-s0")
+    gap = run.metrics.value["training/auc"] - run.metrics.value["validation/auc"]
+    assert run.metrics.value["gap/auc"] == pytest.approx(gap)
+    assert run.metrics.ci_low["gap/auc"] <= gap <= run.metrics.ci_high["gap/auc"]
+    assert f"a gap of {gap:+.3f}" in run.model_card
     assert run.model_card.startswith("# Model card: m1 on synthetic")
     with pytest.raises(ModelError, match=r"The run has the figures .*roc.*Received: nothing"):
         run.figure("nothing")

@@ -117,7 +117,7 @@ def test_its_champion_is_served(old: str):
 
 def test_a_run_of_it_replaces_its_champion_and_back(old: str, run_here):
     found = runs(old)
-    words = (f"tracking.uri={old}", *EASY, "registry.champion.margin=1", "registry.smoke_test=false")
+    words = (f"tracking.uri={old}", *EASY, "registry.champion.rule=none", "registry.smoke_test=false")
     refused = run_here("promote", *words, f"run={found['published'].id}")
     assert refused.returncode == 5
     assert "protocol: published" in refused.stderr

@@ -137,7 +137,7 @@ def test_both_protocols_side_by_side(store: str):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["split=leave_one_out_by", "split.column=hospital"], "must be a column of the data set's metadata"),
+        (["split=leave_one_out_by", "split.column=hospital"], "must be lesion, patient, age, sex or site"),
         (["split=kfold", "split.folds=60"], "at least split.folds=60"),
     ],
 )
