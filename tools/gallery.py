@@ -57,7 +57,7 @@ def trained(model: str, name: str, data: Path) -> Run:
         output_format="list",
     )
     if found:
-        return Run(found[0].info.run_id)
+        return Run(found[0].info.run_id, uri)
     keys = {"data.image_size": SIZE, "tracking.uri": uri, "tracking.run_name": title, "tracking.experiment": "gallery"}
     if name == "isic9":
         keys["data.metadata.path"] = data / "HAM10000_metadata.csv"

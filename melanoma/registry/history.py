@@ -11,7 +11,7 @@ from rich.table import Table
 from melanoma.config.command_schema import RollbackConfig
 from melanoma.errors import ModelError
 from melanoma.evaluation.texts import stored_text
-from melanoma.registry.trail import Decision, decisions, new_decision, write_down
+from melanoma.registry.trail import decisions, new_decision, sentence_on, write_down
 from melanoma.registry.versions import alias_of, carry_out, registry_lock, repair
 from melanoma.terminal import out, quiet_native_imports
 from melanoma.tracking.names import Alias, Tag
@@ -105,14 +105,5 @@ def _show_decisions(name: str) -> None:
     for column in ("when (UTC)", "by", "decision"):
         table.add_column(column)
     for decision in reversed(trail):
-        table.add_row(decision.when.removesuffix("+00:00"), escape(decision.by), escape(_sentence(decision)))
+        table.add_row(decision.when.removesuffix("+00:00"), escape(decision.by), escape(sentence_on(decision)))
     out().print(table)
-
-
-def _sentence(decision: Decision) -> str:
-    what = {"promote": "promoted", "rollback": "went back to", "refuse": "refused"}[decision.action]
-    subject = f"version {decision.version}" if decision.version else f"run {decision.run_id}"
-    before = f" after version {decision.replaces}" if decision.replaces and decision.action != "refuse" else ""
-    why = f": {', '.join(decision.failed)}" if decision.failed else ""
-    state = "" if decision.state == "done" else f" ({decision.state})"
-    return f"{what} {subject}{before}{why}{state}"

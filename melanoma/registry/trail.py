@@ -20,9 +20,11 @@ from mlflow.exceptions import MlflowException
 from melanoma.tracking.names import Tag
 from melanoma.tracking.store import without_password
 
-__all__ = ["Decision", "decisions", "new_decision", "owner", "process_alive", "write_down"]
+__all__ = ["Decision", "decisions", "new_decision", "owner", "process_alive", "sentence_on", "write_down"]
 
 _ABANDONED = 3600  # seconds after which the process of a decision on another machine is considered dead
+_HEADING = "**Decisions**"  # in the description of a registered model
+_LISTED = 20  # decisions in that description
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,12 @@ def new_decision(
 
 
 def write_down(name: str, decision: Decision) -> None:
-    """Write a decision to the trail, or overwrite it."""
-    text = json.dumps(asdict(decision), ensure_ascii=False)
-    mlflow.MlflowClient().set_registered_model_tag(name, f"{Tag.DECISION}{decision.key}", text)
+    """Write a decision to the trail, or overwrite it, and list the last decisions in the description of the model."""
+    text, client = json.dumps(asdict(decision), ensure_ascii=False), mlflow.MlflowClient()
+    client.set_registered_model_tag(name, f"{Tag.DECISION}{decision.key}", text)
+    own = str(client.get_registered_model(name).description or "").partition(_HEADING)[0].rstrip()
+    last = [f"- {one.when.removesuffix('+00:00')} UTC, {one.by}: {sentence_on(one)}" for one in decisions(name)]
+    client.update_registered_model(name, "\n".join([f"{own}\n\n{_HEADING}\n", *reversed(last[-_LISTED:])]))
 
 
 def decisions(name: str) -> list[Decision]:
@@ -95,6 +100,16 @@ def decisions(name: str) -> list[Decision]:
             if key.startswith(Tag.DECISION):
                 found.append(Decision(**json.loads(tags[key])))
     return found
+
+
+def sentence_on(decision: Decision) -> str:
+    """Return a decision as a sentence, such as `promoted version 2 after version 1`."""
+    what = {"promote": "promoted", "rollback": "went back to", "refuse": "refused"}[decision.action]
+    subject = f"version {decision.version}" if decision.version else f"run {decision.run_id}"
+    before = f" after version {decision.replaces}" if decision.replaces and decision.action != "refuse" else ""
+    why = f": {', '.join(decision.failed)}" if decision.failed else ""
+    state = "" if decision.state == "done" else f" ({decision.state})"
+    return f"{what} {subject}{before}{why}{state}"
 
 
 def owner() -> str:

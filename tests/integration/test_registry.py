@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -109,6 +110,10 @@ def test_the_best_is_promoted_with_its_evidence(store: Store, capsys: pytest.Cap
     assert "| test/auc | passed |" in stored.description
     assert "not a medical device" in stored.description
     assert "## Intended use" in stored.description
+    model = client(store.uri).get_registered_model(NAME).description
+    assert model.startswith("Classifiers of skin lesions, task ")
+    assert model.count("**Decisions**") == 1
+    assert re.search(r"\*\*Decisions\*\*\n\n- [-0-9]+T[:0-9]+ UTC, .*: promoted version 1$", model)
     decision = json.loads(mlflow.artifacts.load_text(f"runs:/{store.good}/promotion.json"))
     assert decision["decision"] == "promoted"
     assert {"by", "when", "command", "run_id"} <= set(decision)
