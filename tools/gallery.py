@@ -24,8 +24,8 @@ SETS = {
     "isic9": ("m1", "m2", "m3", "tf_tutorial", "resnet_small_fast", "resnet_small"),
     "melanoma10k": ("binary150", "binary240", "binary240_dropout", "resnet_small_fast", "resnet_small"),
 }
-FIGURES = ("training_curves", "roc", "confusion_matrix_normalized")
-HEIGHT = 250  # pixels of a picture
+FIGURES = ("training_curves", "confusion_matrix_normalized")
+HEIGHT = 340  # pixels of a picture
 MARK = "<!-- written by tools/gallery.py -->"
 
 
@@ -75,7 +75,7 @@ def entry(model: str, run: Run, picture: str) -> str:
     seconds, epochs = run.metrics.value["fit/seconds"], run.metrics.value["fit/epochs"]
     return (
         f"**`model={model}`**: test {results}; {epochs:.0f} epochs, {seconds / 60:.1f} minutes of training\n\n"
-        f"![{model}: learning curves, ROC and confusion matrix]({picture})\n"
+        f"![{model}: learning curves and confusion matrix]({picture})\n"
     )
 
 

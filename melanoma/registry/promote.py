@@ -1,6 +1,7 @@
 """Promotion: make the best run by a validation metric the champion if it passes the gates."""
 
 import logging
+import shlex
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -43,6 +44,7 @@ from melanoma.terminal import out
 from melanoma.tracking.names import Alias, Artifact, Tag, stored_name
 from melanoma.tracking.records import RunRecord
 from melanoma.tracking.registered import model_name
+from melanoma.tracking.store import without_password
 
 __all__ = ["promote"]
 
@@ -87,7 +89,15 @@ def promote(settings: PromoteConfig, uri: str) -> ModelVersion | None:
             return None
         if not all(gate.passed for gate in gates):
             raise _refused(name, chosen, None, champion, gates, settings.registry)
-        return _registered(name, task, chosen, champion, gates, settings.registry, uri)
+        version = _registered(name, task, chosen, champion, gates, settings.registry, uri)
+    where = [] if settings.tracking.uri is None else [f"tracking.uri={without_password(settings.tracking.uri)}"]
+    address = f"model=models:/{name}@{Alias.CHAMPION}"
+    lines = {"Use": ["predict", address, "input=IMAGE"], "Serve": ["serve", address]}
+    if champion is not None:
+        lines["Undo"] = ["rollback", f"task={task}"]
+    for title, words in lines.items():
+        out().print(f"{title:10}{shlex.join(['melanoma', *words, *where])}", soft_wrap=True, markup=False)
+    return version
 
 
 def _registered(
@@ -122,10 +132,6 @@ def _registered(
     _show_gates(chosen, gates)
     was = f" (previous: version {champion.version})" if champion else ""
     out().print(f"Promoted: {name}, version {version.version}, is the champion{was}", markup=False)
-    out().print(f"Use       melanoma predict model=models:/{name}@{Alias.CHAMPION} input=IMAGE", markup=False)
-    out().print(f"Serve     melanoma serve model=models:/{name}@{Alias.CHAMPION}", markup=False)
-    if champion is not None:
-        out().print(f"Undo      melanoma rollback task={task}", markup=False)
     return version
 
 

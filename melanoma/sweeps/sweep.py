@@ -36,7 +36,7 @@ from melanoma.tracking.log_config import log_config
 from melanoma.tracking.names import Artifact, Tag
 from melanoma.tracking.records import RunRecord
 from melanoma.tracking.run import tracked_run
-from melanoma.tracking.store import report_command, tracking_uri, ui_command
+from melanoma.tracking.store import predict_command, report_command, tracking_uri, ui_command
 from melanoma.tracking.trials import close_unfinished, tag_best
 from melanoma.workflows.checks import as_list, epoch_metric_faults
 from melanoma.workflows.defaults import announce, with_defaults
@@ -227,7 +227,7 @@ def _conclude(sweep: Sweep, name: str) -> None:
     if best is not None and not sweep.of_folds:
         run_id = best.user_attrs[RUN]
         if sweep.settings.split.method not in FOLDED:
-            lines.append(f"Model    runs:/{run_id}/model   (melanoma predict model={run_id} input=IMAGE)")
+            lines.append(f"Model    runs:/{run_id}/model   ({predict_command(run_id, sweep.settings.tracking.uri)})")
         lines.append(f"Best     {_repeat(sweep, best)}")
         lines.append(f"Report   {report_command(sweep.run.id, sweep.settings.tracking.uri)}")
     lines.append(f"Compare  {ui_command(sweep.uri)}")

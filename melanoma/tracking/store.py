@@ -28,6 +28,7 @@ __all__ = [
     "downloaded",
     "figures_folder",
     "open_store",
+    "predict_command",
     "prepare_experiment",
     "report_command",
     "sqlite_path",
@@ -203,6 +204,12 @@ def ui_command(uri: str) -> str:
     if uri.startswith("http"):
         return without_password(uri)
     return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}"
+
+
+def predict_command(model: str, configured: str | None) -> str:
+    """Return the command that predicts with a model; `configured` is as in `tracking_uri`."""
+    where = [] if configured is None else [f"tracking.uri={without_password(configured)}"]
+    return shlex.join(["melanoma", "predict", f"model={model}", "input=IMAGE", *where])
 
 
 def report_command(run_id: str, configured: str | None) -> str:

@@ -31,7 +31,7 @@ def show_result(
         evaluations: Evaluations, one per column.
         run_id: ID of the run.
         uri: URI of the tracking store.
-        model: Address of the saved model, if the run saved one.
+        model: Address of the saved model and the command that uses it, if the run saved one.
         internal: Metrics of the run that trained the model, shown next to those of other images.
         measures: All measures of the run, of which those of the operating points are shown.
         primary: Primary metric, which becomes the first row.
@@ -52,7 +52,7 @@ def show_result(
     console.print(table)
     console.print(f"Run      {run_id}", soft_wrap=True, markup=False)
     if model is not None:
-        console.print(f"Model    {model}   (melanoma predict model={run_id} input=IMAGE)", soft_wrap=True, markup=False)
+        console.print(f"Model    {model}", soft_wrap=True, markup=False)
     if figures := figures_folder(run_id):
         console.print(f"Figures  {figures}", soft_wrap=True, markup=False)
     console.print(f"Compare  {ui_command(uri)}", soft_wrap=True, markup=False)

@@ -10,7 +10,7 @@ from melanoma.config.launch import typed
 from melanoma.config.schema import TrainConfig
 from melanoma.paths import user_path
 from melanoma.terminal import log_to, quiet_native_imports
-from melanoma.tracking.store import tracking_uri
+from melanoma.tracking.store import predict_command, tracking_uri
 from melanoma.workflows.defaults import announce, recorded, with_defaults
 from melanoma.workflows.experiment import Experiment, Result, run_experiment
 from melanoma.workflows.source_checks import check_experiment
@@ -53,8 +53,10 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     if number_of_folds(settings, source):
         return cross_validate(experiment)
     result = run_experiment(experiment, partial(prepare_once, settings, source), name=experiment.name)
+    command = predict_command(result.run_id, settings.tracking.uri)
+    model = None if result.model is None else f"{result.model}   ({command})"
     show_result(
-        result.evaluations, result.run_id, experiment.uri, result.model,
+        result.evaluations, result.run_id, experiment.uri, model,
         measures=result.measures, primary=settings.primary_metric,
     )  # fmt: skip
     show_findings(result.findings)

@@ -34,6 +34,7 @@ def completed(line: str, breaks: str = " =:") -> list[str]:
         ("melanoma train model=m", {"m1", "m2", "m3"}),
         ("melanoma train model=m1 optimizer=", {"adam", "adamw", "sgd"}),
         ("melanoma train training.ep", {"training.epochs="}),
+        ("melanoma train ep", {"epochs=", "epoch="}),
         ("melanoma sweep launcher=", {"local", "ray", "slurm"}),
         ("melanoma sweep sweep.n", {"sweep.name=", "sweep.n_trials="}),
         ("melanoma predict mod", {"model="}),

@@ -115,6 +115,14 @@ def test_other_test_images_are_refused_unless_the_common_ones_are_asked_for(comp
     assert again != pytest.approx(RunRecord.read(ids["first"]).metrics["test/accuracy"], abs=5e-4)
 
 
+def test_a_tracking_uri_that_was_given_is_in_the_commands_that_are_printed(compared, run_here):
+    uri, _ = compared
+    done = run_here("train", *SMALL, f"tracking.uri={uri}", "tracking.experiment=printed")
+    assert done.returncode == 0, done.stderr
+    command = re.search(r"\((melanoma predict .*)\)", done.stdout)[1]
+    assert command.endswith(f"input=IMAGE tracking.uri={uri}")
+
+
 def test_a_run_is_named_by_the_first_characters_of_its_id(compared, compare):
     _, ids = compared
     code, out, err = compare(ids["first"][:6], ids["second"][:8])

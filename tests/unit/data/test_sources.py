@@ -80,6 +80,17 @@ def test_images_are_told_by_suffix_in_any_case(tmp_path, cache, write_image):
     assert [Path(path).name for path in found.path[found.label == "x"]] == names
 
 
+def test_folders_inside_class_folders_are_told(tmp_path, cache, write_image):
+    for name in ("a/1.jpg", "b/2.jpg", "set/nevus/3.jpg", "set/melanoma/4.jpg"):
+        write_image(tmp_path / "own" / name)
+    source = class_folders(tmp_path / "own")
+    assert source.classes == ["a", "b", "set"]
+    assert source.notes == [
+        "The class folder 'set' contains folders ('melanoma', 'nevus'), whose images count as this class; "
+        "is data.path one level too high?"
+    ]
+
+
 def test_symbolic_links_are_not_followed(tmp_path, cache, write_folders):
     write_folders(tmp_path / "elsewhere", {"secret": 2})
     root = write_folders(tmp_path / "set", {"a": 1, "b": 1})
