@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix
 from melanoma.config.schema import EvaluationConfig
 from melanoma.data.dataset import Dataset
 from melanoma.data.groups import connected_groups
-from melanoma.evaluation.intervals import bootstrap_intervals
+from melanoma.evaluation.intervals import intervals_of
 from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.predict import predict_probabilities
 from melanoma.evaluation.predictions import Bootstrap, Predictions
@@ -46,7 +46,7 @@ class Evaluation:
         rows: Rows of the part in the data set's table.
         predictions: Predictions of these rows.
         metrics: Metrics by name; see `measure`.
-        intervals: Lower and upper bound by metric; see `bootstrap_intervals`.
+        intervals: Lower and upper bound by metric; see `intervals_of`.
         confusion: Confusion matrix of counts, true class by predicted class.
     """
 
@@ -109,7 +109,7 @@ def evaluate(part: str, rows: pd.DataFrame, predictions: Predictions, bootstrap:
         rows,
         predictions,
         measure(predictions),
-        bootstrap_intervals(predictions, bootstrap),
+        intervals_of(predictions, bootstrap),
         confusion_matrix(predictions.targets, predictions.predicted, labels=labels),
     )
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from melanoma.config.schema import OperatingPointConfig
 from melanoma.evaluation.curves import curve
-from melanoma.evaluation.intervals import bootstrap_weights
-from melanoma.evaluation.predictions import BinaryTask, Bootstrap, Predictions
+from melanoma.evaluation.predictions import BinaryTask, Bootstrap, Predictions, group_numbers
+from melanoma.evaluation.proportions import proportion_interval
 
 __all__ = ["OperatingPoint", "choose_operating_points", "measure_at", "measure_intervals_at"]
 
@@ -73,29 +73,17 @@ def measure_at(point: OperatingPoint, predictions: Predictions) -> dict[str, flo
 def measure_intervals_at(
     point: OperatingPoint, predictions: Predictions, bootstrap: Bootstrap
 ) -> dict[str, tuple[float, float]]:
-    """Compute intervals of `sensitivity` and `specificity` at a threshold.
-
-    Each bound is the wider one of the bootstrap (see `bootstrap_intervals`) and Wilson (1927) intervals, because the
-    bootstrap interval has zero width if all predictions are correct, even for few images.
-    """
-    from scipy.stats import binomtest  # late: a prediction needs the class above, but not half a second of imports
-
+    """Compute intervals of `sensitivity` and `specificity` at a threshold; see `proportion_interval`."""
     task = _task_of(point, predictions)
     if task is None or bootstrap.resamples < 1:
         return {}
-    rng = np.random.default_rng(bootstrap.seed)
-    weights = bootstrap_weights(predictions.targets, predictions.groups, bootstrap.resamples, rng)
-    right = (task.scores >= point.threshold) == task.positive
-    found = {}
-    for name, those in {"sensitivity": task.positive, "specificity": ~task.positive}.items():
-        if those.any():
-            with np.errstate(invalid="ignore"):  # a resample may have none of these images
-                shares = (weights @ (right & those)) / (weights @ those)
-            low, high = np.nanquantile(shares, bootstrap.tails)
-            hits = binomtest(int((right & those).sum()), int(those.sum()))
-            wilson = hits.proportion_ci(bootstrap.confidence, method="wilson")
-            found[name] = (min(float(low), wilson.low), max(float(high), wilson.high))
-    return found
+    groups, referred = group_numbers(predictions), task.scores >= point.threshold
+    parts = {"sensitivity": (referred, task.positive), "specificity": (~referred, ~task.positive)}
+    return {
+        name: proportion_interval(hits[among], groups[among], bootstrap.confidence)
+        for name, (hits, among) in parts.items()
+        if among.any()
+    }
 
 
 def _task_of(point: OperatingPoint, predictions: Predictions) -> BinaryTask | None:

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BinaryTask", "Bootstrap", "Predictions", "WeightedPredictions"]
+__all__ = ["BinaryTask", "Bootstrap", "Predictions", "WeightedPredictions", "group_numbers"]
 
 
 @dataclass(frozen=True)
@@ -155,3 +155,10 @@ class WeightedPredictions:
     def mean(self, values: NDArray) -> NDArray[np.float64]:
         """Compute the mean over the images of each resample, shape (resamples,), of values of shape (n,)."""
         return self.weights @ values / self.weights.sum(axis=1)
+
+
+def group_numbers(predictions: Predictions) -> NDArray[np.integer]:
+    """Return the group of each image as a number from 0, shape (n,)."""
+    if predictions.groups is None:
+        return np.arange(len(predictions))
+    return np.unique(predictions.groups, return_inverse=True)[1]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from melanoma.config.schema import EvaluationConfig
-from melanoma.evaluation.intervals import bootstrap_intervals
+from melanoma.evaluation.intervals import intervals_of
 from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 
@@ -61,7 +61,7 @@ def measure_subgroups(
             intervals: dict[str, tuple[float, float]] = {}
             if own.sum() >= settings.subgroup_minimum:
                 metrics = measure(predictions.where(own))
-                intervals = bootstrap_intervals(predictions.where(own), bootstrap)
+                intervals = intervals_of(predictions.where(own), bootstrap)
             found.append(Subgroup(column, str(value), int(own.sum()), metrics, intervals))
     return found
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from melanoma.data.cache import write_atomically, write_errors
 from melanoma.errors import DataError
-from melanoma.evaluation.intervals import FEWEST_GROUPS, bootstrap_intervals
+from melanoma.evaluation.intervals import FEWEST_GROUPS, intervals_of
 from melanoma.evaluation.metrics import REPORTED, is_error, measure
 from melanoma.evaluation.paired import (
     Comparison,
@@ -195,7 +195,7 @@ def compare_records(records: list["RunRecord"], part: str, common: bool) -> Comp
 def _measured(predictions: Predictions, part: str) -> dict[str, float]:
     """Return metrics of the compared images, because those that a run stored are of other images or another task."""
     found = {f"{part}/{name}": value for name, value in measure(predictions).items()}
-    for name, (low, high) in bootstrap_intervals(predictions, Bootstrap()).items():
+    for name, (low, high) in intervals_of(predictions, Bootstrap()).items():
         found |= {f"{part}/{name}_ci_low": low, f"{part}/{name}_ci_high": high}
     return found
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from melanoma.evaluation.delong import auc_covariance, auc_difference, auc_interval
+from melanoma.evaluation.delong import auc_covariance, auc_difference, auc_influence, auc_interval
 
 # 49 patients of DeLong et al. (1988), of whom 43 have all three tests: albumin, total protein, K-G score, and whether
 # surgery helped. The areas and standard errors below are those that SAS/STAT prints for them.
@@ -65,8 +65,53 @@ def test_scores_that_rank_alike_do_not_differ():
 
 def test_an_interval_stays_within_0_and_1():
     positive = np.array([False] * 5 + [True] * 4)
-    auc, low, high = auc_interval(positive, np.array([1, 2, 3, 4, 6.5, 5, 6, 7, 8]))
-    assert 0 < low < auc < high == 1
+    scores = np.array([1, 2, 3, 4, 6.5, 5, 6, 7, 8])
+    auc, influence = auc_influence(positive, scores, np.arange(9))
+    assert auc == pytest.approx(0.9)
+    low, high = auc_interval(auc, float((influence**2).sum()), 4, 5)
+    assert 0 < low < auc < high < 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_influence_of_single_images_has_delongs_variance(seed: int):
+    rng = np.random.default_rng(seed)
+    positive = np.arange(60) < 17
+    scores = (rng.normal(size=60) + positive).round(1)  # with ties
+    auc, influence = auc_influence(positive, scores, np.arange(60))
+    aucs, covariance = auc_covariance(positive, scores[None])
+    assert auc == pytest.approx(aucs[0])
+    assert (influence**2).sum() == pytest.approx(covariance[0, 0])
+
+
+def test_copies_of_an_image_in_one_group_say_no_more_than_the_image():
+    rng = np.random.default_rng(0)
+    positive = np.arange(60) < 17
+    scores = rng.normal(size=60) + positive
+    once, again = (
+        auc_influence(positive, scores, np.arange(60)),
+        auc_influence(np.repeat(positive, 4), np.repeat(scores, 4), np.repeat(np.arange(60), 4)),
+    )
+    assert again[0] == pytest.approx(once[0])
+    assert again[1] == pytest.approx(once[1])
+
+
+@pytest.mark.parametrize(("auc", "positives", "negatives"), [(1.0, 10, 90), (0.0, 90, 10)])
+def test_a_perfect_separation_is_no_proof(auc: float, positives: int, negatives: int):
+    ends = auc_interval(auc, 0.0, positives, negatives)
+    assert ends[int(auc)] == auc
+    other = ends[1 - int(auc)]
+    variance = other * (1 - other) / 900 * (1 + 49 * ((1 - other) / (2 - other) + other / (1 + other)))
+    assert abs(auc - other) == pytest.approx(1.959964 * np.sqrt(variance), rel=1e-6)
+    assert abs(auc - other) > 0.1
+
+
+def test_a_score_interval_is_newcombes_where_the_variance_is_hanleys():
+    # Method 5 of Newcombe (2006) solves |auc - a| = z sqrt(variance(a)).
+    variance = 0.85 * 0.15 / 900 * (1 + 49 * (0.15 / 1.15 + 0.85 / 1.85))
+    low, high = auc_interval(0.85, variance, 10, 90)
+    for end in (low, high):
+        theirs = end * (1 - end) / 900 * (1 + 49 * ((1 - end) / (2 - end) + end / (1 + end)))
+        assert abs(end - 0.85) == pytest.approx(1.959964 * np.sqrt(theirs), rel=1e-6)
 
 
 def test_a_single_positive_has_no_variance():

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: how images are drawn, and that each resample is measured as scikit-learn would."""
+"""Intervals: how often they contain the truth, how images are drawn, and that resamples are measured as they should."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 from sklearn import metrics as sk
 
 from melanoma.evaluation.evaluate import NO_INTERVALS, evaluate, groups_of, predictions_of, predictions_table
-from melanoma.evaluation.intervals import bootstrap_intervals, bootstrap_weights
+from melanoma.evaluation.intervals import bootstrap_values, bootstrap_weights, intervals_of
 from melanoma.evaluation.metrics import measure, resampled_metrics
 from melanoma.evaluation.predict import probabilities_from_logits
 from melanoma.evaluation.predictions import Bootstrap, Predictions
@@ -24,7 +24,7 @@ def test_intervals_are_about_the_estimates(classes):
     targets, probabilities = predictions(400, classes)
     given = Predictions(targets, probabilities, [f"class {c}" for c in range(classes)])
     estimates = measure(given)
-    found = bootstrap_intervals(given, Bootstrap(500))
+    found = intervals_of(given, Bootstrap(500))
     assert set(found) == {name for name in estimates if not name.startswith("support/")}
     for name, (low, high) in found.items():
         assert low <= high
@@ -58,9 +58,7 @@ def test_a_resample_is_measured_as_its_images_would_be(classes):
 
 def test_intervals_widen_with_confidence_and_narrow_with_images():
     def width(n: int, confidence: float) -> float:
-        low, high = bootstrap_intervals(Predictions(*predictions(n), "abc"), Bootstrap(confidence=confidence))[
-            "accuracy"
-        ]
+        low, high = intervals_of(Predictions(*predictions(n), "abc"), Bootstrap(confidence=confidence))["accuracy"]
         return high - low
 
     assert width(200, 0.5) < width(200, 0.95) < width(200, 0.999)
@@ -72,7 +70,7 @@ def test_the_interval_of_a_share_is_that_of_the_binomial_distribution():
     probabilities = np.where(np.arange(400) % 200 < 150, 0.9, 0.1)
     probabilities = np.stack([probabilities, 1 - probabilities], axis=1)
     probabilities[200:] = probabilities[200:, ::-1]
-    found = bootstrap_intervals(Predictions(targets, probabilities, "ab"), Bootstrap(4000))
+    found = intervals_of(Predictions(targets, probabilities, "ab"), Bootstrap(4000))
     spread = 1.96 * np.sqrt(0.75 * 0.25 / 200)
     assert found["sensitivity/a"] == pytest.approx((0.75 - spread, 0.75 + spread), abs=0.01)
     assert found["accuracy"] == pytest.approx((0.75 - spread / 2**0.5, 0.75 + spread / 2**0.5), abs=0.01)
@@ -80,35 +78,51 @@ def test_the_interval_of_a_share_is_that_of_the_binomial_distribution():
 
 def test_the_seed_decides():
     given = Predictions(*predictions(), "abc")
-    first, second, other = (bootstrap_intervals(given, Bootstrap(seed=seed)) for seed in (1, 1, 2))
+    first, second, other = (intervals_of(given, Bootstrap(seed=seed)) for seed in (1, 1, 2))
     assert first == second
     assert first != other
 
 
 def test_no_resamples_no_intervals():
-    assert bootstrap_intervals(Predictions(*predictions(), "abc"), Bootstrap(0)) == {}
+    assert intervals_of(Predictions(*predictions(), "abc"), Bootstrap(0)) == {}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_probabilities_that_are_no_numbers_have_no_intervals(value):
     targets, probabilities = predictions()
     probabilities[3, 1] = value
-    assert bootstrap_intervals(Predictions(targets, probabilities, "abc"), Bootstrap()) == {}
+    assert intervals_of(Predictions(targets, probabilities, "abc"), Bootstrap()) == {}
 
 
 def test_absent_classes_have_none():
     targets, probabilities = predictions(classes=4)
     kept = targets != 1
-    found = bootstrap_intervals(Predictions(targets[kept], probabilities[kept], "abcd"), Bootstrap())
+    found = intervals_of(Predictions(targets[kept], probabilities[kept], "abcd"), Bootstrap())
     assert {n for n in found if n.startswith(("sensitivity", "auc"))} == {
         "auc",
         *(f"{m}/{c}" for c in "acd" for m in ("auc", "sensitivity")),
     }
-    alone = bootstrap_intervals(Predictions(targets, probabilities, "abcd").where(targets == 3), Bootstrap())
+    alone = intervals_of(Predictions(targets, probabilities, "abcd").where(targets == 3), Bootstrap())
     assert {n for n in alone if n.startswith(("sensitivity", "auc", "mcc"))} == {"sensitivity/d"}
 
 
-def test_each_draw_keeps_the_size_of_each_class():
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_resample_draws_whole_groups_of_all_classes_together(grouped: bool):
+    targets, probabilities = predictions(100, 4)
+    groups = np.arange(100) // 3 if grouped else None
+    given = Predictions(targets, probabilities, "abcd", groups=groups)
+    found = bootstrap_values(given, Bootstrap(250), lambda weights: {"weights": weights})["weights"]
+    assert found.shape == (250, 100)
+    if grouped:
+        assert all(len(np.unique(found[:, groups == g], axis=1).T) == 1 for g in range(34))
+    else:
+        assert (found.sum(axis=1) == 100).all()
+    of_class = found[:, targets == 0].sum(axis=1)
+    assert of_class.std() > 1  # another sample has another number of images of a class
+    assert of_class.mean() == pytest.approx((targets == 0).sum(), rel=0.1)
+
+
+def test_each_draw_of_a_band_keeps_the_size_of_each_class():
     targets, _ = predictions(100, 4)
     weights = bootstrap_weights(targets, None, 50, np.random.default_rng(0))
     assert weights.shape == (50, 100)
@@ -145,8 +159,8 @@ def test_a_group_of_several_classes_stands_with_its_first_image():
 def test_groups_widen_the_interval_of_images_that_are_alike():
     targets, probabilities = predictions(60, 2)
     targets, probabilities, groups = (np.repeat(x, 8, axis=0) for x in (targets, probabilities, np.arange(60)))
-    images = bootstrap_intervals(Predictions(targets, probabilities, "ab"), Bootstrap())["accuracy"]
-    whole = bootstrap_intervals(Predictions(targets, probabilities, "ab", groups=groups), Bootstrap())["accuracy"]
+    images = intervals_of(Predictions(targets, probabilities, "ab"), Bootstrap())["accuracy"]
+    whole = intervals_of(Predictions(targets, probabilities, "ab", groups=groups), Bootstrap())["accuracy"]
     assert whole[1] - whole[0] > 2 * (images[1] - images[0])
 
 
@@ -177,13 +191,16 @@ def test_every_metric_of_a_resample_equals_scikit_learns(classes, absent, groupe
     targets, probabilities = targets[kept], probabilities[kept]
     groups = np.arange(len(targets)) // 2 * 10 + targets if grouped else None
     given = Predictions(targets, probabilities, [str(c) for c in range(classes)], groups=groups)
-    # One resample: both ends of its interval are the value.
-    found = bootstrap_intervals(given, Bootstrap(1, seed=7))
-    [weights] = bootstrap_weights(targets, groups, 1, np.random.default_rng(7))
-    expected = of_a_resample(targets, probabilities, weights)
-    for name, value in expected.items():
-        low, high = found[name]
-        assert low == high == pytest.approx(value, rel=1e-5)
+    drawn = []
+
+    def measured(weights: np.ndarray) -> dict[str, np.ndarray]:
+        drawn.append(weights)
+        return resampled_metrics(given, weights)
+
+    found = bootstrap_values(given, Bootstrap(3, seed=7), measured)
+    for number, weights in enumerate(drawn[0]):
+        for name, value in of_a_resample(targets, probabilities, weights).items():
+            assert found[name][number] == pytest.approx(value, rel=1e-5)
 
 
 def test_images_are_grouped_by_lesion_where_few_patients_are_known():

@@ -48,7 +48,7 @@ def test_constant_scores(names):
     assert found.remarks == ["All test images have the same scores: the model does not discriminate."]
     assert found.metrics["auc"] == pytest.approx(0.5)
     low, high = found.intervals["auc"]
-    assert low == high == pytest.approx(0.5)
+    assert low < 0.5 < high
 
 
 def test_a_binary_task_of_which_all_images_are_negative():
