@@ -49,6 +49,14 @@ def test_found_values_are_recorded_and_train_as_if_they_were_typed(tmp_path: Pat
     assert first == second
 
 
+def test_a_time_limit_leaves_epochs_for_the_whole_network(tmp_path: Path, store: str):
+    words = [*SMALL, "training.epochs=8", "model.warmup_epochs=3", "training.max_minutes=1e-4"]
+    run = client(store).get_run(trained_here([*words, f"tracking.uri={store}"], tmp_path))
+    planned = {key: run.data.params[key] for key in ("training.epochs", "model.warmup_epochs")}
+    assert planned == {"training.epochs": "1", "model.warmup_epochs": "0"}
+    assert "model.warmup_epochs is reduced to 0" in (tmp_path / "train.log").read_text()
+
+
 def _augmented(cache: Path) -> dict[str, str]:
     files = sorted((cache / "augmentor").rglob("*.jpg"))
     assert len(files) == 8

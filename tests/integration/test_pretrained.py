@@ -85,16 +85,3 @@ def test_another_study_goes_on_from_the_registry(tuned: tuple[str, str], tmp_pat
     assert tags["melanoma.weights_version"] == "pretrained/1"
     assert tags["melanoma.weights_run"] == run_id
     assert tags["melanoma.protocol"] == "pretraining_unknown"  # as that of the model it began from
-
-
-def test_a_time_limit_leaves_epochs_for_the_whole_network(weights: Path, tuned: tuple[str, str], tmp_path: Path):
-    uri, _ = tuned
-    words = [
-        "experiment=melanoma10k_backbone", *SHORT, "training.epochs=8", "model.warmup_epochs=3",
-        "training.max_minutes=1e-4", f"model.weights={weights}", f"tracking.uri={uri}",
-        f"data.path={drawn(tmp_path / 'two', ['benign', 'malignant'], 60)}",
-    ]  # fmt: skip
-    run = mlflow.MlflowClient(uri).get_run(trained_here(words, tmp_path))
-    planned = {key: run.data.params[key] for key in ("training.epochs", "model.warmup_epochs")}
-    assert planned == {"training.epochs": "1", "model.warmup_epochs": "0"}
-    assert "model.warmup_epochs is reduced to 0" in (tmp_path / "train.log").read_text()
