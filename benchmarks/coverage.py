@@ -7,7 +7,6 @@ Writes `benchmarks/coverage.json` and prints a table.
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, softmax
 
+from benchmarks.__main__ import machine
 from melanoma.evaluation.intervals import intervals_of
 from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.predictions import Bootstrap, Predictions
@@ -118,7 +118,7 @@ def main() -> None:
         "simulations": options.simulations,
         "resamples": RESAMPLES,
         "seed": 0,
-        "machine": platform.processor() or platform.machine(),
+        "machine": machine(),
         "seconds": round(time.perf_counter() - started),
         "settings": found,
     }

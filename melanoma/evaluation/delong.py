@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import ndtri
 from scipy.stats import norm, rankdata
+
+from melanoma.evaluation.proportions import quantile
 
 __all__ = ["Difference", "auc_covariance", "auc_difference", "auc_influence", "auc_interval"]
 
@@ -39,13 +40,10 @@ def auc_covariance(positive: NDArray[np.bool_], scores: NDArray) -> tuple[NDArra
     Raises:
         ValueError: If there are fewer than two positives or negatives.
     """
-    cases, controls = scores[:, positive], scores[:, ~positive]
-    m, n = cases.shape[1], controls.shape[1]
+    m, n = int(positive.sum()), int((~positive).sum())
     if min(m, n) < 2:
         raise ValueError(f"A variance needs two positives and two negatives or more. Received: {m} and {n}")
-    among_all = rankdata(np.concatenate([cases, controls], axis=1), axis=1)
-    of_cases = (among_all[:, :m] - rankdata(cases, axis=1)) / n
-    of_controls = 1 - (among_all[:, m:] - rankdata(controls, axis=1)) / m
+    of_cases, of_controls = _components(positive, scores)
     return of_cases.mean(axis=1), np.atleast_2d(np.cov(of_cases)) / m + np.atleast_2d(np.cov(of_controls)) / n
 
 
@@ -62,10 +60,7 @@ def auc_influence(
     Returns:
         The AUC, and values of shape (groups,), the sum of whose squares estimates its variance.
     """
-    cases, controls = scores[positive], scores[~positive]
-    among_all = rankdata(np.concatenate([cases, controls]))
-    of_cases = (among_all[: len(cases)] - rankdata(cases)) / len(controls)
-    of_controls = 1 - (among_all[len(cases) :] - rankdata(controls)) / len(cases)
+    [of_cases], [of_controls] = _components(positive, scores[None])
     auc = float(of_cases.mean())
     influence = np.zeros(groups.max() + 1)
     for own, parts in ((groups[positive], of_cases), (groups[~positive], of_controls)):
@@ -73,6 +68,14 @@ def auc_influence(
         scale = np.sqrt(count / (count - 1)) if count > 1 else 0.0
         influence += scale * np.bincount(own, (parts - auc) / len(parts), minlength=len(influence))
     return auc, influence
+
+
+def _components(positive: NDArray[np.bool_], scores: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the structural components of positives and negatives, of shapes (models, positives or negatives)."""
+    cases, controls = scores[:, positive], scores[:, ~positive]
+    m, n = cases.shape[1], controls.shape[1]
+    among_all = rankdata(np.concatenate([cases, controls], axis=1), axis=1)
+    return (among_all[:, :m] - rankdata(cases, axis=1)) / n, 1 - (among_all[:, m:] - rankdata(controls, axis=1)) / m
 
 
 def auc_interval(
@@ -97,7 +100,7 @@ def auc_interval(
         return value * (1 - value) / pairs * (1 + more * ((1 - value) / (2 - value) + value / (1 + value)))
 
     scale = max(variance / theirs(auc), _LEAST_VARIANCE) if 0 < auc < 1 else 1.0
-    z = float(ndtri((1 + confidence) / 2))
+    z = quantile(confidence)
 
     def contradicted(value: float) -> float:
         return (auc - value) ** 2 - z * z * scale * theirs(value)

@@ -11,7 +11,6 @@ import numpy as np
 from melanoma.config.arguments import quoted
 from melanoma.evaluation.intervals import FEWEST_GROUPS, bootstrap_values
 from melanoma.evaluation.metrics import expected_calibration_error, is_error, measure, resampled_metrics
-from melanoma.evaluation.paired import number_of_groups
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 
 __all__ = ["Gap", "Trained", "findings", "generalization_gap"]
@@ -89,7 +88,7 @@ def generalization_gap(training: Predictions, validation: Predictions, metric: s
         The gap with its percentile interval; None if the metric is not defined, with fewer than `FEWEST_GROUPS` groups
         in one of the parts, or without resamples.
     """
-    if min(number_of_groups(training), number_of_groups(validation)) < FEWEST_GROUPS:
+    if min(training.number_of_groups, validation.number_of_groups) < FEWEST_GROUPS:
         return None
     values = [measure(one).get(metric) for one in (training, validation)]
     if None in values or bootstrap.resamples < 1:

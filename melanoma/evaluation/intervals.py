@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from melanoma.evaluation.delong import auc_influence, auc_interval
 from melanoma.evaluation.metrics import resampled_metrics
-from melanoma.evaluation.predictions import Bootstrap, Predictions, group_numbers
+from melanoma.evaluation.predictions import Bootstrap, Predictions
 from melanoma.evaluation.proportions import mean_interval, proportion_interval
 
 __all__ = ["FEWEST_GROUPS", "bootstrap_values", "bootstrap_weights", "intervals_of"]
@@ -31,21 +31,17 @@ def intervals_of(predictions: Predictions, bootstrap: Bootstrap) -> dict[str, tu
     """
     if bootstrap.resamples < 1 or not predictions.finite:
         return {}
-    found = bootstrap_values(predictions, bootstrap, lambda weights: resampled_metrics(predictions, weights))
-    defined = {name: values for name, values in found.items() if np.isfinite(values).any()}
-    bounds = {name: np.nanquantile(values, bootstrap.tails) for name, values in defined.items()}
-    groups = group_numbers(predictions)
-    return (
-        {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
-        | _of_proportions(predictions, groups, bootstrap.confidence)
-        | _of_aucs(predictions, groups, bootstrap.confidence)
-    )
+    found = _of_proportions(predictions, bootstrap.confidence) | _of_aucs(predictions, bootstrap.confidence)
+    drawn = bootstrap_values(predictions, bootstrap, lambda weights: resampled_metrics(predictions, weights))
+    for name, values in drawn.items():
+        if name not in found and np.isfinite(values).any():
+            low, high = np.nanquantile(values, bootstrap.tails)
+            found[name] = (float(low), float(high))
+    return found
 
 
-def _of_proportions(
-    predictions: Predictions, groups: NDArray[np.integer], confidence: float
-) -> dict[str, tuple[float, float]]:
-    p = predictions
+def _of_proportions(predictions: Predictions, confidence: float) -> dict[str, tuple[float, float]]:
+    p, groups = predictions, predictions.group_numbers
     right = p.predicted == p.targets
     found = {"accuracy": proportion_interval(right, groups, confidence)}
     for c, label in enumerate(p.classes):
@@ -59,22 +55,19 @@ def _of_proportions(
     return found
 
 
-def _of_aucs(
-    predictions: Predictions, groups: NDArray[np.integer], confidence: float
-) -> dict[str, tuple[float, float]]:
-    p = predictions
+def _of_aucs(predictions: Predictions, confidence: float) -> dict[str, tuple[float, float]]:
+    p, groups = predictions, predictions.group_numbers
     if len(p.present) < 2:
         return {}
     asked = {f"{task.prefix}auc": (task.positive, task.scores) for task in p.binary if task.has_both}
-    if len(p.classes) > 2:
-        asked |= {f"auc/{p.classes[c]}": (p.targets == c, p.probabilities[:, c]) for c in p.present}
+    of_classes = {f"auc/{p.classes[c]}": c for c in p.present} if len(p.classes) > 2 else {}
+    asked |= {name: (p.targets == c, p.probabilities[:, c]) for name, c in of_classes.items()}
     found, influences = {}, {}
     for name, (positive, scores) in asked.items():
         auc, influences[name] = auc_influence(positive, scores, groups)
         positives, negatives = (len(np.unique(groups[own])) for own in (positive, ~positive))
         low, high = auc_interval(auc, float((influences[name] ** 2).sum()), positives, negatives, confidence)
         found[name] = (auc, low, high)
-    of_classes = [name for name in asked if name.startswith("auc/")]
     bounds = {name: (low, high) for name, (_, low, high) in found.items()}
     if of_classes:
         # As if the classes were independent, then wider by as much as they are not: an image is of one class.
@@ -97,8 +90,7 @@ def bootstrap_values(
     Whole groups are drawn, of all classes together: another sample of patients would not have as many of each class.
     `measure` is called with how often each image is drawn, shape (resamples, n).
     """
-    rng, groups = np.random.default_rng(bootstrap.seed), group_numbers(predictions)
-    count = int(groups.max()) + 1
+    rng, groups, count = np.random.default_rng(bootstrap.seed), predictions.group_numbers, predictions.number_of_groups
     sizes = [min(_CHUNK, bootstrap.resamples - start) for start in range(0, bootstrap.resamples, _CHUNK)]
     drawn = [
         measure(rng.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float32)[:, groups])

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from melanoma.config.schema import OperatingPointConfig
 from melanoma.evaluation.curves import curve
-from melanoma.evaluation.predictions import BinaryTask, Bootstrap, Predictions, group_numbers
+from melanoma.evaluation.predictions import BinaryTask, Bootstrap, Predictions
 from melanoma.evaluation.proportions import proportion_interval
 
 __all__ = ["OperatingPoint", "choose_operating_points", "measure_at", "measure_intervals_at"]
@@ -77,7 +77,7 @@ def measure_intervals_at(
     task = _task_of(point, predictions)
     if task is None or bootstrap.resamples < 1:
         return {}
-    groups, referred = group_numbers(predictions), task.scores >= point.threshold
+    groups, referred = predictions.group_numbers, task.scores >= point.threshold
     parts = {"sensitivity": (referred, task.positive), "specificity": (~referred, ~task.positive)}
     return {
         name: proportion_interval(hits[among], groups[among], bootstrap.confidence)

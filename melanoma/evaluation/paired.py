@@ -21,7 +21,6 @@ __all__ = [
     "compare_predictions",
     "compare_tables",
     "matched_predictions",
-    "number_of_groups",
     "predictions_in",
     "predictions_of_tables",
 ]
@@ -71,13 +70,13 @@ def compare_predictions(model: Predictions, reference: Predictions, bootstrap: B
     Returns:
         The comparisons; none if there are fewer than `FEWEST_GROUPS` groups.
     """
-    if number_of_groups(model) < FEWEST_GROUPS:
+    if model.number_of_groups < FEWEST_GROUPS:
         return []
     first, second = measure(model), measure(reference)
     tasks = {f"{task.prefix}auc": (task, other) for task, other in zip(model.binary, reference.binary, strict=True)}
     wanted = list(dict.fromkeys(name for one in PAIRED for name in ([one, *tasks] if one == "auc" else [one])))
     names = [name for name in wanted if name in first and name in second]
-    independent = number_of_groups(model) == len(model)
+    independent = model.number_of_groups == len(model)
     spread = bootstrap_values(model, bootstrap, partial(_differences, model, reference, names))
     found = []
     for name in names:
@@ -160,11 +159,6 @@ def predictions_in(
     targets = table.label.map({label: i for i, label in enumerate(classes)}).to_numpy()
     probabilities = table[[f"probability/{label}" for label in classes]].to_numpy()
     return Predictions(targets, probabilities, classes, binary_tasks, groups)
-
-
-def number_of_groups(predictions: Predictions) -> int:
-    """Return the number of groups of images, which are drawn as a whole."""
-    return len(predictions) if predictions.groups is None else len(np.unique(predictions.groups))
 
 
 def _differences(

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BinaryTask", "Bootstrap", "Predictions", "WeightedPredictions", "group_numbers"]
+__all__ = ["BinaryTask", "Bootstrap", "Predictions", "WeightedPredictions"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,18 @@ class Predictions:
             tasks.append(BinaryTask(name, f"{name}/", np.isin(self.targets, columns), scores))
         return tasks
 
+    @cached_property
+    def group_numbers(self) -> NDArray[np.integer]:
+        """Group of each image as a number from 0, shape (n,)."""
+        if self.groups is None:
+            return np.arange(len(self))
+        return np.unique(self.groups, return_inverse=True)[1]
+
+    @property
+    def number_of_groups(self) -> int:
+        """Number of groups of images, which are drawn as a whole."""
+        return int(self.group_numbers.max(initial=-1)) + 1
+
     def where(self, chosen: NDArray[np.bool_]) -> "Predictions":
         """Return the predictions of some of the images."""
         groups = None if self.groups is None else self.groups[chosen]
@@ -155,10 +167,3 @@ class WeightedPredictions:
     def mean(self, values: NDArray) -> NDArray[np.float64]:
         """Compute the mean over the images of each resample, shape (resamples,), of values of shape (n,)."""
         return self.weights @ values / self.weights.sum(axis=1)
-
-
-def group_numbers(predictions: Predictions) -> NDArray[np.integer]:
-    """Return the group of each image as a number from 0, shape (n,)."""
-    if predictions.groups is None:
-        return np.arange(len(predictions))
-    return np.unique(predictions.groups, return_inverse=True)[1]

@@ -1,7 +1,6 @@
 """Promotion: make the best run by a validation metric the champion if it passes the gates."""
 
 import logging
-import shlex
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -44,7 +43,7 @@ from melanoma.terminal import out
 from melanoma.tracking.names import Alias, Artifact, Tag, stored_name
 from melanoma.tracking.records import RunRecord
 from melanoma.tracking.registered import model_name
-from melanoma.tracking.store import without_password
+from melanoma.tracking.store import command_on_store, predict_command
 
 __all__ = ["promote"]
 
@@ -90,13 +89,15 @@ def promote(settings: PromoteConfig, uri: str) -> ModelVersion | None:
         if not all(gate.passed for gate in gates):
             raise _refused(name, chosen, None, champion, gates, settings.registry)
         version = _registered(name, task, chosen, champion, gates, settings.registry, uri)
-    where = [] if settings.tracking.uri is None else [f"tracking.uri={without_password(settings.tracking.uri)}"]
-    address = f"model=models:/{name}@{Alias.CHAMPION}"
-    lines = {"Use": ["predict", address, "input=IMAGE"], "Serve": ["serve", address]}
+    uri_typed, address = settings.tracking.uri, f"models:/{name}@{Alias.CHAMPION}"
+    lines = {
+        "Use": predict_command(address, uri_typed),
+        "Serve": command_on_store(uri_typed, "serve", f"model={address}"),
+    }
     if champion is not None:
-        lines["Undo"] = ["rollback", f"task={task}"]
-    for title, words in lines.items():
-        out().print(f"{title:10}{shlex.join(['melanoma', *words, *where])}", soft_wrap=True, markup=False)
+        lines["Undo"] = command_on_store(uri_typed, "rollback", f"task={task}")
+    for title, command in lines.items():
+        out().print(f"{title:10}{command}", soft_wrap=True, markup=False)
     return version
 
 

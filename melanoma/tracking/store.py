@@ -25,6 +25,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 _CONNECT_TIMEOUT = 10  # seconds
 
 __all__ = [
+    "command_on_store",
     "downloaded",
     "figures_folder",
     "open_store",
@@ -206,10 +207,15 @@ def ui_command(uri: str) -> str:
     return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}"
 
 
+def command_on_store(configured: str | None, *words: str) -> str:
+    """Return a command of melanoma as text, with the store if it is configured, as in `tracking_uri`."""
+    where = [] if configured is None else [f"tracking.uri={without_password(configured)}"]
+    return shlex.join(["melanoma", *words, *where])
+
+
 def predict_command(model: str, configured: str | None) -> str:
     """Return the command that predicts with a model; `configured` is as in `tracking_uri`."""
-    where = [] if configured is None else [f"tracking.uri={without_password(configured)}"]
-    return shlex.join(["melanoma", "predict", f"model={model}", "input=IMAGE", *where])
+    return command_on_store(configured, "predict", f"model={model}", "input=IMAGE")
 
 
 def report_command(run_id: str, configured: str | None) -> str:

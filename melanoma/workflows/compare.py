@@ -16,7 +16,6 @@ from melanoma.evaluation.paired import (
     Comparison,
     compare_tables,
     matched_predictions,
-    number_of_groups,
     predictions_of_tables,
 )
 from melanoma.evaluation.predictions import Bootstrap, Predictions
@@ -168,7 +167,7 @@ def compare_records(records: list["RunRecord"], part: str, common: bool) -> Comp
         record.id: compare_tables(table, matched[0], classes, records[0].binary_tasks)
         for record, table in zip(records[1:], matched[1:], strict=True)
     }
-    groups = number_of_groups(predictions[0])
+    groups = predictions[0].number_of_groups
     other_positive = [
         record.label for record, order in zip(records, orders, strict=True) if len(classes) == 2 and order != classes
     ]

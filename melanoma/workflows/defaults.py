@@ -67,8 +67,9 @@ def announce(settings: TrainConfig, resolved: dict[str, Any], varied: Collection
         varied: Keys that a sweep varies.
     """
     if settings.preset is not None:
+        values = flattened(resolved)  # of a group, `model.name` is its choice
         preset = {key: value for key, value in _preset(settings.preset).items() if key not in varied}
-        words = [f"{key}={value}" for key, value in preset.items() if _value(resolved, key) == value]
+        words = [f"{k}={value}" for k, value in preset.items() if values.get(k, values.get(f"{k}.name")) == value]
         if words:
             log.info("preset=%s sets %s", settings.preset, " ".join(words))
     if settings.data.positive is not None:
@@ -89,11 +90,3 @@ def _preset(name: str) -> dict[str, Any]:
     groups = [item for entry in content.pop("defaults", []) for item in entry.items()]
     del content["preset"]
     return {**{group.removeprefix("override /"): choice for group, choice in groups}, **flattened(content)}
-
-
-def _value(resolved: dict[str, Any], key: str) -> Any:
-    """Return the value of a key; of a group, its name."""
-    found: Any = resolved
-    for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return found.get("name") if isinstance(found, dict) else found
