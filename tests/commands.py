@@ -6,6 +6,7 @@ script itself.
 """
 
 import atexit
+import json
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -100,7 +101,63 @@ def _run(arguments: list[str], folder: str, environment: dict[str, str], out: st
     os.environ.update(environment)
     from melanoma.cli import main
 
+    if {"sweep", "-m", "--multirun"} & {*arguments}:
+        _fork_trial_server()
     try:
         main(arguments)
     finally:
         atexit._run_exitfuncs()  # which a process of multiprocessing skips
+
+
+class _TrialServer:
+    """A forked server of trials, as `subprocess.Popen` would have it."""
+
+    def __init__(self, pid: int, stdin: int, stdout: int):
+        self.pid, self._code = pid, None
+        self.stdin, self.stdout = os.fdopen(stdin, "w"), os.fdopen(stdout)
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if ended else None
+        return self._code
+
+    def wait(self) -> int:
+        while self.poll() is None:
+            time.sleep(0.01)
+        return self._code
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _fork_trial_server() -> None:
+    """Fork the server of a sweep's trials before there are threads, instead of an interpreter that imports all anew."""
+    from melanoma.sweeps import processes, trial_server
+
+    anew, (lines, to_server), (from_server, answers) = processes.start_server, os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        for descriptor, number in ((lines, 0), (answers, 1), (os.open(os.devnull, os.O_WRONLY), 2)):
+            os.dup2(descriptor, number)
+        for descriptor in (lines, to_server, from_server, answers):
+            os.close(descriptor)
+        first = b""
+        while not first.endswith(b"\n") and (read := os.read(0, 1)):
+            first += read
+        if first:
+            os.environ.update(json.loads(first))
+            trial_server.serve()
+        os._exit(0)
+    os.close(lines)
+    os.close(answers)
+    server = _TrialServer(pid, to_server, from_server)
+
+    def start(environment: Mapping[str, str]) -> _TrialServer:
+        processes.start_server = anew  # for the next one, should this be killed
+        server.stdin.write(json.dumps(dict(environment)) + "\n")
+        server.stdin.flush()
+        return server
+
+    processes.start_server = start

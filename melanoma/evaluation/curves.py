@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CURVE_MEASURES", "TPR_FLOOR", "Curve", "curve"]
+__all__ = ["CURVE_MEASURES", "LEVELS", "TPR_FLOOR", "Curve", "curve"]
 
 TPR_FLOOR = 0.8  # of the partial AUC, as in the ISIC 2024 challenge
 LEVELS = (0.90, 0.95)
@@ -78,14 +78,13 @@ class Curve:
 
     def measures(self) -> dict[str, NDArray[np.float64]]:
         """Compute all these measures, by the names of the tracking store, `CURVE_MEASURES`. Levels are in percent."""
-        values = [
-            self.auc(),
-            self.average_precision(),
-            self.partial_auc(),
-            *(self.sensitivity_at_specificity(level) for level in LEVELS),
-            *(self.specificity_at_sensitivity(level) for level in LEVELS),
-        ]
-        return dict(zip(CURVE_MEASURES, values, strict=True))
+        areas = {"auc": self.auc(), "average_precision": self.average_precision(), "partial_auc": self.partial_auc()}
+        return areas | self.points()
+
+    def points(self) -> dict[str, NDArray[np.float64]]:
+        """Compute the sensitivity at each level of specificity in `LEVELS`, and the reverse."""
+        found = {f"sensitivity_at_specificity_{x * 100:.0f}": self.sensitivity_at_specificity(x) for x in LEVELS}
+        return found | {f"specificity_at_sensitivity_{x * 100:.0f}": self.specificity_at_sensitivity(x) for x in LEVELS}
 
 
 def curve(positive: NDArray[np.bool_], scores: NDArray, weights: NDArray | None = None) -> Curve:

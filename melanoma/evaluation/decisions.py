@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from melanoma.config.schema import EvaluationConfig
 from melanoma.evaluation.operating_point import OperatingPoint, choose_operating_points
-from melanoma.evaluation.predictions import Predictions
+from melanoma.evaluation.predictions import Bootstrap, Predictions
+from melanoma.evaluation.proportions import rate_interval
 from melanoma.evaluation.uncertain import Abstention, PredictionSets, fit_abstention, fit_prediction_sets
 
-__all__ = ["Decisions", "decisions_from_metadata", "fit_decisions"]
+__all__ = ["Decisions", "abstention_intervals", "decisions_from_metadata", "fit_decisions", "set_intervals"]
 
 
 @dataclass(frozen=True)
@@ -56,3 +60,37 @@ def decisions_from_metadata(metadata: Mapping[str, Any]) -> Decisions:
         None if sets is None else PredictionSets(float(sets["coverage"]), float(sets["threshold"])),
         None if abstention is None else Abstention(float(abstention["share"]), float(abstention["threshold"])),
     )
+
+
+def set_intervals(
+    sets: PredictionSets, predictions: Predictions, bootstrap: Bootstrap
+) -> dict[str, tuple[float, float]]:
+    """Compute intervals of the shares that `PredictionSets.measured` returns; see `rate_interval`."""
+    members = sets.members(predictions.probabilities)
+    covered = members[np.arange(len(predictions)), predictions.targets]
+    everything = np.ones(len(predictions), bool)
+    rates = {"coverage": (covered, everything), "single": (members.sum(axis=1) == 1, everything)}
+    for c in predictions.present:
+        rates[f"coverage/{predictions.classes[c]}"] = (covered, predictions.targets == c)
+    return _intervals(rates, predictions, bootstrap)
+
+
+def abstention_intervals(
+    abstention: Abstention, predictions: Predictions, bootstrap: Bootstrap
+) -> dict[str, tuple[float, float]]:
+    """Compute intervals of the shares that `Abstention.measured` returns; see `rate_interval`."""
+    left = abstention.abstained(predictions.probabilities)
+    right = predictions.predicted == predictions.targets
+    rates = {"share": (left, np.ones(len(predictions), bool)), "accuracy": (right, ~left)}
+    return _intervals(rates, predictions, bootstrap)
+
+
+def _intervals(
+    rates: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]], predictions: Predictions, bootstrap: Bootstrap
+) -> dict[str, tuple[float, float]]:
+    if bootstrap.resamples < 1:
+        return {}
+    found = {
+        name: rate_interval(*rate, predictions.group_numbers, bootstrap.confidence) for name, rate in rates.items()
+    }
+    return {name: ends for name, ends in found.items() if ends is not None}

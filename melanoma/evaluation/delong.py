@@ -1,50 +1,16 @@
-"""Intervals of areas under ROC curves, and test of their difference on the same images (DeLong et al. 1988)."""
-
-from dataclasses import dataclass
+"""Errors and intervals of areas under ROC curves (DeLong et al. 1988, Obuchowski 1997)."""
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
 
 from melanoma.evaluation.proportions import quantile
 
-__all__ = ["Difference", "auc_covariance", "auc_difference", "auc_influence", "auc_interval"]
+__all__ = ["auc_influence", "auc_interval"]
 
 _LEAST_VARIANCE = 0.8  # share of the variance of Hanley & McNeil
 _TINY = 1e-9
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Difference of two models on the same images (first minus second), its interval and two-sided p-value."""
-
-    value: float
-    low: float
-    high: float
-    p_value: float
-
-
-def auc_covariance(positive: NDArray[np.bool_], scores: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute the AUCs of several scores of the same images, and their covariance matrix.
-
-    Uses the fast algorithm of Sun & Xu (2014), which computes structural components from midranks.
-
-    Args:
-        positive: Whether each image is positive, shape (n,), with at least two positives and two negatives.
-        scores: Scores, higher for positives, shape (models, n).
-
-    Returns:
-        AUCs of shape (models,) and covariances of shape (models, models).
-
-    Raises:
-        ValueError: If there are fewer than two positives or negatives.
-    """
-    m, n = int(positive.sum()), int((~positive).sum())
-    if min(m, n) < 2:
-        raise ValueError(f"A variance needs two positives and two negatives or more. Received: {m} and {n}")
-    of_cases, of_controls = _components(positive, scores)
-    return of_cases.mean(axis=1), np.atleast_2d(np.cov(of_cases)) / m + np.atleast_2d(np.cov(of_controls)) / n
 
 
 def auc_influence(
@@ -60,7 +26,7 @@ def auc_influence(
     Returns:
         The AUC, and values of shape (groups,), the sum of whose squares estimates its variance.
     """
-    [of_cases], [of_controls] = _components(positive, scores[None])
+    of_cases, of_controls = _components(positive, scores)
     auc = float(of_cases.mean())
     influence = np.zeros(groups.max() + 1)
     for own, parts in ((groups[positive], of_cases), (groups[~positive], of_controls)):
@@ -71,11 +37,11 @@ def auc_influence(
 
 
 def _components(positive: NDArray[np.bool_], scores: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the structural components of positives and negatives, of shapes (models, positives or negatives)."""
-    cases, controls = scores[:, positive], scores[:, ~positive]
-    m, n = cases.shape[1], controls.shape[1]
-    among_all = rankdata(np.concatenate([cases, controls], axis=1), axis=1)
-    return (among_all[:, :m] - rankdata(cases, axis=1)) / n, 1 - (among_all[:, m:] - rankdata(controls, axis=1)) / m
+    """Return the structural components of the positives and the negatives, from midranks (Sun & Xu 2014)."""
+    cases, controls = scores[positive], scores[~positive]
+    among_all = rankdata(np.concatenate([cases, controls]))
+    of_cases = (among_all[: len(cases)] - rankdata(cases)) / len(controls)
+    return of_cases, 1 - (among_all[len(cases) :] - rankdata(controls)) / len(cases)
 
 
 def auc_interval(
@@ -110,15 +76,3 @@ def auc_interval(
         float(brentq(contradicted, _TINY, high)) if auc > 0 and contradicted(_TINY) > 0 else 0.0,
         float(brentq(contradicted, low, 1 - _TINY)) if auc < 1 and contradicted(1 - _TINY) > 0 else 1.0,
     )
-
-
-def auc_difference(
-    positive: NDArray[np.bool_], first: NDArray, second: NDArray, confidence: float = 0.95
-) -> Difference:
-    """Compute the difference of two AUCs on the same images. The p-value is 1 if both rank the images alike."""
-    aucs, covariance = auc_covariance(positive, np.stack([first, second]))
-    value = float(aucs[0] - aucs[1])
-    spread = float(np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0)))
-    half = norm.ppf((1 + confidence) / 2) * spread
-    p_value = float(2 * norm.sf(abs(value) / spread)) if spread > 1e-12 else 1.0
-    return Difference(value, float(value - half), float(value + half), p_value)

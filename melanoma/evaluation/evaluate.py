@@ -16,6 +16,7 @@ from melanoma.evaluation.intervals import intervals_of
 from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.predict import predict_probabilities
 from melanoma.evaluation.predictions import Bootstrap, Predictions
+from melanoma.evaluation.proportions import Bounded, difference_interval
 from melanoma.evaluation.remarks import remarks_on
 from melanoma.evaluation.texts import with_bounds
 from melanoma.evaluation.uncertain import Abstention, PredictionSets
@@ -83,6 +84,14 @@ class Evaluation:
         if name not in self.metrics:
             return "-"
         return with_bounds(self.metrics[name], *self.intervals.get(name, (np.nan, np.nan)))
+
+    def minus(self, other: "Evaluation", name: str) -> Bounded:
+        """Return the difference of a metric that both have from another evaluation, of other images, and its bounds.
+
+        The bounds are NaN if one of the two has no interval. Images that both share make the interval too wide.
+        """
+        values = [(one.metrics[name], *one.intervals.get(name, (np.nan, np.nan))) for one in (self, other)]
+        return (values[0][0] - values[1][0], *difference_interval(values[0], values[1]))
 
     @property
     def remarks(self) -> list[str]:

@@ -3,15 +3,15 @@
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 
 from melanoma.config.arguments import quoted
-from melanoma.evaluation.intervals import FEWEST_GROUPS, bootstrap_values
-from melanoma.evaluation.metrics import expected_calibration_error, is_error, measure, resampled_metrics
+from melanoma.evaluation.intervals import intervals_of
+from melanoma.evaluation.metrics import expected_calibration_error, is_error, measure
 from melanoma.evaluation.predictions import Bootstrap, Predictions
+from melanoma.evaluation.proportions import difference_interval
 
 __all__ = ["Gap", "Trained", "findings", "generalization_gap"]
 
@@ -33,8 +33,8 @@ class Gap:
         metric: Name of the metric.
         training: Its value on training images.
         validation: Its value on validation images.
-        low: Lower bound of the interval of the gap.
-        high: Upper bound of the interval of the gap.
+        low: Lower bound of the interval of the gap; NaN if there are too few images.
+        high: Upper bound of the interval of the gap; NaN if there are too few images.
     """
 
     metric: str
@@ -82,25 +82,20 @@ class Trained:
 
 
 def generalization_gap(training: Predictions, validation: Predictions, metric: str, bootstrap: Bootstrap) -> Gap | None:
-    """Compare a metric between training and validation images, which are resampled independently.
+    """Compare a metric between training and validation images.
 
     Returns:
-        The gap with its percentile interval; None if the metric is not defined, with fewer than `FEWEST_GROUPS` groups
-        in one of the parts, or without resamples.
+        The gap, with bounds that are NaN if the metric has no interval in one of the parts; None if the metric is not
+        defined.
     """
-    if min(training.number_of_groups, validation.number_of_groups) < FEWEST_GROUPS:
-        return None
-    values = [measure(one).get(metric) for one in (training, validation)]
-    if None in values or bootstrap.resamples < 1:
-        return None
-    of_training = bootstrap_values(training, bootstrap, partial(resampled_metrics, training))
-    other_draws = replace(bootstrap, seed=bootstrap.seed + 1)
-    of_validation = bootstrap_values(validation, other_draws, partial(resampled_metrics, validation))
-    if metric not in of_training or metric not in of_validation:
-        return None
-    sign = 1 if is_error(metric) else -1
-    low, high = np.nanquantile(sign * (of_validation[metric] - of_training[metric]), bootstrap.tails)
-    return Gap(metric, float(values[0] or 0.0), float(values[1] or 0.0), float(low), float(high))
+    bounded = []
+    for one in (training, validation):
+        value = measure(one).get(metric)
+        if value is None:
+            return None
+        bounded.append((value, *intervals_of(one, bootstrap).get(metric, (np.nan, np.nan))))
+    low, high = difference_interval(*(reversed(bounded) if is_error(metric) else bounded))
+    return Gap(metric, bounded[0][0], bounded[1][0], low, high)
 
 
 def findings(trained: Trained, validation: Predictions, gap: Gap | None) -> list[str]:
@@ -131,7 +126,7 @@ def _fit(trained: Trained, validation: Predictions, gap: Gap | None) -> list[str
             f"The best epoch was the last of {trained.epochs}, so that training may not be complete. Try "
             f"{trained.longer}."
         )
-    if gap is None:
+    if gap is None or not np.isfinite(gap.low):
         return found
     size = (
         f"{gap.metric} is {gap.training:.3f} on training images and {gap.validation:.3f} on validation images, a gap "

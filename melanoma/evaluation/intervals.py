@@ -1,47 +1,114 @@
 """Confidence intervals of metrics, for images that come in groups, such as lesions."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma.evaluation.confusion import correlation, drawn_matrices, f1_scores
+from melanoma.evaluation.curves import LEVELS, curve
 from melanoma.evaluation.delong import auc_influence, auc_interval
-from melanoma.evaluation.metrics import resampled_metrics
+from melanoma.evaluation.metrics import brier_scores, calibration_gaps, log_losses
 from melanoma.evaluation.predictions import Bootstrap, Predictions
-from melanoma.evaluation.proportions import mean_interval, proportion_interval
+from melanoma.evaluation.proportions import (
+    FEWEST_GROUPS,
+    average_interval,
+    effective_number,
+    mean_interval,
+    proportion_interval,
+    quantile,
+    score_interval,
+)
+from melanoma.evaluation.smoothed import smoothed_intervals
 
-__all__ = ["FEWEST_GROUPS", "bootstrap_values", "bootstrap_weights", "intervals_of"]
+__all__ = ["bootstrap_weights", "intervals_of", "scarcity"]
 
-FEWEST_GROUPS = 10  # for a comparison: with fewer, resamples hardly differ
-
-# Resamples computed at a time, to limit the memory to this many weights per image.
-_CHUNK = 100
+_ADDED = 2.0  # images that are spread over the cells of a confusion matrix, chosen by simulation
+# Metrics over classes, and the share of classes that may have fewer groups than that.
+_OVER_CLASSES = {"balanced_accuracy": 0.25, "macro_f1": 0.25, "mcc": 0.25, "auc": 0.25, "average_precision": 0.0}
+_CHUNK = 100  # resamples computed at a time, to limit memory
 
 
 def intervals_of(predictions: Predictions, bootstrap: Bootstrap) -> dict[str, tuple[float, float]]:
-    """Compute intervals of the metrics of `measure`.
-
-    Shares of images (accuracy, sensitivity, specificity, precision) have the intervals of `proportion_interval`, AUCs
-    that of `auc_interval`, and means of them over classes that of `mean_interval`. The others are percentiles of a
-    bootstrap (Efron & Tibshirani 1993) of whole groups of images, in which the number of images of each class varies.
+    """Compute intervals of the metrics of `measure`. For the method of each, see docs/evaluation.md.
 
     Returns:
-        Lower and upper bound of each metric of `measure` except `support/<class>`; empty without resamples or if a
-        probability is not finite. Resamples in which a metric is not defined are ignored.
+        Lower and upper bound of each metric of `measure` except `support/<class>` and those of `scarcity`. That of the
+        ECE starts at 0, because the ECE is biased upwards. The result is empty without resamples or if a probability is
+        not finite.
     """
-    if bootstrap.resamples < 1 or not predictions.finite:
+    if bootstrap.resamples < 1 or not predictions.finite or predictions.number_of_groups < FEWEST_GROUPS:
         return {}
-    found = _of_proportions(predictions, bootstrap.confidence) | _of_aucs(predictions, bootstrap.confidence)
-    drawn = bootstrap_values(predictions, bootstrap, lambda weights: resampled_metrics(predictions, weights))
-    for name, values in drawn.items():
-        if name not in found and np.isfinite(values).any():
-            low, high = np.nanquantile(values, bootstrap.tails)
-            found[name] = (float(low), float(high))
+    found = {
+        **_of_shares(predictions, bootstrap.confidence),
+        **_of_f1(predictions, bootstrap.confidence),
+        **_of_confusion(predictions, bootstrap),
+        **_of_errors(predictions, bootstrap),
+        **_of_aucs(predictions, bootstrap.confidence),
+        **_of_precisions(predictions, bootstrap.confidence),
+        **_of_curves(predictions, bootstrap),
+    }
+    scarce = scarcity(predictions)
+    return {name: (low, high) for name, (low, high) in found.items() if name not in scarce and low < high}
+
+
+def scarcity(predictions: Predictions) -> dict[str, str]:
+    """Return why metrics have no interval: too few groups of images, such as lesions, for the interval to hold.
+
+    Returns:
+        For each metric without an interval, how many groups there are of what, and how many are needed.
+    """
+    p, found = predictions, dict[str, str]()
+    single = p.number_of_groups == len(p)
+    unit, units = ("image", "images") if single else ("group of images", "groups of images")
+
+    def too_few(counts: dict[str, int], needed: int) -> str:
+        listed = [f"{n} {unit if n == 1 else units} {what}" for what, n in counts.items()]
+        return f"{', '.join(listed)}, where {needed} are needed"
+
+    for name, what, chosen, needed in _demands(p):
+        count = len(np.unique(p.group_numbers[chosen]))
+        if count < needed:
+            found.setdefault(name, too_few({what: count}, needed))
+    counts = {f"of {p.classes[c]}": len(np.unique(p.group_numbers[p.targets == c])) for c in p.present}
+    few = {label: count for label, count in counts.items() if count < FEWEST_GROUPS}
+    # A mean over classes holds if few of them have few images, but for the average precision, which is biased then.
+    for name, share in _OVER_CLASSES.items():
+        if len(few) > share * len(p.present):
+            found.setdefault(name, too_few(few, FEWEST_GROUPS))
     return found
 
 
-def _of_proportions(predictions: Predictions, confidence: float) -> dict[str, tuple[float, float]]:
-    p, groups = predictions, predictions.group_numbers
+def _demands(p: Predictions) -> Iterator[tuple[str, str, NDArray[np.bool_], int]]:
+    """Yield metrics, and which images they need how many groups of."""
+    everything = np.ones(len(p), bool)
+    for name in ("accuracy", "weighted_f1", "mcc", "log_loss", "brier", "ece"):
+        yield name, "in all", everything, FEWEST_GROUPS
+    for c, label in enumerate(p.classes):
+        own, named = p.targets == c, p.predicted == c
+        yield f"precision/{label}", f"predicted as {label}", named, FEWEST_GROUPS
+        for name in ("sensitivity", "f1", "auc", "average_precision"):
+            yield f"{name}/{label}", f"of {label}", own, FEWEST_GROUPS
+        for name in ("specificity", "auc", "average_precision"):
+            yield f"{name}/{label}", f"of other classes than {label}", ~own, FEWEST_GROUPS
+    for task in p.binary:
+        sides = {"positive": task.positive, "negative": ~task.positive}
+        words = {side: f"{side} for {task.name}" for side in sides} if task.prefix else {}
+        words = words or {side: f"of {label}" for side, label in zip(sides, reversed(p.classes), strict=True)}
+        # Two of them may be missed at a level, so that its threshold does not depend on a single one.
+        needed = {"auc": (10, 10), "average_precision": (10, 10), "partial_auc": (10, 10)}
+        for level in LEVELS:
+            many = max(ceil(round(2 / (1 - level), 6)), FEWEST_GROUPS)
+            needed[f"specificity_at_sensitivity_{level * 100:.0f}"] = (many, FEWEST_GROUPS)
+            needed[f"sensitivity_at_specificity_{level * 100:.0f}"] = (FEWEST_GROUPS, many)
+        for name, numbers in needed.items():
+            for side, number in zip(sides, numbers, strict=True):
+                yield f"{task.prefix}{name}", words[side], sides[side], number
+
+
+def _of_shares(p: Predictions, confidence: float) -> dict[str, tuple[float, float]]:
+    groups = p.group_numbers
     right = p.predicted == p.targets
     found = {"accuracy": proportion_interval(right, groups, confidence)}
     for c, label in enumerate(p.classes):
@@ -51,12 +118,60 @@ def _of_proportions(predictions: Predictions, confidence: float) -> dict[str, tu
             if among.any():
                 found[f"{name}/{label}"] = proportion_interval(hits[among], groups[among], confidence)
     sensitivities = [(float(right[p.targets == c].mean()), *found[f"sensitivity/{p.classes[c]}"]) for c in p.present]
-    found["balanced_accuracy"] = mean_interval(*np.array(sensitivities).T)
+    found["balanced_accuracy"] = mean_interval(sensitivities)
     return found
 
 
-def _of_aucs(predictions: Predictions, confidence: float) -> dict[str, tuple[float, float]]:
-    p, groups = predictions, predictions.group_numbers
+def _of_f1(p: Predictions, confidence: float) -> dict[str, tuple[float, float]]:
+    """The F1 is 2 j / (1 + j), where j is a share: of the images of a class or predicted as it, those that are both."""
+    groups, found, values = p.group_numbers, {}, []
+    influences: list[NDArray[np.float64]] = []
+    for c in p.present:
+        own, named = p.targets == c, p.predicted == c
+        either, both = own | named, own & named
+        ends = proportion_interval(both[either], groups[either], confidence)
+        low, high = (2 * end / (1 + end) for end in ends)
+        value = 2 * both.sum() / (own.sum() + named.sum())
+        error = (2 * both - value * (own.astype(float) + named)) / (own.sum() + named.sum())
+        influences.append(np.bincount(groups, error).astype(np.float64))
+        values.append((float(value), low, high))
+        found[f"f1/{p.classes[c]}"] = (low, high)
+    found["macro_f1"] = mean_interval(values, influences)
+    return found
+
+
+def _of_confusion(p: Predictions, bootstrap: Bootstrap) -> dict[str, tuple[float, float]]:
+    k = len(p.classes)
+    counts = np.bincount(p.targets * k + p.predicted, minlength=k * k).reshape(k, k)
+    effective = effective_number(p.predicted == p.targets, p.group_numbers) / len(p)
+    [shares] = drawn_matrices(counts * effective, [(0, 1)], _ADDED, bootstrap)
+    drawn = {"weighted_f1": (f1_scores(shares) * shares.sum(axis=2)).sum(axis=1)}
+    if len(p.present) > 1:
+        drawn["mcc"] = correlation(shares)
+    return {name: _ends(values, bootstrap.tails) for name, values in drawn.items()}
+
+
+def _of_errors(p: Predictions, bootstrap: Bootstrap) -> dict[str, tuple[float, float]]:
+    means = {"log_loss": log_losses(p), "brier": brier_scores(p)}
+    found = {
+        name: average_interval(values, p.group_numbers, bootstrap.confidence)
+        for name, values in means.items()
+        if values.any()
+    }
+    bins, gaps = calibration_gaps(p)
+    count, columns = p.number_of_groups, bins.max() + 1
+    sums = np.bincount(p.group_numbers * columns + bins, gaps, minlength=count * columns).reshape(count, columns)
+    sizes, rng, drawn = np.bincount(p.group_numbers), np.random.default_rng(bootstrap.seed), []
+    for start in range(0, bootstrap.resamples, _CHUNK):
+        size = min(_CHUNK, bootstrap.resamples - start)
+        weights = rng.multinomial(count, np.full(count, 1 / count), size=size)
+        drawn.append(np.abs(weights @ sums).sum(axis=1) / (weights @ sizes))
+    found["ece"] = (0.0, float(np.quantile(np.concatenate(drawn), bootstrap.tails[1])))
+    return found
+
+
+def _of_aucs(p: Predictions, confidence: float) -> dict[str, tuple[float, float]]:
+    groups = p.group_numbers
     if len(p.present) < 2:
         return {}
     asked = {f"{task.prefix}auc": (task.positive, task.scores) for task in p.binary if task.has_both}
@@ -70,33 +185,39 @@ def _of_aucs(predictions: Predictions, confidence: float) -> dict[str, tuple[flo
         found[name] = (auc, low, high)
     bounds = {name: (low, high) for name, (_, low, high) in found.items()}
     if of_classes:
-        # As if the classes were independent, then wider by as much as they are not: an image is of one class.
-        together = np.array([influences[name] for name in of_classes])
-        apart = float((together**2).sum())
-        wider = np.sqrt(max(float((together.sum(axis=0) ** 2).sum()) / apart, 1.0)) if apart > 0 else 1.0
-        values, lows, highs = np.array([found[name] for name in of_classes]).T
-        mean, (low, high) = float(values.mean()), mean_interval(values, lows, highs)
-        bounds["auc"] = (max(mean - (mean - low) * wider, 0.0), min(mean + (high - mean) * wider, 1.0))
+        bounds["auc"] = mean_interval([found[name] for name in of_classes], [influences[name] for name in of_classes])
     return bounds
 
 
-def bootstrap_values(
-    predictions: Predictions,
-    bootstrap: Bootstrap,
-    measure: Callable[[NDArray[np.float32]], dict[str, NDArray[np.float64]]],
-) -> dict[str, NDArray[np.float64]]:
-    """Compute values by name in each resample, shape (resamples,).
+def _of_precisions(p: Predictions, confidence: float) -> dict[str, tuple[float, float]]:
+    """Compute the score interval for as many images as there are positive groups, after Boyd, Eng & Page (2013)."""
+    asked = {f"{task.prefix}average_precision": (task.positive, task.scores) for task in p.binary if task.has_both}
+    of_classes = {}
+    if len(p.classes) > 2 and len(p.present) > 1:
+        of_classes = {f"average_precision/{p.classes[c]}": (p.targets == c, p.probabilities[:, c]) for c in p.present}
+    values = {}
+    for name, (positive, scores) in {**asked, **of_classes}.items():
+        value, groups = float(curve(positive, scores).average_precision()[0]), np.unique(p.group_numbers[positive])
+        values[name] = (value, *score_interval(value, len(groups), quantile(confidence)))
+    found = {name: (low, high) for name, (_, low, high) in values.items()}
+    if of_classes:
+        found["average_precision"] = mean_interval([values[name] for name in of_classes])
+    return found
 
-    Whole groups are drawn, of all classes together: another sample of patients would not have as many of each class.
-    `measure` is called with how often each image is drawn, shape (resamples, n).
-    """
-    rng, groups, count = np.random.default_rng(bootstrap.seed), predictions.group_numbers, predictions.number_of_groups
-    sizes = [min(_CHUNK, bootstrap.resamples - start) for start in range(0, bootstrap.resamples, _CHUNK)]
-    drawn = [
-        measure(rng.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float32)[:, groups])
-        for size in sizes
-    ]
-    return {name: np.concatenate([chunk[name] for chunk in drawn]) for name in drawn[0]}
+
+def _of_curves(p: Predictions, bootstrap: Bootstrap) -> dict[str, tuple[float, float]]:
+    found: dict[str, tuple[float, float]] = {}
+    for task in p.binary:
+        groups = [len(np.unique(p.group_numbers[own])) for own in (task.positive, ~task.positive)]
+        if min(groups) >= FEWEST_GROUPS:
+            of_task = smoothed_intervals(task, p.group_numbers, bootstrap)
+            found |= {f"{task.prefix}{name}": ends for name, ends in of_task.items()}
+    return found
+
+
+def _ends(values: NDArray[np.float64], tails: list[float]) -> tuple[float, float]:
+    low, high = np.quantile(values, tails)
+    return float(low), float(high)
 
 
 def bootstrap_weights(

@@ -1,4 +1,4 @@
-"""Metrics of predictions, for all images and for each resample of a bootstrap.
+"""Metrics of predictions.
 
 To add a metric of all classes together, add an entry to `OVERALL`; its name is also its name in the tracking store.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma.evaluation.curves import CURVE_MEASURES, curve
-from melanoma.evaluation.predictions import Predictions, WeightedPredictions
+from melanoma.evaluation.predictions import Predictions
 
 __all__ = [
     "CALIBRATION_BINS",
@@ -24,15 +24,17 @@ __all__ = [
     "REPORTED",
     "Metric",
     "area_under_roc",
+    "brier_scores",
+    "calibration_gaps",
     "default_primary_metric",
     "epoch_metrics",
     "expected_calibration_error",
     "headlines",
     "is_error",
+    "log_losses",
     "measure",
     "measured_names",
     "metric_of",
-    "resampled_metrics",
 ]
 
 CALIBRATION_BINS = 15
@@ -45,8 +47,6 @@ class Metric:
     Attributes:
         name: Name in the tracking store.
         value: Function from predictions to the value, which is NaN if it is not defined.
-        resampled: Function that returns the value in each resample, shape (resamples,). None for means over classes of
-            ROC or precision-recall measures, which are computed together.
         higher_is_better: False for errors.
         shown: `headline` for every summary, `report` for comparisons and the model card, `detail` for the store only.
         logged: Whether MLflow shows the metric by default; the file of all metrics has every one.
@@ -56,7 +56,6 @@ class Metric:
 
     name: str
     value: Callable[[Predictions], float]
-    resampled: Callable[[WeightedPredictions], NDArray[np.float64]] | None
     higher_is_better: bool = True
     shown: Literal["headline", "report", "detail"] = "report"
     logged: bool = False
@@ -83,15 +82,6 @@ def _mcc(p: Predictions) -> float:
     return _sklearn().matthews_corrcoef(p.targets, p.predicted) if len(p.present) > 1 else np.nan
 
 
-def _resampled_mcc(w: WeightedPredictions) -> NDArray[np.float64]:
-    if len(w.predictions.present) < 2:
-        return np.full(len(w.weights), np.nan)
-    spread = [w.total**2 - (side**2).sum(axis=1) for side in (w.support, w.named)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = (w.hits.sum(axis=1) * w.total - (w.support * w.named).sum(axis=1)) / np.sqrt(spread[0] * spread[1])
-    return np.where(spread[1] == 0, 0.0, found)
-
-
 def _log_loss(p: Predictions) -> float:
     if not p.finite:
         return float("nan")
@@ -101,10 +91,10 @@ def _log_loss(p: Predictions) -> float:
         return float(_sklearn().log_loss(p.targets, p.probabilities, labels=np.arange(len(p.classes))))
 
 
-def _resampled_log_loss(w: WeightedPredictions) -> NDArray[np.float64]:
-    p = w.predictions
+def log_losses(p: Predictions) -> NDArray[np.float64]:
+    """Return the log loss of each image, with probabilities cut off as by scikit-learn, shape (n,)."""
     kept = np.clip(p.probabilities, np.finfo(p.probabilities.dtype).eps, 1)
-    return w.mean(-np.log(kept[np.arange(len(p)), p.targets]))
+    return -np.log(kept[np.arange(len(p)), p.targets])
 
 
 def _brier(p: Predictions) -> float:
@@ -117,27 +107,22 @@ def _brier(p: Predictions) -> float:
         return float(_sklearn().brier_score_loss(p.targets, score, labels=np.arange(classes)))
 
 
-def _resampled_brier(w: WeightedPredictions) -> NDArray[np.float64]:
-    p = w.predictions
+def brier_scores(p: Predictions) -> NDArray[np.float64]:
+    """Return the Brier score of each image: of the second of two classes, else summed over the classes, shape (n,)."""
     squares = ((p.probabilities - np.eye(len(p.classes))[p.targets]) ** 2).sum(axis=1)
-    return w.mean(squares / 2 if len(p.classes) == 2 else squares)
+    return squares / 2 if len(p.classes) == 2 else squares
 
 
 def expected_calibration_error(p: Predictions) -> float:
     """Compute the mean absolute gap between confidence and accuracy in 15 equal bins (Guo et al. 2017)."""
     if not p.finite:
         return float("nan")
-    bins, gaps = _calibration_gaps(p)
+    bins, gaps = calibration_gaps(p)
     return float(np.abs(np.bincount(bins, weights=gaps, minlength=CALIBRATION_BINS)).sum() / len(p))
 
 
-def _resampled_ece(w: WeightedPredictions) -> NDArray[np.float64]:
-    bins, gaps = _calibration_gaps(w.predictions)
-    by_bin = w.weights @ (np.eye(CALIBRATION_BINS)[bins] * gaps[:, None])
-    return np.abs(by_bin).sum(axis=1) / w.weights.sum(axis=1)
-
-
-def _calibration_gaps(p: Predictions) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def calibration_gaps(p: Predictions) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the bin of each image by its confidence, and confidence minus whether the prediction is right, (n,)."""
     confidence = p.probabilities.max(axis=1)
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     return bins, confidence - (p.predicted == p.targets)
@@ -168,41 +153,21 @@ OVERALL = (
     Metric(
         "accuracy",
         lambda p: _sklearn().accuracy_score(p.targets, p.predicted),
-        lambda w: w.hits.sum(axis=1) / w.total,
         shown="headline",
         logged=True,
         paired=True,
     ),
-    Metric(
-        "balanced_accuracy",  # mean sensitivity of the classes that occur
-        _macro("recall_score", "macro"),
-        lambda w: np.nanmean(w.recall[:, w.predictions.present], axis=1),
-        shown="headline",
-        logged=True,
-        paired=True,
-    ),
-    Metric(
-        "macro_f1",
-        _macro("f1_score", "macro"),
-        lambda w: np.nanmean(np.where(w.support > 0, w.f1, np.nan), axis=1),  # of the classes in a resample
-        shown="headline",
-        logged=True,
-        paired=True,
-    ),
-    Metric(
-        "weighted_f1",
-        _macro("f1_score", "weighted"),
-        lambda w: (w.f1 * w.support).sum(axis=1) / w.total,
-        shown="detail",
-    ),
-    Metric("mcc", _mcc, _resampled_mcc, needs_both=True),  # Gorodkin 2004
-    Metric("auc", area_under_roc, None, shown="headline", logged=True, needs_both=True, paired=True),
-    Metric("average_precision", _average_precision, None, logged=True, needs_both=True),
-    Metric("log_loss", _log_loss, _resampled_log_loss, higher_is_better=False, logged=True, paired=True),
-    Metric(
-        "brier", _brier, _resampled_brier, higher_is_better=False, logged=True
-    ),  # two classes: of the second, else summed
-    Metric("ece", expected_calibration_error, _resampled_ece, higher_is_better=False),
+    # mean sensitivity of the classes that occur
+    Metric("balanced_accuracy", _macro("recall_score", "macro"), shown="headline", logged=True, paired=True),
+    Metric("macro_f1", _macro("f1_score", "macro"), shown="headline", logged=True, paired=True),
+    Metric("weighted_f1", _macro("f1_score", "weighted"), shown="detail"),
+    Metric("mcc", _mcc, needs_both=True),  # Gorodkin 2004
+    Metric("auc", area_under_roc, shown="headline", logged=True, needs_both=True, paired=True),
+    Metric("average_precision", _average_precision, logged=True, needs_both=True),
+    Metric("log_loss", _log_loss, higher_is_better=False, logged=True, paired=True),
+    # two classes: of the second, else summed
+    Metric("brier", _brier, higher_is_better=False, logged=True),
+    Metric("ece", expected_calibration_error, higher_is_better=False),
 )
 HEADLINES = tuple(one.name for one in OVERALL if one.shown == "headline")
 REPORTED = tuple(one.name for one in OVERALL if one.shown != "detail")
@@ -288,33 +253,6 @@ def measure(predictions: Predictions) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
 
-def resampled_metrics(predictions: Predictions, weights: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-    """Compute the metrics of `measure`, except `support/<class>`, in each resample.
-
-    Args:
-        predictions: Predictions with finite probabilities.
-        weights: How often each image is drawn, shape (resamples, n).
-
-    Returns:
-        Values by name, shape (resamples,); NaN for resamples in which a metric is not defined.
-    """
-    p, w = predictions, WeightedPredictions(predictions, weights)
-    found = {one.name: one.resampled(w) for one in OVERALL if one.resampled is not None} | _resampled_classes(w)
-    if len(p.present) < 2:
-        return found
-    for task in p.binary:
-        measures = curve(task.positive, task.scores, weights).measures()
-        found.update({f"{task.prefix}{name}": values for name, values in measures.items()})
-    if len(p.classes) > 2:
-        for c in p.present:
-            against_rest = curve(p.targets == c, p.probabilities[:, c], weights)
-            found[f"auc/{p.classes[c]}"] = against_rest.auc()
-            found[f"average_precision/{p.classes[c]}"] = against_rest.average_precision()
-        for name in ("auc", "average_precision"):
-            found[name] = np.mean([found[f"{name}/{p.classes[c]}"] for c in p.present], axis=0)
-    return found
-
-
 def epoch_metrics(predictions: Predictions, primary: str | None = None) -> dict[str, float]:
     """Compute the metrics of `EPOCH_METRICS`, and the primary metric if it is another.
 
@@ -339,15 +277,3 @@ def _class_metrics(p: Predictions) -> dict[str, float]:
             "support": support.astype(float),
         }
     return {f"{name}/{label}": values[i] for name, values in measures.items() for i, label in enumerate(p.classes)}
-
-
-def _resampled_classes(w: WeightedPredictions) -> dict[str, NDArray[np.float64]]:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        measures = {
-            "sensitivity": w.recall,
-            "specificity": 1 - (w.named - w.hits) / (w.total[:, None] - w.support),
-            "precision": w.hits / w.named,
-            "f1": np.where(w.support > 0, w.f1, np.nan),
-        }
-    classes = w.predictions.classes
-    return {f"{name}/{label}": v[:, i] for name, v in measures.items() for i, label in enumerate(classes)}

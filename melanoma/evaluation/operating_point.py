@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from melanoma.config.schema import OperatingPointConfig
 from melanoma.evaluation.curves import curve
 from melanoma.evaluation.predictions import BinaryTask, Bootstrap, Predictions
-from melanoma.evaluation.proportions import proportion_interval
+from melanoma.evaluation.proportions import rate_interval
 
 __all__ = ["OperatingPoint", "choose_operating_points", "measure_at", "measure_intervals_at"]
 
@@ -50,40 +50,56 @@ def measure_at(point: OperatingPoint, predictions: Predictions) -> dict[str, flo
     """Compute metrics of predictions at a threshold.
 
     Returns:
-        `sensitivity`, `specificity`, `precision`, `referred` (share of the images), `referrals_per_found` (referred
-        images per referred positive) and `missed_per_1000` (positives not referred per 1,000 images). Undefined metrics
-        are left out. The result is empty if the predictions do not have the binary task.
+        `sensitivity`, `specificity`, `precision` (PPV), `npv` (share of negatives among the images that are not
+        referred), `referred` (share of the images), `referrals_per_found` (referred images per referred positive) and
+        `missed_per_1000` (positives not referred per 1,000 images). All but the first two depend on the share of
+        positives among the images. Undefined metrics are left out. The result is empty if the predictions do not have
+        the binary task.
     """
     task = _task_of(point, predictions)
     if task is None:
         return {}
-    positive, referred = task.positive, task.scores >= point.threshold
-    found, referrals = int((referred & positive).sum()), int(referred.sum())
-    measures = {
-        "sensitivity": (found, positive.sum()),
-        "specificity": ((~referred & ~positive).sum(), (~positive).sum()),
-        "precision": (found, referrals),
-        "referred": (referrals, len(positive)),
-        "referrals_per_found": (referrals, found),
-        "missed_per_1000": (1000 * (positive.sum() - found), len(positive)),
-    }
-    return {name: float(part / whole) for name, (part, whole) in measures.items() if whole}
+    found = {name: float(hits[among].mean()) for name, (hits, among) in _rates(point, task).items() if among.any()}
+    return _as_counts(found)
 
 
 def measure_intervals_at(
     point: OperatingPoint, predictions: Predictions, bootstrap: Bootstrap
 ) -> dict[str, tuple[float, float]]:
-    """Compute intervals of `sensitivity` and `specificity` at a threshold; see `proportion_interval`."""
+    """Compute intervals of the metrics of `measure_at`; see `rate_interval`."""
     task = _task_of(point, predictions)
     if task is None or bootstrap.resamples < 1:
         return {}
-    groups, referred = predictions.group_numbers, task.scores >= point.threshold
-    parts = {"sensitivity": (referred, task.positive), "specificity": (~referred, ~task.positive)}
-    return {
-        name: proportion_interval(hits[among], groups[among], bootstrap.confidence)
-        for name, (hits, among) in parts.items()
-        if among.any()
+    found = {
+        name: rate_interval(hits, among, predictions.group_numbers, bootstrap.confidence)
+        for name, (hits, among) in _rates(point, task).items()
     }
+    low, high = (_as_counts({name: ends[end] for name, ends in found.items() if ends}) for end in (0, 1))
+    return {name: (min(low[name], high[name]), max(low[name], high[name])) for name in low if name in high}
+
+
+def _rates(point: OperatingPoint, task: BinaryTask) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Return which images count, and among which, for each rate."""
+    positive, referred = task.positive, task.scores >= point.threshold
+    everything = np.ones(len(positive), bool)
+    return {
+        "sensitivity": (referred, positive),
+        "specificity": (~referred, ~positive),
+        "precision": (positive, referred),
+        "npv": (~positive, ~referred),
+        "referred": (referred, everything),
+        "missed": (positive & ~referred, everything),
+    }
+
+
+def _as_counts(rates: dict[str, float]) -> dict[str, float]:
+    """Replace the share of missed images by a number per 1,000, and add the referrals for each positive found."""
+    found = {name: rate for name, rate in rates.items() if name != "missed"}
+    if rates.get("precision"):
+        found["referrals_per_found"] = 1 / rates["precision"]
+    if "missed" in rates:
+        found["missed_per_1000"] = 1000 * rates["missed"]
+    return found
 
 
 def _task_of(point: OperatingPoint, predictions: Predictions) -> BinaryTask | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,10 +10,12 @@ from scipy.stats import binomtest
 
 from melanoma.data.groups import connected_groups
 from melanoma.errors import DataError
-from melanoma.evaluation.delong import auc_difference
-from melanoma.evaluation.intervals import FEWEST_GROUPS, bootstrap_values
-from melanoma.evaluation.metrics import PAIRED, measure, resampled_metrics
+from melanoma.evaluation.confusion import drawn_matrices, f1_scores
+from melanoma.evaluation.delong import auc_influence
+from melanoma.evaluation.intervals import scarcity
+from melanoma.evaluation.metrics import PAIRED, log_losses, measure
 from melanoma.evaluation.predictions import Bootstrap, Predictions
+from melanoma.evaluation.proportions import FEWEST_GROUPS, effective_number, t_interval
 
 __all__ = [
     "Comparison",
@@ -24,6 +25,8 @@ __all__ = [
     "predictions_in",
     "predictions_of_tables",
 ]
+
+_ADDED = 4.0  # images that are spread over the cells of the joint counts, chosen by simulation
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Comparison:
         low: Lower bound of the interval of the difference.
         high: Upper bound of the interval.
         p_value: Two-sided p-value of the null hypothesis of no difference.
-        test: `DeLong`, `McNemar` or `bootstrap`.
+        test: `DeLong`, `Obuchowski`, `McNemar`, `t` or `bootstrap`, the Bayesian bootstrap of Rubin (1981).
     """
 
     metric: str
@@ -58,39 +61,42 @@ class Comparison:
 def compare_predictions(model: Predictions, reference: Predictions, bootstrap: Bootstrap) -> list[Comparison]:
     """Compare two models' predictions of the same images, in the same order.
 
-    AUCs of binary tasks are compared by DeLong's test, accuracy by McNemar's exact test, and other metrics by the
-    paired bootstrap. If a group has several images, the bootstrap is used for all metrics, because the other two tests
-    assume independent images.
+    - AUCs: the test of DeLong et al. (1988), or of Obuchowski (1997) if groups have several images, with the quantile
+      of Student's t for as many degrees of freedom as there are groups of the rarer class.
+    - Accuracy: the exact test of McNemar (1947) if images are independent.
+    - Log loss: the t test of the differences of groups.
+    - Others, and the interval of the accuracy: draws from the posterior of the counts of images by true class and both
+      predictions, with four images spread over the cells, so that two models are not called equal because none of a few
+      positives tells them apart.
+
+    `python -m benchmarks.coverage` has the coverage of the intervals.
 
     Args:
         model: Predictions of the model, with the groups of the images.
         reference: Predictions of the reference.
-        bootstrap: Settings of the bootstrap.
+        bootstrap: Number and seed of the draws, and confidence level.
 
     Returns:
-        The comparisons; none if there are fewer than `FEWEST_GROUPS` groups.
+        The comparisons, without metrics for which there are too few groups (see `scarcity`).
     """
     if model.number_of_groups < FEWEST_GROUPS:
         return []
-    first, second = measure(model), measure(reference)
-    tasks = {f"{task.prefix}auc": (task, other) for task, other in zip(model.binary, reference.binary, strict=True)}
-    wanted = list(dict.fromkeys(name for one in PAIRED for name in ([one, *tasks] if one == "auc" else [one])))
-    names = [name for name in wanted if name in first and name in second]
-    independent = model.number_of_groups == len(model)
-    spread = bootstrap_values(model, bootstrap, partial(_differences, model, reference, names))
+    scarce, estimates = scarcity(model), [measure(one) for one in (model, reference)]
+    posterior, tasks = _posterior_differences(model, reference, bootstrap), [f"{one.prefix}auc" for one in model.binary]
     found = []
-    for name in names:
-        if independent and name in tasks and _testable(tasks[name][0].positive):
-            task, other = tasks[name]
-            delong = auc_difference(task.positive, task.scores, other.scores, bootstrap.confidence)
-            found.append(Comparison(name, delong.value, delong.low, delong.high, delong.p_value, "DeLong"))
+    for name in dict.fromkeys(name for one in PAIRED for name in ([one, *tasks] if one == "auc" else [one])):
+        if name in scarce or not all(name in values for values in estimates):
             continue
-        value = first[name] - second[name]
-        low, high = np.nanquantile(spread[name], bootstrap.tails)
-        p_value, test = _bootstrap_p(spread[name]), "bootstrap"
-        if independent and name == "accuracy":
-            p_value, test = _mcnemar(model, reference), "McNemar"
-        found.append(Comparison(name, value, float(low), float(high), p_value, test))
+        value = estimates[0][name] - estimates[1][name]
+        if name in posterior:
+            low, high = (float(end) for end in np.quantile(posterior[name], bootstrap.tails))
+            p_value, test = _tail_p(posterior[name]), "bootstrap"
+            if name == "accuracy" and model.number_of_groups == len(model):
+                p_value, test = _mcnemar(model, reference), "McNemar"
+        else:
+            influence, degrees, test = _influence(model, reference, name)
+            low, high, p_value = t_interval(value, influence, degrees, bootstrap.confidence)
+        found.append(Comparison(name, value, low, high, p_value, test))
     return found
 
 
@@ -161,19 +167,51 @@ def predictions_in(
     return Predictions(targets, probabilities, classes, binary_tasks, groups)
 
 
-def _differences(
-    model: Predictions, reference: Predictions, names: list[str], weights: NDArray[np.float32]
+def _posterior_differences(
+    model: Predictions, reference: Predictions, bootstrap: Bootstrap
 ) -> dict[str, NDArray[np.float64]]:
-    """Compute the differences in each resample, with the same resamples for both models."""
-    one, other = (resampled_metrics(predictions, weights) for predictions in (model, reference))
-    return {name: one[name] - other[name] for name in names}
+    """Draw differences of metrics of the most probable classes from the posterior of the joint counts."""
+    k, right = len(model.classes), [(p.predicted == p.targets).astype(float) for p in (model, reference)]
+    cells = (model.targets * k + model.predicted) * k + reference.predicted
+    effective = effective_number(right[0] - right[1], model.group_numbers) / len(model)
+    counts = np.bincount(cells, minlength=k**3).reshape(k, k, k) * effective
+    both = drawn_matrices(counts, [(0, 1), (0, 2)], _ADDED, bootstrap)
+    values = []
+    for shares in both:
+        hits, actual = np.einsum("rcc->rc", shares), shares.sum(axis=2)
+        present = np.s_[:, model.present]
+        sensitivities = hits[present] / actual[present]
+        f1 = f1_scores(shares)[present]
+        values.append([hits.sum(axis=1), sensitivities.mean(axis=1), f1.mean(axis=1)])
+    names = ("accuracy", "balanced_accuracy", "macro_f1")
+    return {name: one - other for name, one, other in zip(names, *values, strict=True)}
 
 
-def _bootstrap_p(differences: NDArray[np.float64]) -> float:
-    """Return twice the smaller share of resamples on one side of zero (Efron & Tibshirani 1993, chapter 15)."""
-    known = differences[np.isfinite(differences)]
-    share = min((known <= 0).mean(), (known >= 0).mean())
-    return float(min(max(2 * share, 2 / (len(known) + 1)), 1.0))
+def _influence(model: Predictions, reference: Predictions, name: str) -> tuple[NDArray[np.float64], float, str]:
+    """Return how much each group adds to the error of a difference, the degrees of freedom, and the test's name."""
+    groups, count = model.group_numbers, model.number_of_groups
+    if name == "log_loss":
+        values = log_losses(model) - log_losses(reference)
+        errors = np.bincount(groups, values - values.mean()) / len(values)
+        return errors * np.sqrt(count / (count - 1)), count - 1, "t"
+    test = "DeLong" if count == len(model) else "Obuchowski"
+    pairs = [
+        (one.positive, one.scores, other.scores)
+        for one, other in zip(model.binary, reference.binary, strict=True)
+        if f"{one.prefix}auc" == name
+    ]
+    pairs = pairs or [(model.targets == c, *(p.probabilities[:, c] for p in (model, reference))) for c in model.present]
+    parts, rarer = [], []
+    for positive, ours, theirs in pairs:
+        parts.append(auc_influence(positive, ours, groups)[1] - auc_influence(positive, theirs, groups)[1])
+        rarer.append(min(len(np.unique(groups[side])) for side in (positive, ~positive)))
+    return np.mean(parts, axis=0), float(np.mean(rarer)), test
+
+
+def _tail_p(differences: NDArray[np.float64]) -> float:
+    """Return twice the smaller share of draws on one side of zero."""
+    share = min((differences <= 0).mean(), (differences >= 0).mean())
+    return float(min(max(2 * share, 2 / (len(differences) + 1)), 1.0))
 
 
 def _mcnemar(model: Predictions, reference: Predictions) -> float:
@@ -181,7 +219,3 @@ def _mcnemar(model: Predictions, reference: Predictions) -> float:
     right, other = (p.predicted == p.targets for p in (model, reference))
     only, against = int((right & ~other).sum()), int((~right & other).sum())
     return float(binomtest(only, only + against).pvalue) if only + against else 1.0
-
-
-def _testable(positive: NDArray[np.bool_]) -> bool:
-    return 2 <= positive.sum() <= len(positive) - 2

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BinaryTask", "Bootstrap", "Predictions", "WeightedPredictions"]
+__all__ = ["BinaryTask", "Bootstrap", "Predictions"]
 
 
 @dataclass(frozen=True)
@@ -111,59 +111,3 @@ class Predictions:
         """Return the predictions of some of the images."""
         groups = None if self.groups is None else self.groups[chosen]
         return replace(self, targets=self.targets[chosen], probabilities=self.probabilities[chosen], groups=groups)
-
-
-@dataclass(frozen=True)
-class WeightedPredictions:
-    """Predictions in several resamples at once.
-
-    Attributes:
-        predictions: Predictions of the images.
-        weights: How often each image is drawn in each resample, shape (resamples, n).
-    """
-
-    predictions: Predictions
-    weights: NDArray[np.float32]
-
-    @cached_property
-    def confusion(self) -> NDArray[np.float64]:
-        """Counts of true by predicted class in each resample, shape (resamples, classes, classes)."""
-        count = len(self.predictions.classes)
-        cells = np.eye(count * count, dtype=np.float32)[self.predictions.targets * count + self.predictions.predicted]
-        return (self.weights @ cells).reshape(len(self.weights), count, count).astype(np.float64)
-
-    @cached_property
-    def hits(self) -> NDArray[np.float64]:
-        """Number of correct predictions of each class, shape (resamples, classes)."""
-        return np.einsum("rcc->rc", self.confusion)
-
-    @cached_property
-    def support(self) -> NDArray[np.float64]:
-        """Number of images of each class, shape (resamples, classes)."""
-        return self.confusion.sum(axis=2)
-
-    @cached_property
-    def named(self) -> NDArray[np.float64]:
-        """Number of images predicted as each class, shape (resamples, classes)."""
-        return self.confusion.sum(axis=1)
-
-    @cached_property
-    def total(self) -> NDArray[np.float64]:
-        """Number of drawn images, shape (resamples,)."""
-        return self.confusion.sum(axis=(1, 2))
-
-    @cached_property
-    def f1(self) -> NDArray[np.float64]:
-        """F1 of each class, 0 if it neither occurs nor is predicted, shape (resamples, classes)."""
-        both = self.support + self.named
-        return np.divide(2 * self.hits, both, out=np.zeros_like(self.hits), where=both > 0)
-
-    @cached_property
-    def recall(self) -> NDArray[np.float64]:
-        """Sensitivity of each class, NaN if it does not occur, shape (resamples, classes)."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return self.hits / self.support
-
-    def mean(self, values: NDArray) -> NDArray[np.float64]:
-        """Compute the mean over the images of each resample, shape (resamples,), of values of shape (n,)."""
-        return self.weights @ values / self.weights.sum(axis=1)

@@ -1,11 +1,27 @@
-"""Intervals of proportions of images that come in groups, such as lesions."""
+"""Intervals of proportions and means of images that come in groups, such as lesions."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
-__all__ = ["mean_interval", "proportion_interval", "quantile"]
+__all__ = [
+    "FEWEST_GROUPS",
+    "Bounded",
+    "average_interval",
+    "difference_interval",
+    "effective_number",
+    "mean_interval",
+    "proportion_interval",
+    "quantile",
+    "rate_interval",
+    "score_interval",
+    "t_interval",
+]
 
+FEWEST_GROUPS = 10  # of positives, of negatives, or of all images, for an interval
+Bounded = tuple[float, float, float]  # a value, and the lower and the upper bound of its interval
 _DEGREES = 3  # degrees of freedom for each group with the rarer outcome
 
 
@@ -14,11 +30,9 @@ def proportion_interval(
 ) -> tuple[float, float]:
     """Compute the interval of a proportion by Wilson's score method (1927) on the effective number of images.
 
-    That number is the one of independent images with the same variance of the proportion, where the variance is that of
-    a ratio over groups (Kish 1965). It is at most the number of images; if all or no images are hits, it is the number
-    of groups. With groups of several images, the quantile is that of Student's t, as in Korn & Graubard (1998). Few
-    groups with the rarer outcome say little about the variance, so that the degrees of freedom are at most three times
-    their number, a factor that was chosen by simulation (`python -m benchmarks.coverage`).
+    With groups of several images, the quantile is that of Student's t, as in Korn & Graubard (1998). Few groups with
+    the rarer outcome say little about the variance, so that the degrees of freedom are at most three times their
+    number, a factor that was chosen by simulation (`python -m benchmarks.coverage`).
 
     Args:
         hits: Whether each image is a hit, shape (n,), with n >= 1.
@@ -28,35 +42,135 @@ def proportion_interval(
     sizes = np.bincount(groups)
     found = np.bincount(groups, weights=hits)[sizes > 0]
     sizes = sizes[sizes > 0]
-    count, images = len(sizes), int(sizes.sum())
-    share = float(found.sum() / images)
-    effective = float(count)
-    if 0 < share < 1 and count > 1:
-        variance = count / (count - 1) * float(((found - share * sizes) ** 2).sum()) / images**2
-        independent = share * (1 - share) / (images - 1)
-        effective = images * min(independent / variance, 1.0) if variance > 0 else float(images)
-    if images == count:
-        return _wilson(share, effective, quantile(confidence))
+    share, effective, count = float(hits.mean()), effective_number(hits, groups), len(sizes)
+    if len(hits) == count:
+        return score_interval(share, effective, quantile(confidence))
     rarer = int(min((found > 0).sum(), (found < sizes).sum())) if 0 < share < 1 else count
-    return _wilson(share, effective, quantile(confidence, min(count - 1, _DEGREES * rarer)))
+    return score_interval(share, effective, quantile(confidence, min(count - 1, _DEGREES * rarer)))
+
+
+def rate_interval(
+    hits: NDArray[np.bool_], among: NDArray[np.bool_], groups: NDArray[np.integer], confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """Compute the interval of a proportion of some of the images; None for fewer than `FEWEST_GROUPS` groups.
+
+    Args:
+        hits: Whether each image is a hit, shape (n,).
+        among: The images of which the proportion is computed, shape (n,).
+        groups: Group of each image, as integers from 0, shape (n,).
+        confidence: Confidence level.
+    """
+    own = groups[among]
+    return proportion_interval(hits[among], own, confidence) if len(np.unique(own)) >= FEWEST_GROUPS else None
+
+
+def effective_number(values: NDArray, groups: NDArray[np.integer]) -> float:
+    """Compute the number of independent images whose mean would have the same variance.
+
+    The variance is that of a ratio over groups (Kish 1965). The number is at most that of images; if all values are the
+    same, it is the number of groups.
+
+    Args:
+        values: A number for each image, shape (n,).
+        groups: Group of each image, as integers from 0, shape (n,).
+    """
+    sizes = np.bincount(groups)
+    totals = np.bincount(groups, weights=values)[sizes > 0]
+    sizes = sizes[sizes > 0]
+    count, images = len(sizes), len(values)
+    mean = float(totals.sum() / images)
+    spread = float((values**2).mean()) - mean**2 if values.dtype != bool else mean * (1 - mean)
+    if spread <= 0 or count < 2:
+        return float(count)
+    variance = count / (count - 1) * float(((totals - mean * sizes) ** 2).sum()) / images**2
+    return images * min(spread / (images - 1) / variance, 1.0) if variance > 0 else float(images)
+
+
+def average_interval(
+    values: NDArray[np.floating], groups: NDArray[np.integer], confidence: float = 0.95
+) -> tuple[float, float]:
+    """Compute the interval of a mean of values that are not negative, such as losses, on a logarithmic scale.
+
+    The variance is that of a ratio over groups, the quantile that of Student's t. A few large values can make up most
+    of the sum; the degrees of freedom are therefore half of Kish's effective number of groups, (sum of their totals)^2
+    / sum of their squares, a factor that was chosen by simulation (`python -m benchmarks.coverage`).
+
+    Args:
+        values: Value of each image, shape (n,), with a positive sum.
+        groups: Group of each image, as integers from 0, shape (n,), with at least two groups.
+        confidence: Confidence level.
+    """
+    mean, number = float(values.mean()), len(np.unique(groups))
+    totals = np.bincount(groups, weights=values)
+    errors = np.bincount(groups, weights=values - mean) / len(values)
+    error = float(np.sqrt(number / (number - 1) * (errors**2).sum()))
+    few = float(totals.sum() ** 2 / (totals**2).sum()) / 2
+    ratio = float(np.exp(quantile(confidence, few) * error / mean))
+    return mean / ratio, mean * ratio
 
 
 def mean_interval(
-    values: NDArray[np.float64], lows: NDArray[np.float64], highs: NDArray[np.float64]
+    bounded: Sequence[Bounded], influences: Sequence[NDArray[np.float64]] | None = None
 ) -> tuple[float, float]:
-    """Combine intervals of independent values to one of their mean (Zou & Donner 2008), shapes (k,)."""
-    mean = float(values.mean())
-    low, high = (float(np.sqrt(((values - ends) ** 2).sum())) / len(values) for ends in (lows, highs))
-    return mean - low, mean + high
+    """Combine intervals of several values from 0 to 1 to one of their mean (Zou & Donner 2008).
+
+    The values count as independent, unless their influences are given: the interval is then as much wider as the
+    standard error of the mean is greater than that of independent values.
+
+    Args:
+        bounded: Each value, with the lower and the upper bound of its interval.
+        influences: For each value, how much each group of images adds to its error, shape (groups,).
+    """
+    values, lows, highs = np.array(bounded).T
+    mean, wider = float(values.mean()), 1.0
+    if influences is not None:
+        together = np.array(influences)
+        apart = float((together**2).sum())
+        wider = max(float(np.sqrt((together.sum(axis=0) ** 2).sum() / apart)), 1.0) if apart > 0 else 1.0
+    low, high = (wider * float(np.sqrt(((values - ends) ** 2).sum())) / len(values) for ends in (lows, highs))
+    return max(mean - low, 0.0), min(mean + high, 1.0)
 
 
-def quantile(confidence: float, degrees: int | None = None) -> float:
-    """Return the two-sided quantile of the normal distribution, or of Student's t with some degrees of freedom."""
-    tail = (1 + confidence) / 2
-    return float(ndtri(tail) if degrees is None else stdtrit(max(degrees, 1), tail))
+def difference_interval(first: Bounded, second: Bounded) -> tuple[float, float]:
+    """Combine the intervals of two independent values to one of their difference (Zou & Donner 2008).
+
+    Args:
+        first: Value, and lower and upper bound of its interval.
+        second: The same of the value that is subtracted.
+    """
+    (value, low, high), (other, other_low, other_high) = first, second
+    below, above = np.hypot(value - low, other_high - other), np.hypot(high - value, other - other_low)
+    return float(value - other - below), float(value - other + above)
 
 
-def _wilson(share: float, images: float, z: float) -> tuple[float, float]:
+def t_interval(
+    value: float, influence: NDArray[np.float64], degrees: float, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Compute the interval of a value and the two-sided p-value of zero by Student's t.
+
+    Args:
+        value: The value, such as a difference.
+        influence: How much each group of images adds to its error, shape (groups,).
+        degrees: Degrees of freedom.
+        confidence: Confidence level.
+
+    Returns:
+        Lower bound, upper bound and p-value, which is 1 without any error.
+    """
+    error = float(np.sqrt((influence**2).sum()))
+    half = quantile(confidence, degrees) * error
+    p_value = float(2 * stdtr(max(degrees, 1), -abs(value) / error)) if error > 1e-12 else 1.0
+    return value - half, value + half, p_value
+
+
+def score_interval(share: float, images: float, z: float) -> tuple[float, float]:
+    """Compute Wilson's score interval of a proportion of independent images, for a quantile `z`."""
     centre = (share + z * z / (2 * images)) / (1 + z * z / images)
     half = z / (1 + z * z / images) * np.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
     return float(max(centre - half, 0)), float(min(centre + half, 1))
+
+
+def quantile(confidence: float, degrees: float | None = None) -> float:
+    """Return the two-sided quantile of the normal distribution, or of Student's t with some degrees of freedom."""
+    tail = (1 + confidence) / 2
+    return float(ndtri(tail) if degrees is None else stdtrit(max(degrees, 1), tail))

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from melanoma.evaluation.intervals import scarcity
 from melanoma.evaluation.predictions import Predictions
 
 __all__ = ["remark_on_groups", "remarks_on"]
@@ -23,6 +24,11 @@ def remarks_on(part: str, predictions: Predictions) -> list[str]:
         if task.prefix and not task.has_both:
             sign = "positive" if task.positive.all() else "negative"
             found.append(f"All {part} images are {sign} for {task.name}: it is not measured.")
+    scarce = scarcity(predictions)
+    names = [f"sensitivity/{predictions.classes[c]}" for c in predictions.present]
+    names += [f"{task.prefix}auc" for task in predictions.binary if task.has_both]
+    if reasons := dict.fromkeys(scarce[name] for name in names if name in scarce):
+        found.append(f"Some {part} metrics have no interval: {'; '.join(reasons)}.")
     return found
 
 

@@ -10,9 +10,11 @@ def stored_text(metrics: Mapping[str, float], name: str) -> str:
     """Format a metric of the tracking store with its interval, as `0.785 [0.730, 0.840]`, or `-` if it is absent."""
     if name not in metrics:
         return "-"
-    return with_bounds(metrics[name], *(metrics.get(f"{name}_ci_{end}", math.nan) for end in ("low", "high")))
+    low, high = (metrics.get(f"{name}_ci_{end}", math.nan) for end in ("low", "high"))
+    return with_bounds(metrics[name], low, high)
 
 
-def with_bounds(value: float, low: float, high: float) -> str:
-    """Format a number with its interval, if both bounds are finite."""
-    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if math.isfinite(low) and math.isfinite(high) else "")
+def with_bounds(value: float, low: float, high: float, sign: str = "") -> str:
+    """Format a number with its interval, if both bounds are finite; with the sign `+`, as a difference."""
+    known = math.isfinite(low) and math.isfinite(high)
+    return f"{value:{sign}.3f}" + (f" [{low:{sign}.3f}, {high:{sign}.3f}]" if known else "")

@@ -1,5 +1,6 @@
 """Application of the gates to what a run recorded."""
 
+from contextlib import suppress
 from functools import partial
 
 import pandas as pd
@@ -7,7 +8,8 @@ from mlflow.entities.model_registry import ModelVersion
 
 from melanoma.config.command_schema import RegistryConfig
 from melanoma.errors import DataError, ModelError
-from melanoma.evaluation.paired import compare_tables, matched_predictions
+from melanoma.evaluation.intervals import scarcity
+from melanoma.evaluation.paired import compare_tables, matched_predictions, predictions_of_tables
 from melanoma.registry.candidates import Candidate, Exclusion
 from melanoma.registry.gates import (
     Gate,
@@ -20,7 +22,7 @@ from melanoma.registry.gates import (
 )
 from melanoma.terminal import stage
 from melanoma.tracking.names import Artifact, Tag
-from melanoma.tracking.records import RunRecord, class_names_in
+from melanoma.tracking.records import NotRecorded, RunRecord, class_names_in
 
 __all__ = ["gates_of"]
 
@@ -45,7 +47,7 @@ def gates_of(chosen: Candidate, champion: ModelVersion | None, settings: Registr
     found = [
         interval_gate(record.params),
         binary_task_gate(record.binary_tasks, settings.binary_tasks),
-        *limit_gates(record.metrics, settings.floors, settings.ceilings),
+        *limit_gates(record.metrics, settings.floors, settings.ceilings, _scarcity(record)),
         subgroup_gate(_hashed_subgroups(record), subgroup_columns, settings.subgroups),
         _champion_gate(champion, record, settings),
     ]
@@ -72,6 +74,17 @@ def _hashed_subgroups(record: RunRecord) -> pd.DataFrame:
     return record.subgroups if record.is_hashed(Artifact.SUBGROUPS) else pd.DataFrame()
 
 
+def _scarcity(record: RunRecord) -> dict[str, str]:
+    """Return the metrics of each part for which it has too few images, with the reason."""
+    found: dict[str, str] = {}
+    for part in ("validation", "test"):
+        with suppress(NotRecorded):  # a run that only evaluated has no validation images
+            table = record.predictions(part)
+            [predictions] = predictions_of_tables([table], class_names_in(table), record.binary_tasks)
+            found |= {f"{part}/{name}": reason for name, reason in scarcity(predictions).items()}
+    return found
+
+
 def _champion_gate(champion: ModelVersion | None, ours: RunRecord, settings: RegistryConfig) -> Gate | None:
     if champion is None:
         return None
@@ -96,4 +109,6 @@ def _champion_gate(champion: ModelVersion | None, ours: RunRecord, settings: Reg
         (reference, model), _, _ = matched_predictions(tables, "test", False)
     except DataError:
         return Gate(name, False, "cannot be compared: the two runs have different test images")
-    return gate(compare_tables(model, reference, classes, ours.binary_tasks))
+    [compared] = predictions_of_tables([model], classes, ours.binary_tasks)
+    found = compare_tables(model, reference, classes, ours.binary_tasks)
+    return gate(found, reason=scarcity(compared).get(metric, "not measured on both"))

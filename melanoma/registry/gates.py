@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import pandas as pd
 
 from melanoma.config.command_schema import ChampionGateConfig, SubgroupGateConfig
-from melanoma.evaluation.intervals import FEWEST_GROUPS
 from melanoma.evaluation.metrics import needs_both
 from melanoma.evaluation.paired import Comparison
 from melanoma.evaluation.texts import stored_text
@@ -79,28 +78,36 @@ def binary_task_gate(defined: Mapping[str, Sequence[str]], wanted: Mapping[str, 
 
 
 def limit_gates(
-    metrics: Mapping[str, float], floors: Mapping[str, float | None], ceilings: Mapping[str, float | None]
+    metrics: Mapping[str, float],
+    floors: Mapping[str, float | None],
+    ceilings: Mapping[str, float | None],
+    scarce: Mapping[str, str],
 ) -> list[Gate]:
     """Compare the lower bound of each metric's interval with its floor, and the upper bound with its ceiling.
 
-    A metric of the validation or test images without an interval fails.
+    A metric of the validation or test images fails without an interval, or with one of too few images, which runs of
+    older versions have.
 
     Args:
         metrics: Metrics of the run, under the names of the tracking store.
         floors: Minimum of each metric; None for no requirement.
         ceilings: Maximum of each metric; None for no requirement.
+        scarce: Metrics for which there are too few images, with the reason; see `scarcity`.
     """
-    least = [_limit(metrics, name, bound, "low") for name, bound in floors.items() if bound is not None]
-    return least + [_limit(metrics, name, bound, "high") for name, bound in ceilings.items() if bound is not None]
+    least = [_limit(metrics, name, bound, "low", scarce) for name, bound in floors.items() if bound is not None]
+    most = [_limit(metrics, name, bound, "high", scarce) for name, bound in ceilings.items() if bound is not None]
+    return least + most
 
 
-def _limit(metrics: Mapping[str, float], name: str, bound: float, end: str) -> Gate:
+def _limit(metrics: Mapping[str, float], name: str, bound: float, end: str, scarce: Mapping[str, str]) -> Gate:
     own = metrics_named(metrics, [name])
     side, sign = ("lower", ">=") if end == "low" else ("upper", "<=")
     of_interval = f"{side} end of its interval {sign} {bound:g}"
     if not math.isfinite(own.get(name, math.nan)):
         return Gate(name, False, f"not measured; wanted: {of_interval}")
     held, wanted = own.get(f"{name}_ci_{end}"), of_interval
+    if name in scarce:
+        return Gate(name, False, f"{own[name]:.3f} of {scarce[name]}; wanted: {wanted}")
     if held is None and name.startswith(("validation/", "test/")):
         return Gate(name, False, f"{own[name]:.3f} without an interval; wanted: {wanted}")
     if held is None:
@@ -145,7 +152,9 @@ def subgroup_gate(table: pd.DataFrame, looked_at: Sequence[str], settings: Subgr
     return Gate(name, bool(known.min() >= settings.floor), f"{text} ({where}); {wanted}")
 
 
-def champion_gate(found: Iterable[Comparison], champion: str, settings: ChampionGateConfig) -> Gate | None:
+def champion_gate(
+    found: Iterable[Comparison], champion: str, settings: ChampionGateConfig, reason: str = "not measured on both"
+) -> Gate | None:
     """Require non-inferiority to the champion within a margin, or superiority.
 
     The interval of the paired difference decides, not its p-value.
@@ -154,6 +163,7 @@ def champion_gate(found: Iterable[Comparison], champion: str, settings: Champion
         found: Paired comparisons of the candidate with the champion on the same test images.
         champion: Title of the champion, for the name of the gate.
         settings: The rule, the metric and the margin.
+        reason: Why the metric was not compared, if it was not.
 
     Returns:
         The gate; None if the rule is `none`.
@@ -164,7 +174,7 @@ def champion_gate(found: Iterable[Comparison], champion: str, settings: Champion
     name = f"against {champion}, {settings.metric}"
     compared = next((one for one in found if one.metric == settings.metric), None)
     if compared is None:
-        return Gate(name, False, f"not measured on both, or fewer than {FEWEST_GROUPS} groups of images")
+        return Gate(name, False, f"not compared: {reason}")
     passed = compared.low > least if settings.rule == "superiority" else compared.low >= least
     sign = ">" if settings.rule == "superiority" else ">="
     size = f"{compared.difference:+.3f} [{compared.low:+.3f}, {compared.high:+.3f}], p = {compared.p_value:.3g}"

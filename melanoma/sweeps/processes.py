@@ -14,7 +14,7 @@ from pathlib import Path
 from melanoma.errors import FAILURE_FILE_VARIABLE
 from melanoma.sweeps.trial_server import die_with_parent
 
-__all__ = ["THREADS", "Forked", "Job", "TrialServer", "TrialStarter", "start_anew"]
+__all__ = ["THREADS", "Forked", "Job", "TrialServer", "TrialStarter", "start_anew", "start_server"]
 
 _MELANOMA = [sys.executable, "-m", "melanoma"]
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
@@ -54,6 +54,18 @@ def start_anew(job: Job, report: Path, errors: Path) -> subprocess.Popen[bytes]:
             stderr=sink,
             preexec_fn=partial(die_with_parent, os.getpid()) if sys.platform == "linux" else None,
         )
+
+
+def start_server(environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start the process that forks trials, with additional environment variables."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "melanoma.sweeps.trial_server"],
+        env={**os.environ, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
 
 
 class Forked:
@@ -105,14 +117,7 @@ class TrialServer:
     """
 
     def __init__(self, environment: Mapping[str, str]):
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "melanoma.sweeps.trial_server"],
-            env={**os.environ, **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        self._process = start_server(environment)
         self._trials: list[Forked] = []
         self._over = False
         self._ready, self._lock = threading.Event(), threading.Lock()

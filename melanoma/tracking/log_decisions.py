@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from melanoma.evaluation import curve_plots
 from melanoma.evaluation.calibration import Temperature
-from melanoma.evaluation.decisions import Decisions
+from melanoma.evaluation.decisions import Decisions, abstention_intervals, set_intervals
 from melanoma.evaluation.evaluate import Evaluation
 from melanoma.evaluation.operating_point import OperatingPoint, measure_at, measure_intervals_at
 from melanoma.evaluation.predictions import Bootstrap
@@ -36,25 +36,26 @@ def log_decisions(run: Run, evaluations: Sequence[Evaluation], decisions: Decisi
     """Log the decisions that were fitted on validation, and their rates on each part.
 
     The metrics are `<part>/operating_point/<task>/<measure>`, `<part>/prediction_set/<measure>` and
-    `<part>/abstention/<measure>`; see `melanoma.evaluation.operating_point` and `melanoma.evaluation.uncertain`. The
-    sensitivity and specificity of an operating point have intervals.
+    `<part>/abstention/<measure>`; see `melanoma.evaluation.operating_point` and `melanoma.evaluation.uncertain`.
     """
     _log_points(run, evaluations, decisions.points, bootstrap)
     measured: dict[str, dict[str, dict[str, float]]] = {"prediction_set": {}, "abstention": {}}
     for evaluation in evaluations:
-        targets, probabilities = evaluation.predictions.targets, evaluation.probabilities
+        predictions, part = evaluation.predictions, evaluation.part
         if decisions.sets is not None:
-            found = decisions.sets.measured(targets, probabilities, evaluation.classes)
-            measured["prediction_set"][evaluation.part] = found
+            found = decisions.sets.measured(predictions.targets, predictions.probabilities, evaluation.classes)
+            measured["prediction_set"][part] = found
+            _log_rates(run, f"{part}/prediction_set", found, set_intervals(decisions.sets, predictions, bootstrap))
         if decisions.abstention is not None:
-            measured["abstention"][evaluation.part] = decisions.abstention.measured(targets, probabilities)
+            found = decisions.abstention.measured(predictions.targets, predictions.probabilities)
+            measured["abstention"][part] = found
+            intervals = abstention_intervals(decisions.abstention, predictions, bootstrap)
+            _log_rates(run, f"{part}/abstention", found, intervals)
             figure = curve_plots.abstention_figure(evaluation, decisions.abstention)
-            run.log_figure(figure, "abstention", part=evaluation.part, vector=evaluation.part == "test")
+            run.log_figure(figure, "abstention", part=part, vector=part == "test")
     for kind, fitted in (("prediction_set", decisions.sets), ("abstention", decisions.abstention)):
         if fitted is not None:
             run.log_measures({f"{kind}/threshold": fitted.threshold})
-            for part, measures in measured[kind].items():
-                run.log_measures({f"{part}/{kind}/{name}": value for name, value in measures.items()})
             run.log_json({**asdict(fitted), **measured[kind]}, f"evaluation/{kind}.json")
     if decisions.sets is not None and decisions.sets.threshold >= 1:
         log.warning(
@@ -71,21 +72,20 @@ def _log_points(
         name = f"operating_point/{point.binary_task}"
         run.log_measures({f"{name}/threshold": point.threshold})
         measured = {e.part: measure_at(point, e.predictions) for e in evaluations}
-        for part, measures in measured.items():
-            run.log_measures({f"{part}/{name}/{measure}": value for measure, value in measures.items()})
         for e in evaluations:
             intervals = measure_intervals_at(point, e.predictions, bootstrap)
-            run.log_measures(
-                {
-                    f"{e.part}/{name}/{measure}_ci_{end}": bound
-                    for measure, bounds in intervals.items()
-                    for end, bound in zip(("low", "high"), bounds, strict=True)
-                }
-            )
+            _log_rates(run, f"{e.part}/{name}", measured[e.part], intervals)
         content.append({**asdict(point), **measured})
         _announce(point, measured.get("test", {}))
     if content:
         run.log_json({"points": content}, Artifact.OPERATING_POINTS)
+
+
+def _log_rates(run: Run, prefix: str, rates: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> None:
+    named = {f"{prefix}/{name}": value for name, value in rates.items()}
+    for name, (low, high) in intervals.items():
+        named |= {f"{prefix}/{name}_ci_low": low, f"{prefix}/{name}_ci_high": high}
+    run.log_measures(named)
 
 
 def _announce(point: OperatingPoint, test: Mapping[str, float]) -> None:

@@ -17,7 +17,7 @@ from melanoma.evaluation.explain import grad_cam
 from melanoma.evaluation.metrics import HEADLINES, headlines
 from melanoma.evaluation.mistakes import mistakes_figure
 from melanoma.evaluation.remarks import remark_on_groups
-from melanoma.evaluation.texts import stored_text
+from melanoma.evaluation.texts import stored_text, with_bounds
 from melanoma.lineage.protocol import Protocol
 from melanoma.terminal import stage
 from melanoma.tracking.names import Artifact, Tag
@@ -123,8 +123,8 @@ def log_difference(run: Run, published: list[Evaluation], clean: list[Evaluation
     for one, other in zip(published, clean, strict=True):
         for name in HEADLINES:
             if name in one.metrics and name in other.metrics:
-                inflation = one.metrics[name] - other.metrics[name]
-                cells = (one.part, name, one.text_of(name), other.text_of(name), f"{inflation:+.3f}")
+                inflation = with_bounds(*one.minus(other, name), sign="+")
+                cells = (one.part, name, one.text_of(name), other.text_of(name), inflation)
                 lines.append(f"| {' | '.join(cells)} |")
     run.set_tags({Tag.NOTE: "\n".join(lines)})
 

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from melanoma.data.cache import write_atomically, write_errors
 from melanoma.errors import DataError
-from melanoma.evaluation.intervals import FEWEST_GROUPS, intervals_of
-from melanoma.evaluation.metrics import REPORTED, is_error, measure
+from melanoma.evaluation.intervals import intervals_of, scarcity
+from melanoma.evaluation.metrics import PAIRED, REPORTED, is_error, measure
 from melanoma.evaluation.paired import (
     Comparison,
     compare_tables,
@@ -167,7 +167,6 @@ def compare_records(records: list["RunRecord"], part: str, common: bool) -> Comp
         record.id: compare_tables(table, matched[0], classes, records[0].binary_tasks)
         for record, table in zip(records[1:], matched[1:], strict=True)
     }
-    groups = predictions[0].number_of_groups
     other_positive = [
         record.label for record, order in zip(records, orders, strict=True) if len(classes) == 2 and order != classes
     ]
@@ -176,9 +175,7 @@ def compare_records(records: list["RunRecord"], part: str, common: bool) -> Comp
         f"{', '.join(other_positive)} had {classes[0]} as the positive class; here it is {classes[1]}."
         if other_positive
         else "",
-        f"There are no tests: {groups} separate images or groups of images, where {FEWEST_GROUPS} are needed."
-        if groups < FEWEST_GROUPS
-        else "",
+        *_untested(predictions[0]),
         *(
             f"{record.label} is not a clean result: {record.protocol}."
             for record in records
@@ -189,6 +186,16 @@ def compare_records(records: list["RunRecord"], part: str, common: bool) -> Comp
     measured = [r.metrics for r in records] if as_stored else [_measured(own, part) for own in predictions]
     rows = [*_rows(measured, part, records[0].binary_tasks), ("protocol", [str(r.protocol) for r in records])]
     return Compared(records, part, images, rows, tests, list(filter(None, notes)), predictions)
+
+
+def _untested(predictions: Predictions) -> list[str]:
+    """Return a sentence for each cause that metrics are not tested, with the metrics."""
+    scarce, by_reason = scarcity(predictions), dict[str, list[str]]()
+    tasks = [f"{task.prefix}auc" for task in predictions.binary if task.prefix]
+    for name in (*PAIRED, *tasks):
+        if name in scarce:
+            by_reason.setdefault(scarce[name], []).append(name)
+    return [f"No test of {', '.join(names)}: {reason}." for reason, names in by_reason.items()]
 
 
 def _measured(predictions: Predictions, part: str) -> dict[str, float]:

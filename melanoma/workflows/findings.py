@@ -1,5 +1,6 @@
 """Findings of a training: is it over- or underfitting, which classes are rare, what to try next."""
 
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -37,14 +38,9 @@ def log_findings(
     gap = _gap(model, dataset, settings, validation)
     if gap is not None:
         name = gap.metric
-        run.log_measures(
-            {
-                f"training/{name}": gap.training,
-                f"gap/{name}": gap.value,
-                f"gap/{name}_ci_low": gap.low,
-                f"gap/{name}_ci_high": gap.high,
-            }
-        )
+        run.log_measures({f"training/{name}": gap.training, f"gap/{name}": gap.value})
+        if isfinite(gap.low):
+            run.log_measures({f"gap/{name}_ci_low": gap.low, f"gap/{name}_ci_high": gap.high})
     trained = Trained(
         images=originals.label.value_counts().reindex(dataset.classes, fill_value=0).to_dict(),
         epochs=len(fitted.history),

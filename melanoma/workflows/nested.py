@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial, reduce
+from math import isfinite
 from operator import or_
 from typing import Any
 
@@ -127,7 +128,7 @@ def compare_protocols(experiment: Experiment) -> Result:
             _free_memory()
         # The images that the initial weights were trained on are known only after the weights were loaded.
         run.set_tags({Tag.PROTOCOL: str(results["published"].protocol)})
-        difference = _difference({name: result.metrics for name, result in results.items()})
+        difference = _difference({name: result.evaluations for name, result in results.items()})
         run.log_measures(difference)
         log_evaluation.log_difference(run, results["published"].evaluations, results["clean"].evaluations)
     show_difference(results["published"].evaluations, results["clean"].evaluations, run.id, experiment.uri)
@@ -162,14 +163,17 @@ def _with_protocol(experiment: Experiment, protocol: Any) -> Experiment:
     )
 
 
-def _difference(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
-    plain = {
-        protocol: {name: value for name, value in values.items() if not name.endswith(("_ci_low", "_ci_high"))}
-        for protocol, values in metrics.items()
-    }
-    named = {f"{protocol}/{name}": value for protocol, values in plain.items() for name, value in values.items()}
-    both = [name for name in plain["published"] if name in plain["clean"]]
-    return {**named, **{f"inflation/{name}": plain["published"][name] - plain["clean"][name] for name in both}}
+def _difference(evaluations: dict[str, list[Evaluation]]) -> dict[str, float]:
+    named: dict[str, float] = {}
+    for published, clean in zip(evaluations["published"], evaluations["clean"], strict=True):
+        for protocol, one in (("published", published), ("clean", clean)):
+            named |= {f"{protocol}/{one.part}/{name}": value for name, value in one.metrics.items()}
+        for name in published.metrics.keys() & clean.metrics.keys():
+            inflation = f"inflation/{published.part}/{name}"
+            named[inflation], low, high = published.minus(clean, name)
+            if isfinite(low):
+                named |= {f"{inflation}_ci_low": low, f"{inflation}_ci_high": high}
+    return named
 
 
 def _free_memory() -> None:

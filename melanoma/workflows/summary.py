@@ -8,7 +8,7 @@ from rich.table import Table
 
 from melanoma.evaluation.evaluate import Evaluation
 from melanoma.evaluation.metrics import headlines
-from melanoma.evaluation.texts import stored_text
+from melanoma.evaluation.texts import stored_text, with_bounds
 from melanoma.terminal import out
 from melanoma.tracking.store import figures_folder, ui_command
 
@@ -85,7 +85,7 @@ def show_difference(published: list[Evaluation], clean: list[Evaluation], run_id
     for one, other in zip(published, clean, strict=True):
         for name in _shown([one, other], None):
             if name in one.metrics and name in other.metrics:
-                inflation = f"{one.metrics[name] - other.metrics[name]:+.3f}"
+                inflation = with_bounds(*one.minus(other, name), sign="+")
                 table.add_row(one.part, escape(name), one.text_of(name), other.text_of(name), inflation)
     console = out()
     console.print(table)

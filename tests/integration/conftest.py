@@ -196,7 +196,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Trained
 def _trained(folder: Path) -> Trained:
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     done = run_melanoma(
-        "train", *SMALL, "tracking.figures=true", "data.source.unreadable=2", "balance=augmentor",
+        "train", *SMALL, "data.source.images=160", "split.test=0.3", "tracking.figures=true",
+        "data.source.unreadable=2", "balance=augmentor",
         "balance.images_per_class=6",
         "augmentation=flip_rotate", "evaluation.calibration=temperature", "evaluation.test_time_augmentation=flips",
         "tracking.run_name=small", f"tracking.uri={uri}", cwd=folder,

@@ -15,6 +15,7 @@ from tests.integration.conftest import SMALL, copied_store
 KEYS = dict(word.split("=") for word in SMALL if not word.startswith("model=")) | {
     "data.source.images": "160",
     "split.test": 0.3,
+    "split.validation": 0.4,
 }
 
 

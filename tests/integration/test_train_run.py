@@ -18,6 +18,7 @@ from melanoma.config.schema import TrackingConfig
 from melanoma.data.archive import file_sha256
 from melanoma.data.decode import decode
 from melanoma.evaluation.calibration import Temperature, fit_calibration
+from melanoma.evaluation.intervals import scarcity
 from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.predictions import Predictions
 from melanoma.evaluation.uncertain import fit_abstention, fit_prediction_sets
@@ -173,12 +174,18 @@ def test_final_metrics_have_intervals(trained: Trained):
     metrics = measured(trained.run)
     predictions = pd.read_csv(trained.download("evaluation/predictions.csv")).query("part == 'test'")
     probabilities = predictions[["probability/benign", "probability/malignant"]].to_numpy()
-    names = set(measure(Predictions((predictions.label == "malignant").to_numpy().astype(int), probabilities, CLASSES)))
-    assert {"accuracy", "auc", "mcc", "ece", "sensitivity/malignant", "precision/benign", "partial_auc"} <= names
+    targets = (predictions.label == "malignant").to_numpy().astype(int)
+    given = Predictions(targets, probabilities, CLASSES, groups=predictions["group"].to_numpy())
+    names, scarce = set(measure(given)), scarcity(given)
+    assert {"accuracy", "auc", "mcc", "ece", "sensitivity/malignant", "precision/malignant", "partial_auc"} <= names
     for name in names:
         assert np.isfinite(metrics[f"test/{name}"])
-        if not name.startswith("support/"):
-            assert metrics[f"test/{name}_ci_low"] <= metrics[f"test/{name}_ci_high"], name
+        if name in scarce:
+            assert f"test/{name}_ci_low" not in metrics
+        elif not name.startswith("support/"):
+            assert metrics[f"test/{name}_ci_low"] < metrics[f"test/{name}_ci_high"], name
+    assert "auc" not in scarce
+    assert "specificity_at_sensitivity_95" in scarce
     assert 0 <= metrics["test/accuracy_ci_low"] < metrics["test/accuracy_ci_high"] <= 1
 
 
@@ -196,7 +203,7 @@ def test_artifacts_of_the_contract_are_there(trained: Trained):
 
 def test_split_names_parents_and_quarantined(trained: Trained):
     table = pd.read_csv(trained.download("data/split.csv"), keep_default_na=False)
-    assert table.part.value_counts().to_dict() == {"train": 60, "validation": 14, "test": 18, "quarantined": 2}
+    assert table.part.value_counts().to_dict() == {"train": 88, "validation": 34, "test": 50, "quarantined": 2}
     added = table[table.parent != ""]
     assert len(added) == 12
     assert set(added.part) == {"train"}
@@ -246,7 +253,7 @@ def test_reloaded_model_gives_the_probabilities_of_the_run(trained: Trained):
 
 
 def test_the_terminal_says_where_things_are(trained: Trained):
-    assert "test (n=18)" in trained.output
+    assert "test (n=50)" in trained.output
     assert f"Run      {trained.run.info.run_id}" in trained.output
     assert "mlflow ui --backend-store-uri" in trained.output
     assert not (trained.folder / "mlruns").exists()

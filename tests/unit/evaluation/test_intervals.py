@@ -1,13 +1,14 @@
-"""Intervals: how often they contain the truth, how images are drawn, and that resamples are measured as they should."""
+"""Intervals: which there are, what they contain, and how images are drawn."""
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn import metrics as sk
 
 from melanoma.evaluation.evaluate import NO_INTERVALS, evaluate, groups_of, predictions_of, predictions_table
-from melanoma.evaluation.intervals import bootstrap_values, bootstrap_weights, intervals_of
-from melanoma.evaluation.metrics import measure, resampled_metrics
+from melanoma.evaluation.intervals import bootstrap_weights, intervals_of, scarcity
+from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.predict import probabilities_from_logits
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 
@@ -21,39 +22,15 @@ def predictions(n: int = 200, classes: int = 3, seed: int = 0, digits: int = 2) 
 
 @pytest.mark.parametrize("classes", [2, 3, 9])
 def test_intervals_are_about_the_estimates(classes):
-    targets, probabilities = predictions(400, classes)
+    targets, probabilities = predictions(600, classes)
     given = Predictions(targets, probabilities, [f"class {c}" for c in range(classes)])
     estimates = measure(given)
     found = intervals_of(given, Bootstrap(500))
     assert set(found) == {name for name in estimates if not name.startswith("support/")}
     for name, (low, high) in found.items():
-        assert low <= high
-        if name != "ece":  # which is biased upwards in resamples
-            assert low <= estimates[name] <= high
-
-
-@pytest.mark.parametrize("classes", [2, 3, 9])
-def test_a_resample_that_draws_each_image_once_gives_the_estimates(classes):
-    targets, probabilities = predictions(300, classes)
-    names = [f"class {c}" for c in range(classes)]
-    given = Predictions(targets, probabilities, names, {"some": names[:2]} if classes > 2 else {})
-    found = resampled_metrics(given, np.ones((1, 300), np.float32))
-    estimates = measure(given)
-    for name, value in estimates.items():
-        if not name.startswith("support/"):
-            assert found[name][0] == pytest.approx(value, rel=1e-5), name
-
-
-@pytest.mark.parametrize("classes", [2, 4])
-def test_a_resample_is_measured_as_its_images_would_be(classes):
-    targets, probabilities = predictions(120, classes)
-    drawn = np.random.default_rng(3).integers(0, 4, 120)
-    names, again = [str(c) for c in range(classes)], np.repeat(np.arange(120), drawn)
-    found = resampled_metrics(Predictions(targets, probabilities, names), drawn[None].astype(np.float32))
-    estimates = measure(Predictions(targets[again], probabilities[again], names))
-    for name, value in estimates.items():
-        if not name.startswith("support/"):
-            assert found[name][0] == pytest.approx(value, rel=1e-5), name
+        assert low <= estimates[name] <= high
+        assert low < high
+    assert found["ece"][0] == 0
 
 
 def test_intervals_widen_with_confidence_and_narrow_with_images():
@@ -95,7 +72,7 @@ def test_probabilities_that_are_no_numbers_have_no_intervals(value):
 
 
 def test_absent_classes_have_none():
-    targets, probabilities = predictions(classes=4)
+    targets, probabilities = predictions(300, classes=4)
     kept = targets != 1
     found = intervals_of(Predictions(targets[kept], probabilities[kept], "abcd"), Bootstrap())
     assert {n for n in found if n.startswith(("sensitivity", "auc"))} == {
@@ -104,22 +81,6 @@ def test_absent_classes_have_none():
     }
     alone = intervals_of(Predictions(targets, probabilities, "abcd").where(targets == 3), Bootstrap())
     assert {n for n in alone if n.startswith(("sensitivity", "auc", "mcc"))} == {"sensitivity/d"}
-
-
-@pytest.mark.parametrize("grouped", [False, True])
-def test_a_resample_draws_whole_groups_of_all_classes_together(grouped: bool):
-    targets, probabilities = predictions(100, 4)
-    groups = np.arange(100) // 3 if grouped else None
-    given = Predictions(targets, probabilities, "abcd", groups=groups)
-    found = bootstrap_values(given, Bootstrap(250), lambda weights: {"weights": weights})["weights"]
-    assert found.shape == (250, 100)
-    if grouped:
-        assert all(len(np.unique(found[:, groups == g], axis=1).T) == 1 for g in range(34))
-    else:
-        assert (found.sum(axis=1) == 100).all()
-    of_class = found[:, targets == 0].sum(axis=1)
-    assert of_class.std() > 1  # another sample has another number of images of a class
-    assert of_class.mean() == pytest.approx((targets == 0).sum(), rel=0.1)
 
 
 def test_each_draw_of_a_band_keeps_the_size_of_each_class():
@@ -156,51 +117,57 @@ def test_a_group_of_several_classes_stands_with_its_first_image():
     assert (weights[:, 3] + weights[:, 5] == 2).all()
 
 
+def few(positives: int, negatives: int, copies: int = 1) -> Predictions:
+    targets = np.repeat(np.arange(2), [negatives, positives])
+    _, probabilities = predictions(len(targets), 2, digits=8)
+    groups = np.repeat(np.arange(len(targets)), copies) if copies > 1 else None
+    return Predictions(
+        np.repeat(targets, copies), np.repeat(probabilities, copies, axis=0), ["nevus", "melanoma"], groups=groups
+    )
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_below_ten_positives_there_is_no_interval_and_the_reason_is_told(copies: int):
+    given = few(9, 60, copies)
+    found, reasons = intervals_of(given, Bootstrap(100)), scarcity(given)
+    unit = "images" if copies == 1 else "groups of images"
+    assert not {"auc", "sensitivity/melanoma", "balanced_accuracy", "average_precision", "mcc"} & set(found)
+    assert {"accuracy", "specificity/melanoma", "log_loss"} <= set(found)
+    assert reasons["auc"] == f"9 {unit} of melanoma, where 10 are needed"
+    assert reasons["specificity_at_sensitivity_95"] == f"9 {unit} of melanoma, where 40 are needed"
+    assert set(found).isdisjoint(reasons)
+    assert {"auc", "partial_auc", "mcc"} <= set(intervals_of(few(10, 60, copies), Bootstrap(100)))
+
+
+def test_fewer_than_ten_groups_have_no_interval_at_all():
+    given = few(30, 30)
+    assert intervals_of(replace(given, groups=np.arange(60) // 7), Bootstrap(100)) == {}
+    assert intervals_of(replace(given, groups=np.arange(60) // 4), Bootstrap(100)) != {}
+
+
+@pytest.mark.parametrize(("rare", "shown"), [(2, True), (3, False)])
+def test_a_mean_over_classes_needs_ten_images_of_most_of_them(rare: int, shown: bool):
+    sizes = [16] * (9 - rare) + [3] * rare
+    targets = np.repeat(np.arange(9), sizes)
+    _, probabilities = predictions(len(targets), 9, digits=8)
+    found = intervals_of(Predictions(targets, probabilities, [f"class {c}" for c in range(9)]), Bootstrap(100))
+    assert all((name in found) == shown for name in ("balanced_accuracy", "macro_f1", "auc", "mcc"))
+    assert "average_precision" not in found
+    assert "sensitivity/class 8" not in found
+
+
+def test_scores_that_are_all_alike_have_an_interval_about_chance():
+    targets = np.arange(100) % 2
+    low, high = intervals_of(Predictions(targets, np.full((100, 2), 0.5), "ab"), Bootstrap(200))["partial_auc"]
+    assert low < 0.02 < high < 0.1
+
+
 def test_groups_widen_the_interval_of_images_that_are_alike():
     targets, probabilities = predictions(60, 2)
     targets, probabilities, groups = (np.repeat(x, 8, axis=0) for x in (targets, probabilities, np.arange(60)))
     images = intervals_of(Predictions(targets, probabilities, "ab"), Bootstrap())["accuracy"]
     whole = intervals_of(Predictions(targets, probabilities, "ab", groups=groups), Bootstrap())["accuracy"]
     assert whole[1] - whole[0] > 2 * (images[1] - images[0])
-
-
-def of_a_resample(targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    """The metrics by scikit-learn, with the draws as weights."""
-    predicted, present = probabilities.argmax(axis=1), np.unique(targets)
-    recalls = sk.recall_score(targets, predicted, labels=present, average=None, sample_weight=weights, zero_division=0)
-    if probabilities.shape[1] == 2:
-        auc = sk.roc_auc_score(targets, probabilities[:, 1], sample_weight=weights)
-    else:
-        auc = np.mean([sk.roc_auc_score(targets == c, probabilities[:, c], sample_weight=weights) for c in present])
-    return {
-        "accuracy": sk.accuracy_score(targets, predicted, sample_weight=weights),
-        "balanced_accuracy": recalls.mean(),
-        "macro_f1": sk.f1_score(
-            targets, predicted, labels=present, average="macro", sample_weight=weights, zero_division=0
-        ),
-        "auc": auc,
-        **{f"sensitivity/{c}": recall for c, recall in zip(present, recalls, strict=True)},
-    }
-
-
-@pytest.mark.parametrize("grouped", [False, True])
-@pytest.mark.parametrize(("classes", "absent"), [(2, None), (5, None), (5, 3)])
-def test_every_metric_of_a_resample_equals_scikit_learns(classes, absent, grouped):
-    targets, probabilities = predictions(150, classes)
-    kept = targets != absent
-    targets, probabilities = targets[kept], probabilities[kept]
-    groups = np.arange(len(targets)) // 2 * 10 + targets if grouped else None
-    given = Predictions(targets, probabilities, [str(c) for c in range(classes)], groups=groups)
-    drawn = []
-
-    def measured(weights: np.ndarray) -> dict[str, np.ndarray]:
-        drawn.append(weights)
-        return resampled_metrics(given, weights)
-
-    found = bootstrap_values(given, Bootstrap(3, seed=7), measured)
-    for number, weights in enumerate(drawn[0]):
-        for name, value in of_a_resample(targets, probabilities, weights).items():
-            assert found[name][number] == pytest.approx(value, rel=1e-5)
 
 
 def test_images_are_grouped_by_lesion_where_few_patients_are_known():

@@ -58,8 +58,8 @@ def test_what_a_threshold_finds_and_costs():
     found = measure_at(point, BINARY)
     # Three of five found, five of ten negatives referred.
     assert found == pytest.approx(
-        {"sensitivity": 0.6, "specificity": 0.5, "precision": 3 / 8, "referred": 8 / 15, "referrals_per_found": 8 / 3,
-         "missed_per_1000": 2000 / 15}
+        {"sensitivity": 0.6, "specificity": 0.5, "precision": 3 / 8, "npv": 5 / 7, "referred": 8 / 15,
+         "referrals_per_found": 8 / 3, "missed_per_1000": 2000 / 15}
     )  # fmt: skip
 
 
@@ -86,13 +86,22 @@ def test_without_positives_there_is_no_threshold():
 
 
 def test_intervals_at_a_threshold_are_never_without_width():
-    point = OperatingPoint("malignant", 0.1, "")  # finds all five
-    found = measure_intervals_at(point, BINARY, Bootstrap(500))
-    # Wilson's interval for 5 of 5: 1 / (1 + z^2 / 5).
-    assert found["sensitivity"] == pytest.approx((1 / (1 + 1.959964**2 / 5), 1.0), abs=1e-6)
+    many = replace(BINARY, targets=np.tile(TARGETS, 2), probabilities=np.tile(BINARY.probabilities, (2, 1)))
+    point = OperatingPoint("malignant", 0.1, "")  # finds all ten
+    found = measure_intervals_at(point, many, Bootstrap(500))
+    # Wilson's interval for 10 of 10: 1 / (1 + z^2 / 10).
+    assert found["sensitivity"] == pytest.approx((1 / (1 + 1.959964**2 / 10), 1.0), abs=1e-6)
     low, high = found["specificity"]
     assert low < 0.1 < high
-    assert measure_intervals_at(point, replace(BINARY, classes=list("ab")), Bootstrap(0)) == {}
+    assert found["referrals_per_found"] == pytest.approx(tuple(1 / end for end in reversed(found["precision"])))
+    assert found["missed_per_1000"][0] == 0
+    assert "npv" not in found  # two images are not referred
+    assert measure_intervals_at(point, many, Bootstrap(0)) == {}
+
+
+def test_there_are_no_intervals_of_five_positives():
+    found = measure_intervals_at(OperatingPoint("malignant", 0.1, ""), BINARY, Bootstrap(500))
+    assert set(found) == {"specificity", "precision", "referrals_per_found", "referred", "missed_per_1000"}
 
 
 def test_images_of_one_lesion_widen_the_interval():
@@ -102,6 +111,6 @@ def test_images_of_one_lesion_widen_the_interval():
     point = OperatingPoint("malignant", 0.5, "")
     images = Predictions(targets, probabilities, list("ab"))
     alone = measure_intervals_at(point, images, Bootstrap(500))["sensitivity"]
-    lesions = replace(images, groups=np.repeat(np.arange(8), 50))
+    lesions = replace(images, groups=np.repeat(np.arange(20), 20))
     grouped = measure_intervals_at(point, lesions, Bootstrap(500))["sensitivity"]
     assert grouped[0] < alone[0] < 0.5 < alone[1] < grouped[1]

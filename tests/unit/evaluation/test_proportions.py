@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from melanoma.evaluation.proportions import mean_interval, proportion_interval
+from melanoma.evaluation.proportions import average_interval, difference_interval, mean_interval, proportion_interval
 
 
 def of(hits: int, images: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -64,7 +64,34 @@ def test_a_mean_of_independent_shares_has_the_variance_of_the_mean():
     shares = [(40, 50), (30, 60), (81, 90)]
     ends = np.array([of(*one) for one in shares])
     values = np.array([hits / images for hits, images in shares])
-    low, high = mean_interval(values, *ends.T)
+    low, high = mean_interval([(value, *pair) for value, pair in zip(values, ends, strict=True)])
     normal = 1.96 * np.sqrt(sum(v * (1 - v) / n for v, (_, n) in zip(values, shares, strict=True))) / 3
     assert high - low == pytest.approx(2 * normal, rel=0.03)
     assert low < values.mean() < high
+
+
+def test_a_mean_of_values_that_rise_together_has_a_wider_interval():
+    bounded = [(0.8, 0.7, 0.9)] * 2
+    influence = np.array([0.01, -0.02, 0.01])
+    apart, together = mean_interval(bounded), mean_interval(bounded, [influence, influence])
+    assert together == pytest.approx((0.7, 0.9))
+    assert apart == pytest.approx((0.8 - 0.1 / 2**0.5, 0.8 + 0.1 / 2**0.5))
+
+
+def test_a_difference_of_independent_shares_is_newcombes_of_1998():
+    # The example of his method 10: 56/70 against 48/80, with the interval from 0.0524 to 0.3339.
+    first, second = ((hits / images, *of(hits, images)) for hits, images in ((56, 70), (48, 80)))
+    assert difference_interval(first, second) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_the_interval_of_a_mean_follows_its_groups_and_its_largest_values():
+    values = np.random.default_rng(0).exponential(size=200)
+    low, high = average_interval(values, np.arange(200))
+    normal = 1.96 * values.std() / 200**0.5
+    assert low < values.mean() - 0.8 * normal
+    assert high > values.mean() + normal
+    copies = average_interval(np.repeat(values, 4), np.repeat(np.arange(200), 4))
+    assert copies == pytest.approx((low, high), rel=1e-6)
+    odd = np.r_[np.full(99, 0.01), 5.0]
+    low, high = average_interval(odd, np.arange(100))
+    assert high / odd.mean() > 20  # one image makes up most of it

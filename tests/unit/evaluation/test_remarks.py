@@ -22,11 +22,11 @@ def evaluation(targets: list[int], probabilities: np.ndarray | None = None, name
 
 
 def test_of_good_images_nothing_is_said():
-    assert evaluation([0, 0, 1, 1, 2, 2]).remarks == []
+    assert evaluation([0, 1, 2] * 10).remarks == []
 
 
 def test_a_class_without_images():
-    found = evaluation([0, 0, 1, 1])
+    found = evaluation([0, 1] * 10)
     assert found.remarks == ["No test image is of keratosis: it has no metrics, and means are over the other classes."]
     assert not {"sensitivity/keratosis", "auc/keratosis", "f1/keratosis"} & set(found.metrics)
     assert found.metrics["balanced_accuracy"] == pytest.approx(
@@ -35,16 +35,22 @@ def test_a_class_without_images():
     assert found.metrics["support/keratosis"] == 0
 
 
-def test_a_class_with_one_image():
-    found = evaluation([0, 0, 1, 2, 2])
-    assert found.remarks == ["One test image is of melanoma: its metrics are those of a single image."]
+def test_classes_with_few_images():
+    found = evaluation([0] * 12 + [1] + [2] * 9)
+    assert found.remarks == [
+        "One test image is of melanoma: its metrics are those of a single image.",
+        "Some test metrics have no interval: 1 image of melanoma, where 10 are needed; 9 images of keratosis, where 10 "
+        "are needed; 1 image positive for melanoma, where 10 are needed.",
+    ]
     assert all(np.isfinite(value) for value in found.named_metrics().values())
+    assert not {"auc", "melanoma/auc", "sensitivity/keratosis", "balanced_accuracy"} & set(found.intervals)
+    assert {"accuracy", "sensitivity/nevus", "log_loss"} <= set(found.intervals)
 
 
 @pytest.mark.parametrize("names", [NAMES, NAMES[:2]])
 def test_constant_scores(names):
-    targets = [0, 1, len(names) - 1] * 4
-    found = evaluation(targets, np.full((12, len(names)), 1 / len(names)), names)
+    targets = [0, 1, len(names) - 1] * 10
+    found = evaluation(targets, np.full((30, len(names)), 1 / len(names)), names)
     assert found.remarks == ["All test images have the same scores: the model does not discriminate."]
     assert found.metrics["auc"] == pytest.approx(0.5)
     low, high = found.intervals["auc"]
@@ -52,20 +58,20 @@ def test_constant_scores(names):
 
 
 def test_a_binary_task_of_which_all_images_are_negative():
-    found = evaluation([0, 0, 2, 2])
+    found = evaluation([0, 2] * 10)
     assert found.remarks[-1] == "All test images are negative for melanoma: it is not measured."
     assert "melanoma/auc" not in found.metrics
     assert not any(np.isnan(value) for value in found.named_metrics().values())
 
 
 def test_a_binary_task_of_which_all_images_are_positive():
-    found = evaluation([1, 1, 1])
+    found = evaluation([1] * 10)
     assert found.remarks[-1] == "All test images are positive for melanoma: it is not measured."
     assert "melanoma/auc" not in found.metrics
 
 
 def test_a_single_class():
-    found = evaluation([1, 1, 1], names=NAMES[:2])
+    found = evaluation([1] * 10, names=NAMES[:2])
     assert found.remarks == ["No test image is of nevus: it has no metrics, and means are over the other classes."]
     assert "auc" not in found.metrics
     assert "accuracy" in found.metrics

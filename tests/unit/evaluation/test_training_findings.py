@@ -131,11 +131,13 @@ def test_a_real_gap_is_found():
 
 
 def test_few_images_tell_nothing_of_the_gap():
-    assert generalization_gap(predictions(3, 9), predictions(1.5), "auc", Bootstrap(200)) is None
-    assert generalization_gap(predictions(3), predictions(1.5, 9), "auc", Bootstrap(200)) is None
+    for sizes in ((9, 400), (400, 9)):
+        gap = generalization_gap(predictions(3, sizes[0]), predictions(1.5, sizes[1]), "auc", Bootstrap(200))
+        assert gap.value == gap.training - gap.validation
+        assert np.isnan([gap.low, gap.high]).all()
+        assert not any("verfitting" in line for line in findings(TRAINED, predictions(1.5), gap))
 
 
-def test_without_resamples_or_a_defined_metric_there_is_no_gap():
-    assert generalization_gap(predictions(3), predictions(1.5), "auc", Bootstrap(0)) is None
+def test_without_a_defined_metric_there_is_no_gap():
     one_class = replace(predictions(1.5), targets=np.zeros(400, int))
     assert generalization_gap(predictions(3), one_class, "auc", Bootstrap(200)) is None

@@ -26,42 +26,48 @@ METRICS = {
 
 @pytest.mark.parametrize(("bound", "passed"), [(0.80, True), (0.8001, False), (0.85, False), (0, True)])
 def test_a_floor_is_held_by_the_lower_end(bound: float, passed: bool):
-    [gate] = limit_gates(METRICS, {"test/auc": bound}, {})
+    [gate] = limit_gates(METRICS, {"test/auc": bound}, {}, {})
     assert (gate.name, gate.passed) == ("test/auc", passed)
     assert gate.text == f"0.850 [0.800, 0.900]; wanted: lower end of its interval >= {bound:g}"
 
 
 @pytest.mark.parametrize(("bound", "passed"), [(0.15, True), (0.1499, False), (0.10, False)])
 def test_a_ceiling_is_held_by_the_upper_end(bound: float, passed: bool):
-    assert limit_gates(METRICS, {}, {"test/ece": bound})[0].passed is passed
+    assert limit_gates(METRICS, {}, {"test/ece": bound}, {})[0].passed is passed
 
 
 def test_what_was_not_measured_well_enough_does_not_pass():
-    unmeasured, without = limit_gates(METRICS, {"test/mcc": -1, "test/accuracy": 0.1}, {})
+    unmeasured, without = limit_gates(METRICS, {"test/mcc": -1, "test/accuracy": 0.1}, {}, {})
     assert not unmeasured.passed
     assert unmeasured.text.startswith("not measured")
     assert not without.passed
     assert "without an interval" in without.text
 
 
+def test_an_interval_of_too_few_images_does_not_pass():
+    [gate] = limit_gates(METRICS, {"test/auc": 0.7}, {}, {"test/auc": "4 images of melanoma, where 10 are needed"})
+    assert not gate.passed
+    assert gate.text.startswith("0.850 of 4 images of melanoma, where 10 are needed; wanted: ")
+
+
 @pytest.mark.parametrize("bounds", [({"test/auc": 0.7}, {}), ({}, {"test/auc": 0.95})])
 def test_what_is_no_number_passes_nothing(bounds: tuple):
-    [gate] = limit_gates({**METRICS, "test/auc": float("nan")}, *bounds)
+    [gate] = limit_gates({**METRICS, "test/auc": float("nan")}, *bounds, {})
     assert not gate.passed
 
 
 def test_cost_has_no_interval_and_null_asks_nothing():
-    [gate] = limit_gates(METRICS, {"test/auc": None}, {"model/latency_ms": 12, "test/ece": None})
+    [gate] = limit_gates(METRICS, {"test/auc": None}, {"model/latency_ms": 12, "test/ece": None}, {})
     assert gate.passed
     assert gate.text == "12.000; wanted: <= 12"
-    assert not limit_gates(METRICS, {}, {"model/latency_ms": 11.9})[0].passed
+    assert not limit_gates(METRICS, {}, {"model/latency_ms": 11.9}, {})[0].passed
 
 
 def test_an_interval_that_does_not_hold_its_value_passes_nothing():
     odd = {"test/auc": 0.679, "test/auc_ci_low": 0.906, "test/auc_ci_high": 0.906}
-    assert not limit_gates(odd, {"test/auc": 0.7}, {})[0].passed
+    assert not limit_gates(odd, {"test/auc": 0.7}, {}, {})[0].passed
     odd = {"test/ece": 0.5, "test/ece_ci_low": 0.1, "test/ece_ci_high": 0.1}
-    assert not limit_gates(odd, {}, {"test/ece": 0.3})[0].passed
+    assert not limit_gates(odd, {}, {"test/ece": 0.3}, {})[0].passed
 
 
 @pytest.mark.parametrize(
