@@ -29,11 +29,20 @@ class Point:
 
 @dataclass(frozen=True)
 class SubgroupRow:
-    """A subgroup: its name, number of images, and metric with interval, or a note that it was not assessed."""
+    """A subgroup, as texts.
+
+    Attributes:
+        name: Column and value.
+        images: Number of images.
+        text: Metric with its interval, or why it was not assessed.
+        difference: Difference from the other images with its interval; empty if it was not measured.
+        assessed: Whether it was assessed.
+    """
 
     name: str
     images: str
     text: str
+    difference: str
     assessed: bool
 
 

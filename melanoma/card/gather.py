@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
 import pandas as pd
@@ -11,7 +12,8 @@ from melanoma.card.facts import CardFacts, Column, Point, SubgroupRow
 from melanoma.data.split import PARTS
 from melanoma.evaluation.metrics import REPORTED
 from melanoma.evaluation.skin_tone import ESTIMATED_TONE
-from melanoma.evaluation.texts import stored_text
+from melanoma.evaluation.subgroups import stored_metric
+from melanoma.evaluation.texts import stored_text, with_bounds
 from melanoma.lineage.protocol import Shortcut
 from melanoma.tracking.names import Artifact, Tag, stored_name
 from melanoma.tracking.records import RunRecord, class_names_in
@@ -234,16 +236,16 @@ def _subgroups(table: pd.DataFrame) -> tuple[list[SubgroupRow], str]:
     """Return a row for each subgroup, and the metric of the rows."""
     if not len(table):
         return [], ""
-    metric = next(
-        (name for name in table if name.endswith("/auc") and f"{name}_ci_low" in table),
-        "auc" if "auc" in table else "accuracy",
-    )
+    metric = stored_metric(table)
     found = []
     for row in table.to_dict("records"):
         values = {name: float(value) for name, value in row.items() if name.startswith(metric) and value != ""}
         assessed = row["assessed"] == "yes" and metric in values
-        text = stored_text(values, metric) if assessed else "not assessed: too few images"
-        found.append(SubgroupRow(f"{row['column']}: {row['value']}", row["images"], text, assessed))
+        text = stored_text(values, metric) if assessed else f"not assessed: {row['assessed'].removeprefix('no: ')}"
+        value, low, high = (float(row.get(f"difference/{metric}{end}") or "nan") for end in ("", "_ci_low", "_ci_high"))
+        difference = with_bounds(value, low, high, sign="+") if isfinite(value) else ""
+        name = f"{row['column']}: {row['value']}" if row["value"] else row["column"]
+        found.append(SubgroupRow(name, row["images"], text, difference, assessed))
     return found, metric
 
 

@@ -25,7 +25,7 @@ __all__ = ["composed", "launch", "register_resolvers", "typed"]
 T = TypeVar("T")
 
 # Arguments of data sources that are names, which may contain commas, brackets or only digits.
-_COLUMNS = ("image", "label", "lesion", "patient", "age", "sex", "site")
+_COLUMNS = ("image", "label", "lesion", "patient", "age", "sex", "site", "skin_tone")
 _SOURCE_TEXTS = {"data.source.table", *(f"data.source.{name}_column" for name in _COLUMNS)}
 
 

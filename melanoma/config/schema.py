@@ -52,6 +52,7 @@ class MetadataConfig:
     age_column: str | None = None
     sex_column: str | None = None
     site_column: str | None = None
+    skin_tone_column: str | None = None
 
 
 @dataclass

@@ -44,7 +44,7 @@ IMAGE_SUFFIXES = frozenset(
         ".dcm",
     ]
 )
-METADATA = ("lesion", "patient", "age", "sex", "site")
+METADATA = ("lesion", "patient", "age", "sex", "site", "skin_tone")
 _PARTS = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
     "val": "validation", "valid": "validation", "validation": "validation",

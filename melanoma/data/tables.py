@@ -30,6 +30,7 @@ def metadata_table(  # noqa: PLR0913 - keys of a configuration
     age_column: str | None = None,
     sex_column: str | None = None,
     site_column: str | None = None,
+    skin_tone_column: str | None = None,
 ) -> Source:
     """List the images below `path` that have a label in a table.
 
@@ -48,6 +49,7 @@ def metadata_table(  # noqa: PLR0913 - keys of a configuration
         age_column: Column of the age in years.
         sex_column: Column of the sex.
         site_column: Column of the anatomical site.
+        skin_tone_column: Column of the skin tone or type, such as Fitzpatrick's I to VI or 1 to 6.
 
     Raises:
         DataError: If a table or column is missing or unreadable, an image id occurs twice, an image has no label, a
@@ -62,6 +64,7 @@ def metadata_table(  # noqa: PLR0913 - keys of a configuration
         "age": age_column,
         "sex": sex_column,
         "site": site_column,
+        "skin_tone": skin_tone_column,
     }
     typed = [("image_column", image_column)]
     typed += [("label_columns", c) for c in label_columns or ()] or [("label_column", label_column or "label")]
@@ -110,7 +113,8 @@ def with_metadata(
         image_column: Column of the image id or file name, with or without folder and suffix.
         label_column: Column of the label.
         labels: Class, or classes, for each value of the label column. Other values are used as class names.
-        columns: `lesion_column`, `patient_column`, `age_column`, `sex_column` and `site_column`.
+        columns: `lesion_column`, `patient_column`, `age_column`, `sex_column`,
+            `site_column` and `skin_tone_column`.
 
     Raises:
         DataError: If a table or column is missing or unreadable, an image id occurs twice, or no image has a row in

@@ -5,9 +5,9 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import rankdata
 
-from melanoma.evaluation.proportions import quantile
+from melanoma.evaluation.proportions import Bounded, quantile
 
-__all__ = ["auc_influence", "auc_interval"]
+__all__ = ["auc_influence", "auc_interval", "bounded_auc"]
 
 _LEAST_VARIANCE = 0.8  # share of the variance of Hanley & McNeil
 _TINY = 1e-9
@@ -36,6 +36,30 @@ def auc_influence(
     return auc, influence
 
 
+def bounded_auc(
+    positive: NDArray[np.bool_], scores: NDArray, groups: NDArray[np.integer], confidence: float = 0.95
+) -> tuple[Bounded, NDArray[np.float64], int]:
+    """Compute an AUC with its interval; see `auc_interval`.
+
+    If groups have several images, the quantile is that of Student's t for as many degrees of freedom as there are
+    groups of the rarer class.
+
+    Args:
+        positive: Whether each image is positive, shape (n,), with at least one positive and one negative.
+        scores: Score of each image, shape (n,).
+        groups: Group of each image, as integers from 0, shape (n,).
+        confidence: Confidence level.
+
+    Returns:
+        The AUC and its bounds, the values of `auc_influence`, and the number of groups of the rarer class.
+    """
+    auc, influence = auc_influence(positive, scores, groups)
+    counts = [len(np.unique(groups[own])) for own in (positive, ~positive)]
+    z = quantile(confidence, None if len(np.unique(groups)) == len(groups) else min(counts))
+    low, high = auc_interval(auc, float((influence**2).sum()), counts[0], counts[1], z)
+    return (auc, low, high), influence, min(counts)
+
+
 def _components(positive: NDArray[np.bool_], scores: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the structural components of the positives and the negatives, from midranks (Sun & Xu 2014)."""
     cases, controls = scores[positive], scores[~positive]
@@ -44,9 +68,7 @@ def _components(positive: NDArray[np.bool_], scores: NDArray) -> tuple[NDArray[n
     return of_cases, 1 - (among_all[len(cases) :] - rankdata(controls)) / len(cases)
 
 
-def auc_interval(
-    auc: float, variance: float, positives: int, negatives: int, confidence: float = 0.95
-) -> tuple[float, float]:
+def auc_interval(auc: float, variance: float, positives: int, negatives: int, z: float) -> tuple[float, float]:
     """Compute the score interval of an AUC: of all values that the observed one does not contradict.
 
     The variance at each value is that of Hanley & McNeil (1982), as in method 5 of Newcombe (2006), scaled to be
@@ -58,7 +80,7 @@ def auc_interval(
         variance: Its variance; 0 where it cannot be estimated.
         positives: Number of groups with positives, at least 1.
         negatives: Number of groups with negatives, at least 1.
-        confidence: Confidence level.
+        z: Quantile of the normal distribution, or of another one.
     """
 
     def theirs(value: float) -> float:
@@ -66,7 +88,6 @@ def auc_interval(
         return value * (1 - value) / pairs * (1 + more * ((1 - value) / (2 - value) + value / (1 + value)))
 
     scale = max(variance / theirs(auc), _LEAST_VARIANCE) if 0 < auc < 1 else 1.0
-    z = quantile(confidence)
 
     def contradicted(value: float) -> float:
         return (auc - value) ** 2 - z * z * scale * theirs(value)

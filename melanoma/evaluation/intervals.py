@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from melanoma.evaluation.confusion import correlation, drawn_matrices, f1_scores
 from melanoma.evaluation.curves import LEVELS, curve
-from melanoma.evaluation.delong import auc_influence, auc_interval
+from melanoma.evaluation.delong import bounded_auc
 from melanoma.evaluation.metrics import brier_scores, calibration_gaps, log_losses
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 from melanoma.evaluation.proportions import (
@@ -179,10 +179,7 @@ def _of_aucs(p: Predictions, confidence: float) -> dict[str, tuple[float, float]
     asked |= {name: (p.targets == c, p.probabilities[:, c]) for name, c in of_classes.items()}
     found, influences = {}, {}
     for name, (positive, scores) in asked.items():
-        auc, influences[name] = auc_influence(positive, scores, groups)
-        positives, negatives = (len(np.unique(groups[own])) for own in (positive, ~positive))
-        low, high = auc_interval(auc, float((influences[name] ** 2).sum()), positives, negatives, confidence)
-        found[name] = (auc, low, high)
+        found[name], influences[name], _ = bounded_auc(positive, scores, groups, confidence)
     bounds = {name: (low, high) for name, (_, low, high) in found.items()}
     if of_classes:
         bounds["auc"] = mean_interval([found[name] for name in of_classes], [influences[name] for name in of_classes])

@@ -11,11 +11,18 @@ from scipy.stats import binomtest
 from melanoma.data.groups import connected_groups
 from melanoma.errors import DataError
 from melanoma.evaluation.confusion import drawn_matrices, f1_scores
-from melanoma.evaluation.delong import auc_influence
+from melanoma.evaluation.delong import bounded_auc
 from melanoma.evaluation.intervals import scarcity
 from melanoma.evaluation.metrics import PAIRED, log_losses, measure
 from melanoma.evaluation.predictions import Bootstrap, Predictions
-from melanoma.evaluation.proportions import FEWEST_GROUPS, effective_number, t_interval
+from melanoma.evaluation.proportions import (
+    FEWEST_GROUPS,
+    difference_interval,
+    effective_number,
+    mean_influence,
+    mean_interval,
+    t_interval,
+)
 
 __all__ = [
     "Comparison",
@@ -61,8 +68,9 @@ class Comparison:
 def compare_predictions(model: Predictions, reference: Predictions, bootstrap: Bootstrap) -> list[Comparison]:
     """Compare two models' predictions of the same images, in the same order.
 
-    - AUCs: the test of DeLong et al. (1988), or of Obuchowski (1997) if groups have several images, with the quantile
-      of Student's t for as many degrees of freedom as there are groups of the rarer class.
+    - AUCs: the test of DeLong et al. (1988), or of Obuchowski (1997) if groups have several images, with Student's t
+      for as many degrees of freedom as there are groups of the rarer class. The interval combines those of the two
+      AUCs with their correlation (Zou & Donner 2008), because a difference of two high AUCs is skewed.
     - Accuracy: the exact test of McNemar (1947) if images are independent.
     - Log loss: the t test of the differences of groups.
     - Others, and the interval of the accuracy: draws from the posterior of the counts of images by true class and both
@@ -93,9 +101,14 @@ def compare_predictions(model: Predictions, reference: Predictions, bootstrap: B
             p_value, test = _tail_p(posterior[name]), "bootstrap"
             if name == "accuracy" and model.number_of_groups == len(model):
                 p_value, test = _mcnemar(model, reference), "McNemar"
+        elif name == "log_loss":
+            losses = log_losses(model) - log_losses(reference)
+            errors = mean_influence(losses, model.group_numbers)[1]
+            low, high, p_value = t_interval(value, errors, model.number_of_groups - 1, bootstrap.confidence)
+            test = "t"
         else:
-            influence, degrees, test = _influence(model, reference, name)
-            low, high, p_value = t_interval(value, influence, degrees, bootstrap.confidence)
+            low, high, p_value = _auc_difference(model, reference, name, bootstrap.confidence)
+            test = "DeLong" if model.number_of_groups == len(model) else "Obuchowski"
         found.append(Comparison(name, value, low, high, p_value, test))
     return found
 
@@ -187,25 +200,28 @@ def _posterior_differences(
     return {name: one - other for name, one, other in zip(names, *values, strict=True)}
 
 
-def _influence(model: Predictions, reference: Predictions, name: str) -> tuple[NDArray[np.float64], float, str]:
-    """Return how much each group adds to the error of a difference, the degrees of freedom, and the test's name."""
-    groups, count = model.group_numbers, model.number_of_groups
-    if name == "log_loss":
-        values = log_losses(model) - log_losses(reference)
-        errors = np.bincount(groups, values - values.mean()) / len(values)
-        return errors * np.sqrt(count / (count - 1)), count - 1, "t"
-    test = "DeLong" if count == len(model) else "Obuchowski"
+def _auc_difference(
+    model: Predictions, reference: Predictions, name: str, confidence: float
+) -> tuple[float, float, float]:
+    """Return the bounds of a difference of AUCs, from the intervals of both and their correlation, and its p-value."""
+    groups = model.group_numbers
     pairs = [
         (one.positive, one.scores, other.scores)
         for one, other in zip(model.binary, reference.binary, strict=True)
         if f"{one.prefix}auc" == name
     ]
     pairs = pairs or [(model.targets == c, *(p.probabilities[:, c] for p in (model, reference))) for c in model.present]
-    parts, rarer = [], []
-    for positive, ours, theirs in pairs:
-        parts.append(auc_influence(positive, ours, groups)[1] - auc_influence(positive, theirs, groups)[1])
-        rarer.append(min(len(np.unique(groups[side])) for side in (positive, ~positive)))
-    return np.mean(parts, axis=0), float(np.mean(rarer)), test
+    sides = [[(positive, ours) for positive, ours, _ in pairs], [(positive, other) for positive, _, other in pairs]]
+    bounded, errors = [], []
+    for side in sides:
+        parts, influences, rarer = zip(*(bounded_auc(*one, groups, confidence) for one in side), strict=True)
+        bounded.append((float(np.mean([value for value, _, _ in parts])), *mean_interval(parts, influences)))
+        errors.append(np.mean(influences, axis=0))
+    spread = np.sqrt((errors[0] @ errors[0]) * (errors[1] @ errors[1]))
+    correlation = float(errors[0] @ errors[1] / spread) if spread > 0 else 0.0
+    low, high = difference_interval(bounded[0], bounded[1], correlation)
+    degrees = float(1 / np.mean(1 / np.array(rarer)))  # the rarest classes decide
+    return low, high, t_interval(bounded[0][0] - bounded[1][0], errors[0] - errors[1], degrees)[2]
 
 
 def _tail_p(differences: NDArray[np.float64]) -> float:

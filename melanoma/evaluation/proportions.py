@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtr, stdtrit
+from scipy.special import gammaincinv, ndtr, ndtri, stdtr, stdtrit
 
 __all__ = [
     "FEWEST_GROUPS",
@@ -12,6 +12,7 @@ __all__ = [
     "average_interval",
     "difference_interval",
     "effective_number",
+    "mean_influence",
     "mean_interval",
     "proportion_interval",
     "quantile",
@@ -86,6 +87,13 @@ def effective_number(values: NDArray, groups: NDArray[np.integer]) -> float:
     return images * min(spread / (images - 1) / variance, 1.0) if variance > 0 else float(images)
 
 
+def mean_influence(values: NDArray, groups: NDArray[np.integer]) -> tuple[float, NDArray[np.float64]]:
+    """Compute a mean over images, and how much each group of images adds to its error, shape (groups,)."""
+    mean, count = float(values.mean()), len(np.unique(groups))
+    errors = np.bincount(groups, weights=values - mean) / len(values)
+    return mean, errors * np.sqrt(count / max(count - 1, 1))
+
+
 def average_interval(
     values: NDArray[np.floating], groups: NDArray[np.integer], confidence: float = 0.95
 ) -> tuple[float, float]:
@@ -100,10 +108,8 @@ def average_interval(
         groups: Group of each image, as integers from 0, shape (n,), with at least two groups.
         confidence: Confidence level.
     """
-    mean, number = float(values.mean()), len(np.unique(groups))
-    totals = np.bincount(groups, weights=values)
-    errors = np.bincount(groups, weights=values - mean) / len(values)
-    error = float(np.sqrt(number / (number - 1) * (errors**2).sum()))
+    mean, influence = mean_influence(values, groups)
+    totals, error = np.bincount(groups, weights=values), float(np.sqrt((influence**2).sum()))
     few = float(totals.sum() ** 2 / (totals**2).sum()) / 2
     ratio = float(np.exp(quantile(confidence, few) * error / mean))
     return mean / ratio, mean * ratio
@@ -131,15 +137,19 @@ def mean_interval(
     return max(mean - low, 0.0), min(mean + high, 1.0)
 
 
-def difference_interval(first: Bounded, second: Bounded) -> tuple[float, float]:
-    """Combine the intervals of two independent values to one of their difference (Zou & Donner 2008).
+def difference_interval(first: Bounded, second: Bounded, correlation: float = 0.0) -> tuple[float, float]:
+    """Combine the intervals of two values to one of their difference (Zou & Donner 2008).
 
     Args:
         first: Value, and lower and upper bound of its interval.
         second: The same of the value that is subtracted.
+        correlation: Correlation of the errors of the two; 0 for values of different images.
     """
     (value, low, high), (other, other_low, other_high) = first, second
-    below, above = np.hypot(value - low, other_high - other), np.hypot(high - value, other - other_low)
+    below, above = (
+        np.sqrt(max(one**2 + two**2 - 2 * correlation * one * two, 0.0))
+        for one, two in ((value - low, other_high - other), (high - value, other - other_low))
+    )
     return float(value - other - below), float(value - other + above)
 
 
@@ -164,10 +174,20 @@ def t_interval(
 
 
 def score_interval(share: float, images: float, z: float) -> tuple[float, float]:
-    """Compute Wilson's score interval of a proportion of independent images, for a quantile `z`."""
+    """Compute Wilson's score interval of a proportion of independent images, for a quantile `z`.
+
+    With at most two or three hits, or as few misses, it is widened as by Brown, Cai & DasGupta (2001), because it too
+    often excludes a proportion that is very near 0 or 1.
+    """
     centre = (share + z * z / (2 * images)) / (1 + z * z / images)
     half = z / (1 + z * z / images) * np.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
-    return float(max(centre - half, 0)), float(min(centre + half, 1))
+    low, high, few, tail = centre - half, centre + half, 2 if images <= 50 else 3, 2 * ndtr(-z)
+    hits, misses = share * images, (1 - share) * images
+    if hits <= few:
+        low = min(low, gammaincinv(hits, tail) / images) if hits > 0 else 0.0
+    if misses <= few:
+        high = max(high, 1 - gammaincinv(misses, tail) / images) if misses > 0 else 1.0
+    return float(low), float(high)
 
 
 def quantile(confidence: float, degrees: float | None = None) -> float:

@@ -11,7 +11,7 @@ from melanoma.evaluation.predictions import BinaryTask, Bootstrap
 __all__ = ["smoothed_intervals"]
 
 # Multiples of Silverman's bandwidth for each kind of measure, chosen by simulation (`python -m benchmarks.coverage`).
-_OF_AREA, _OF_POINT = 0.9, 0.45
+_OF_AREA, _OF_POINT = 1.06, 0.45
 _LEAST = 1e-6  # breaks ties at random
 _CHUNK = 100  # resamples at a time, to limit memory
 
@@ -52,7 +52,7 @@ def smoothed_intervals(
 
 
 def _bandwidth(places: NDArray[np.float32], groups: NDArray[np.integer]) -> float:
-    """Return Silverman's rule of thumb (1986) for as many values as there are groups, without its factor of 0.9."""
+    """Return Silverman's rule of thumb (1986) for as many values as there are groups, without its factor."""
     spread, (low, high) = float(places.std(ddof=1)), np.percentile(places, [25, 75])
     robust = float(high - low) / 1.349
     return max(min(spread, robust or spread) * len(np.unique(groups)) ** -0.2, _LEAST)

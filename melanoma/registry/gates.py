@@ -9,7 +9,8 @@ import pandas as pd
 from melanoma.config.command_schema import ChampionGateConfig, SubgroupGateConfig
 from melanoma.evaluation.metrics import needs_both
 from melanoma.evaluation.paired import Comparison
-from melanoma.evaluation.texts import stored_text
+from melanoma.evaluation.subgroups import UNKNOWN, stored_metric
+from melanoma.evaluation.texts import stored_text, with_bounds
 from melanoma.lineage.protocol import Protocol
 from melanoma.tracking.names import metrics_named
 
@@ -109,7 +110,7 @@ def _limit(metrics: Mapping[str, float], name: str, bound: float, end: str, scar
     if name in scarce:
         return Gate(name, False, f"{own[name]:.3f} of {scarce[name]}; wanted: {wanted}")
     if held is None and name.startswith(("validation/", "test/")):
-        return Gate(name, False, f"{own[name]:.3f} without an interval; wanted: {wanted}")
+        return Gate(name, False, f"{own[name]:.3f} without an interval (too few images); wanted: {wanted}")
     if held is None:
         held, wanted = own[name], f"{sign} {bound:g}"
     # The interval may not contain the value itself; the stricter of the two decides.
@@ -118,7 +119,9 @@ def _limit(metrics: Mapping[str, float], name: str, bound: float, end: str, scar
 
 
 def subgroup_gate(table: pd.DataFrame, looked_at: Sequence[str], settings: SubgroupGateConfig) -> Gate | None:
-    """Compare the worst subgroup that is large enough to be assessed with a floor.
+    """Compare the lowest subgroup that is large enough to be assessed with a floor.
+
+    A column that the data has, but that made no subgroups, fails.
 
     Args:
         table: `evaluation/subgroups.csv` of the run, with text values; empty without metadata.
@@ -131,25 +134,28 @@ def subgroup_gate(table: pd.DataFrame, looked_at: Sequence[str], settings: Subgr
     """
     if settings.floor is None:
         return None
-    metric, name = settings.metric, f"subgroups, {settings.metric}"
+    name = f"subgroups, {settings.metric}"
     left_out = [column for column in settings.columns if column not in looked_at]
     if left_out:
         return Gate(name, False, f"the run did not assess {', '.join(left_out)} (evaluation.subgroups)")
-    column = next((c for c in table if c == metric or c.endswith(f"/{metric}")), None)
-    assessed = table[table.assessed == "yes"] if len(table) else table
-    if len(assessed) and column is None and not needs_both(metric):
+    if not len(table):
+        return Gate(name, True, "no subgroup was assessed: no metadata")
+    skipped = table[table.value == ""]
+    if len(skipped):
+        texts = [f"{column}: {why.removeprefix('no: ')}" for column, why in skipped[["column", "assessed"]].values]
+        return Gate(name, False, f"subgroups were not assessed by {'; '.join(texts)}")
+    assessed = table[(table.assessed == "yes") & (table.value != UNKNOWN)]
+    metric = stored_metric(table, settings.metric)
+    if len(assessed) and f"{metric}_ci_low" not in table and not needs_both(metric):
         return Gate(name, False, "not measured; wanted: a metric of evaluation/subgroups.csv, such as auc")
-    if column is None or not len(assessed) or f"{column}_ci_low" not in table:
-        return Gate(name, True, "no subgroup was assessed: no metadata, or too few images of each")
-    lower = pd.to_numeric(assessed[f"{column}_ci_low"], errors="coerce")
-    known = lower.dropna()
-    if not len(known):
-        return Gate(name, True, "no subgroup was assessed: each is all positive or all negative")
-    worst = assessed.loc[known.idxmin()]
-    text = f"{float(worst[column]):.3f} [{known.min():.3f}, {float(worst[f'{column}_ci_high']):.3f}]"
-    where = f"worst of {len(known)}: {worst['column']} {worst['value']}, {worst['images']} images"
+    lower = pd.to_numeric(assessed.get(f"{metric}_ci_low", pd.Series(dtype=float)), errors="coerce").dropna()
+    if not len(lower):
+        return Gate(name, True, "no subgroup was assessed: too few positive or negative images of each")
+    worst = assessed.loc[lower.idxmin()]
+    text = with_bounds(float(worst[metric]), lower.min(), float(worst[f"{metric}_ci_high"]))
+    where = f"lowest of {len(lower)}: {worst['column']} {worst['value']}, {worst['images']} images"
     wanted = f"wanted: lower end of its interval >= {settings.floor:g}"
-    return Gate(name, bool(known.min() >= settings.floor), f"{text} ({where}); {wanted}")
+    return Gate(name, bool(lower.min() >= settings.floor), f"{text} ({where}); {wanted}")
 
 
 def champion_gate(

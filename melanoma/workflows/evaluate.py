@@ -111,7 +111,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
                 internal=internal,
             )
             log_decisions(run, [evaluation], saved.decisions, bootstrap)
-            log_subgroups(run, evaluation, dataset, settings.evaluation, bootstrap)
+            log_subgroups(run, evaluation, dataset, settings.evaluation, bootstrap, saved.decisions.points)
             if saved.run_id is not None and settings.data is not None:
                 log_card(run, trained_by=saved.run_id)
         finally:

@@ -191,7 +191,7 @@ def _evaluate(
     decisions = fit_decisions(evaluations[0].predictions, chosen)
     log_evaluations(run, evaluations, dataset, protocol=protocol, model=model, decisions=decisions)
     log_decisions(run, evaluations, decisions, bootstrap)
-    log_subgroups(run, evaluations[-1], dataset, chosen, bootstrap)
+    log_subgroups(run, evaluations[-1], dataset, chosen, bootstrap, decisions.points)
     run.log_measures({"evaluation/seconds": time.perf_counter() - started})
     return model, evaluations, decisions
 

@@ -222,7 +222,7 @@ def test_a_group_with_images_of_the_value_left_out_does_not_train():
 @pytest.mark.parametrize(
     ("sites", "message"),
     [
-        (None, r"must be lesion, patient, age, sex or site.*split\.column=site, with no such columns"),
+        (None, r"must be lesion, patient, age, sex, site or skin_tone.*split\.column=site, with no such columns"),
         (["arm"] * 6, r"at least two values. Received: \['arm'\]"),
         ([None] * 6, r"at least two values. Received: \[\]"),
         (["arm"] * 3 + ["leg"] * 3, "With site=arm left out: Class 'a' has too few images"),

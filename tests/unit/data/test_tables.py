@@ -35,8 +35,8 @@ def test_ham10000_like_table(read):
     source = read(
         ["part_1/ISIC_01.jpg", "part_2/ISIC_02.jpg", "part_2/ISIC_03.jpg"],
         {
-            "HAM.csv": "lesion_id,image_id,dx,age,sex,localization\n"
-            "L1,ISIC_01,mel,60.0,male,back\nL1,ISIC_02,mel,60.0,male,back\nL2,ISIC_03,nv,,unknown,face\n"
+            "HAM.csv": "lesion_id,image_id,dx,age,sex,localization,fitzpatrick\n"
+            "L1,ISIC_01,mel,60.0,male,back,2\nL1,ISIC_02,mel,60.0,male,back,2\nL2,ISIC_03,nv,,unknown,face,\n"
         },
         image_column="image_id",
         label_column="dx",
@@ -45,6 +45,7 @@ def test_ham10000_like_table(read):
         age_column="age",
         sex_column="sex",
         site_column="localization",
+        skin_tone_column="fitzpatrick",
         classes=["nevus", "melanoma"],
     )
     assert by_path(source, "label", "part", "lesion", "sex", "site") == {
@@ -53,6 +54,7 @@ def test_ham10000_like_table(read):
         "part_2/ISIC_03.jpg": ("nevus", "", "L2", "unknown", "face"),
     }
     assert list(source.table.age[:2]) == [60, 60]
+    assert list(source.table.skin_tone[:2]) == [2, 2]
     assert pd.isna(source.table.age[2])
     assert source.classes == ["nevus", "melanoma"]
     assert source.notes == []

@@ -75,7 +75,7 @@ def test_an_interval_stays_within_0_and_1():
     scores = np.array([1, 2, 3, 4, 6.5, 5, 6, 7, 8])
     auc, influence = auc_influence(positive, scores, np.arange(9))
     assert auc == pytest.approx(0.9)
-    low, high = auc_interval(auc, float((influence**2).sum()), 4, 5)
+    low, high = auc_interval(auc, float((influence**2).sum()), 4, 5, 1.959964)
     assert 0 < low < auc < high < 1
 
 
@@ -106,7 +106,7 @@ def test_copies_of_an_image_in_one_group_say_no_more_than_the_image():
 
 @pytest.mark.parametrize(("auc", "positives", "negatives"), [(1.0, 10, 90), (0.0, 90, 10)])
 def test_a_perfect_separation_is_no_proof(auc: float, positives: int, negatives: int):
-    ends = auc_interval(auc, 0.0, positives, negatives)
+    ends = auc_interval(auc, 0.0, positives, negatives, 1.959964)
     assert ends[int(auc)] == auc
     other = ends[1 - int(auc)]
     variance = other * (1 - other) / 900 * (1 + 49 * ((1 - other) / (2 - other) + other / (1 + other)))
@@ -117,7 +117,7 @@ def test_a_perfect_separation_is_no_proof(auc: float, positives: int, negatives:
 def test_a_score_interval_is_newcombes_where_the_variance_is_hanleys():
     # Method 5 of Newcombe (2006) solves |auc - a| = z sqrt(variance(a)).
     variance = 0.85 * 0.15 / 900 * (1 + 49 * (0.15 / 1.15 + 0.85 / 1.85))
-    low, high = auc_interval(0.85, variance, 10, 90)
+    low, high = auc_interval(0.85, variance, 10, 90, 1.959964)
     for end in (low, high):
         theirs = end * (1 - end) / 900 * (1 + 49 * ((1 - end) / (2 - end) + end / (1 + end)))
         assert abs(end - 0.85) == pytest.approx(1.959964 * np.sqrt(theirs), rel=1e-6)

@@ -141,7 +141,25 @@ def test_the_worst_assessed_subgroup_decides():
         gate = subgroup_gate(table, LOOKED_AT, SubgroupGateConfig("auc", floor))
         assert gate is not None
         assert gate.passed is passed
-        assert gate.text.startswith("0.700 [0.550, 0.850] (worst of 2: sex male, 50 images)")
+        assert gate.text.startswith("0.700 [0.550, 0.850] (lowest of 2: sex male, 50 images)")
+
+
+def test_a_column_that_made_no_subgroups_fails():
+    table = subgroups(
+        ("sex", "female", "60", "yes", "0.9", "0.82", "0.95"),
+        ("hospital", "", "200", "no: 40 values, where at most 12 make subgroups", "", "", ""),
+    )
+    gate = subgroup_gate(table, LOOKED_AT, SubgroupGateConfig("auc", 0.5))
+    assert not gate.passed
+    assert gate.text == "subgroups were not assessed by hospital: 40 values, where at most 12 make subgroups"
+
+
+def test_the_metric_that_compared_the_subgroups_decides():
+    table = subgroups(("sex", "male", "50", "yes", "0.9", "0.85", "0.95")).assign(
+        metric="malignant/auc",
+        **{"malignant/auc": "0.6", "malignant/auc_ci_low": "0.4", "malignant/auc_ci_high": "0.8"},
+    )
+    assert subgroup_gate(table, LOOKED_AT, SubgroupGateConfig("auc", 0.5)).text.startswith("0.600 [0.400, 0.800]")
 
 
 @pytest.mark.parametrize("table", [pd.DataFrame(), subgroups(("sex", "male", "3", "no: too few images", "", "", ""))])
