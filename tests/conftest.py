@@ -66,6 +66,7 @@ def _without_an_experiment_of_an_earlier_test():
 def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = tmp_path_factory.mktemp("cache")
     os.environ["MELANOMA_CACHE_DIR"] = str(cache)
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # reports of tests are of no use to anyone
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
         os.environ.pop(name, None)
     return cache

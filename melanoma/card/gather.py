@@ -10,17 +10,25 @@ import pandas as pd
 from melanoma.auditing.names import FINDINGS
 from melanoma.card.facts import CardFacts, Column, Point, SubgroupRow
 from melanoma.data.split import PARTS
+from melanoma.evaluation.calibration_line import CALIBRATION_MEASURES
 from melanoma.evaluation.metrics import REPORTED
 from melanoma.evaluation.skin_tone import ESTIMATED_TONE
 from melanoma.evaluation.subgroups import stored_metric
 from melanoma.evaluation.texts import stored_text, with_bounds
 from melanoma.lineage.protocol import Shortcut
+from melanoma.tracking.looks import looks_at
 from melanoma.tracking.names import Artifact, Tag, stored_name
 from melanoma.tracking.records import RunRecord, class_names_in
 
 __all__ = ["facts_of"]
 
-_OF_BINARY_TASKS = ("auc", "partial_auc", "sensitivity_at_specificity_95", "specificity_at_sensitivity_95")
+_OF_BINARY_TASKS = (
+    "auc",
+    "partial_auc",
+    "sensitivity_at_specificity_95",
+    "specificity_at_sensitivity_95",
+    *CALIBRATION_MEASURES,
+)
 _METADATA = ("lesion", "patient", "age", "sex", "site", "skin_tone")
 _FEW = 30  # images per class
 _AVERAGES = {"flips": "4 mirrored copies", "dihedral": "8 mirrored and turned copies"}
@@ -51,7 +59,7 @@ def facts_of(trained: RunRecord, evaluated: RunRecord) -> CardFacts:
         **_external_facts(evaluated, external),
         grouped=bool((delivered[delivered.part == "test"].groupby("group").size() > 1).any()),
         metadata_columns=metadata,
-        limits=_limits(trained, counts, external, metadata),
+        limits=_limits(trained, counts, external, metadata) + _looks(evaluated),
     )
 
 
@@ -199,6 +207,18 @@ def _limits(trained: RunRecord, counts: pd.DataFrame, external: bool, metadata: 
         "One seed: how much the result depends on it was not measured.": True,
     }
     return [text for text, applies in found.items() if applies]
+
+
+def _looks(evaluated: RunRecord) -> list[str]:
+    """Return how often the test images were looked at, with this run, if it is not the first look."""
+    digest = evaluated.digest("test")
+    looks = None if digest is None else looks_at(digest)
+    if looks is None or looks.total < 2:
+        return []
+    return [
+        f"Look {looks.total} at these test images in this tracking store: {looks}. What earlier looks led to is fitted "
+        "to these images."
+    ]
 
 
 def _metric_names(trained: RunRecord, classes: Iterable[str]) -> list[str]:

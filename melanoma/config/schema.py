@@ -217,6 +217,7 @@ class OperatingPointConfig:
 
     rule: Literal["sensitivity", "youden", "cost", "fixed"] = "sensitivity"
     sensitivity: float = number(0.95, above=0, most=1)
+    confidence: float | None = number(None, above=0, below=1)
     cost_ratio: float = number(20.0, above=0)
     threshold: float = number(0.5, least=0, most=1)
 
@@ -233,6 +234,7 @@ class EvaluationConfig:
     operating_point: OperatingPointConfig = field(default_factory=OperatingPointConfig)
     coverage: float = number(0.9, above=0, below=1, kind="a share")
     abstain: float = number(0.1, least=0, below=1, kind="a share")
+    prevalence: dict[str, Any] = field(default_factory=dict)
     subgroups: list[str] = field(default_factory=list)
     subgroup_minimum: int = number(30, least=2)
 

@@ -1,4 +1,4 @@
-"""Figures of probabilities: ROC and precision-recall curves, reliability, score distributions, and abstention."""
+"""Figures of probabilities: ROC, precision-recall and decision curves, reliability, scores, and abstention."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,17 +8,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from melanoma.evaluation.calibration_line import smooth_calibration
 from melanoma.evaluation.curves import Curve, curve
 from melanoma.evaluation.evaluate import Evaluation
 from melanoma.evaluation.intervals import bootstrap_weights
 from melanoma.evaluation.metrics import CALIBRATION_BINS
 from melanoma.evaluation.plots import BLUE, GREEN, GREY, ORANGE, escape_math
 from melanoma.evaluation.predictions import BinaryTask
+from melanoma.evaluation.proportions import mean_influence
 from melanoma.evaluation.uncertain import Abstention, abstention_curve
 
 __all__ = [
     "abstention_figure",
+    "decision_figure",
     "line_style",
+    "net_benefit",
     "precision_recall_figure",
     "reliability_figure",
     "roc_figure",
@@ -73,7 +77,10 @@ def precision_recall_figure(evaluation: Evaluation) -> Figure | None:
 
 
 def reliability_figure(evaluation: Evaluation) -> Figure:
-    """Plot the accuracy against the probability of the predicted class (DeGroot & Fienberg 1983)."""
+    """Plot the accuracy against the probability of the predicted class, and the share of positives of each task.
+
+    The first panel has bins (DeGroot & Fienberg 1983). The others are smooth, with a pointwise 95% band over groups.
+    """
     confidence = evaluation.probabilities.max(axis=1)
     hit = _hits(evaluation)
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
@@ -81,20 +88,74 @@ def reliability_figure(evaluation: Evaluation) -> Figure:
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     used = counts > 0
     said, right = (np.bincount(bins, weights=values, minlength=CALIBRATION_BINS)[used] for values in (confidence, hit))
-    figure = Figure(figsize=(5.6, 6.4), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    above.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="calibrated")
+    tasks = [task for task in _drawn_tasks(evaluation) if task.has_both and np.ptp(task.scores) > 0]
+    figure = Figure(figsize=(5.6 * (1 + len(tasks)), 6.4), layout="constrained")
+    panels = figure.subplots(2, 1 + len(tasks), sharex=True, height_ratios=[3, 1], squeeze=False)
+    above, below = panels[:, 0]
     above.plot(said / counts[used], right / counts[used], color=BLUE, marker="o", label="model")
     above.set_ylabel("accuracy")
-    above.set_xlim(0, 1)
-    above.set_ylim(0, 1.02)
-    above.legend(frameon=False, fontsize=9)
     above.set_title(f"{_named(evaluation)}: expected calibration error {evaluation.text_of('ece')}", fontsize=11)
     below.bar(edges[:-1], counts, width=1 / CALIBRATION_BINS, align="edge", color=BLUE, alpha=0.6)
     below.set_xlabel("probability of the predicted class")
-    below.set_ylabel("images")
-    _bare(above, below)
+    for (smooth, histogram), task in zip(panels[:, 1:].T, tasks, strict=True):
+        at, share, error = smooth_calibration(task.positive, task.scores, evaluation.predictions.group_numbers)
+        smooth.plot(at, share, color=BLUE, label="model")
+        smooth.fill_between(at, share - 1.96 * error, share + 1.96 * error, color=BLUE, alpha=0.2, linewidth=0)
+        smooth.set_ylabel("share of positives")
+        line = [f"{name} {evaluation.text_of(f'{task.prefix}calibration_{name}')}" for name in ("intercept", "slope")]
+        smooth.set_title(f"{escape_math([task.name])[0]}\n{', '.join(line)}", fontsize=10)
+        histogram.hist(task.scores, edges, color=BLUE, alpha=0.6)
+        histogram.set_xlabel(f"probability of {escape_math([task.name])[0]}")
+    for axes in panels[0]:
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="calibrated")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+        axes.legend(frameon=False, fontsize=9)
+    for axes in panels[1]:
+        axes.set_ylabel("images")
+    _bare(*panels.ravel())
     return figure
+
+
+def decision_figure(evaluation: Evaluation) -> Figure | None:
+    """Plot decision curves (Vickers & Elkin 2006): the net benefit of the model, and of referring all or none.
+
+    At a threshold t, a false referral counts as t / (1 - t) of a positive that is found. The band is pointwise, over
+    groups.
+
+    Returns:
+        The figure, or None if no binary task has both positives and negatives.
+    """
+    tasks = [task for task in _drawn_tasks(evaluation) if task.has_both]
+    if not tasks:
+        return None
+    figure = Figure(figsize=(5.6 * len(tasks), 4.4), layout="constrained")
+    thresholds = np.linspace(0.01, 0.6, 60)
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        share = float(task.positive.mean())
+        curves = [net_benefit(task, evaluation.predictions.group_numbers, t) for t in thresholds]
+        benefit, error = np.array(curves).T
+        axes.plot(thresholds, benefit, color=BLUE, label="model")
+        axes.fill_between(
+            thresholds, benefit - 1.96 * error, benefit + 1.96 * error, color=BLUE, alpha=0.2, linewidth=0
+        )
+        axes.plot(thresholds, share - (1 - share) * thresholds / (1 - thresholds), color=GREY, label="refer all")
+        axes.axhline(0, color=GREY, linestyle=":", label="refer none")
+        axes.set_ylim(min(-0.05, -0.1 * share), share * 1.1 + 0.02)
+        axes.set_xlim(0, 0.6)
+        axes.set_xlabel("threshold of the probability")
+        axes.set_ylabel("net benefit")
+        axes.legend(frameon=False, fontsize=9)
+        axes.set_title(f"{_named(evaluation)}: {escape_math([task.name])[0]}, prevalence {share:.0%}", fontsize=11)
+        _bare(axes)
+    return figure
+
+
+def net_benefit(task: BinaryTask, groups: NDArray[np.integer], threshold: float) -> tuple[float, float]:
+    """Compute the net benefit of referring images with at least a probability, and its standard error over groups."""
+    referred, weight = task.scores >= threshold, threshold / (1 - threshold)
+    value, influence = mean_influence(referred * np.where(task.positive, 1.0, -weight), groups)
+    return value, float(np.sqrt((influence**2).sum()))
 
 
 def score_figure(evaluation: Evaluation) -> Figure:

@@ -6,6 +6,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma.evaluation.calibration_line import CALIBRATION_MEASURES, calibration_intervals
 from melanoma.evaluation.confusion import correlation, drawn_matrices, f1_scores
 from melanoma.evaluation.curves import LEVELS, curve
 from melanoma.evaluation.delong import bounded_auc
@@ -97,7 +98,8 @@ def _demands(p: Predictions) -> Iterator[tuple[str, str, NDArray[np.bool_], int]
         words = {side: f"{side} for {task.name}" for side in sides} if task.prefix else {}
         words = words or {side: f"of {label}" for side, label in zip(sides, reversed(p.classes), strict=True)}
         # Two of them may be missed at a level, so that its threshold does not depend on a single one.
-        needed = {"auc": (10, 10), "average_precision": (10, 10), "partial_auc": (10, 10)}
+        areas = ("auc", "average_precision", "partial_auc", *CALIBRATION_MEASURES)
+        needed = dict.fromkeys(areas, (FEWEST_GROUPS, FEWEST_GROUPS))
         for level in LEVELS:
             many = max(ceil(round(2 / (1 - level), 6)), FEWEST_GROUPS)
             needed[f"specificity_at_sensitivity_{level * 100:.0f}"] = (many, FEWEST_GROUPS)
@@ -207,7 +209,8 @@ def _of_curves(p: Predictions, bootstrap: Bootstrap) -> dict[str, tuple[float, f
     for task in p.binary:
         groups = [len(np.unique(p.group_numbers[own])) for own in (task.positive, ~task.positive)]
         if min(groups) >= FEWEST_GROUPS:
-            of_task = smoothed_intervals(task, p.group_numbers, bootstrap)
+            line = calibration_intervals(task.positive, task.scores, p.group_numbers, bootstrap.confidence)
+            of_task = smoothed_intervals(task, p.group_numbers, bootstrap) | line
             found |= {f"{task.prefix}{name}": ends for name, ends in of_task.items()}
     return found
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma.evaluation.calibration_line import CALIBRATION_MEASURES, calibration_line
 from melanoma.evaluation.curves import CURVE_MEASURES, curve
 from melanoma.evaluation.predictions import Predictions
 
@@ -204,7 +205,9 @@ def is_error(name: str) -> bool:
 def needs_both(name: str) -> bool:
     """Return whether a metric, by any of its names, is undefined if all images are positive or all are negative."""
     metric = metric_of(name)
-    return (metric is not None and metric.needs_both) or any(word in CURVE_MEASURES for word in name.split("/"))
+    return (metric is not None and metric.needs_both) or any(
+        word in (*CURVE_MEASURES, *CALIBRATION_MEASURES) for word in name.split("/")
+    )
 
 
 def default_primary_metric(classes: int, published: bool = False) -> str:
@@ -237,8 +240,9 @@ def measure(predictions: Predictions) -> dict[str, float]:
     Returns:
         The metrics of `OVERALL`; `sensitivity/<class>`, `specificity/<class>`, `precision/<class>`, `f1/<class>` and
         `support/<class>`; with more than two classes, `auc/<class>` and `average_precision/<class>` against the rest;
-        and `partial_auc`, `sensitivity_at_specificity_90` and so on (see `melanoma.evaluation.curves`) for two classes,
-        or as `<task>/...` for each binary task.
+        and `partial_auc`, `sensitivity_at_specificity_90` and so on (see `melanoma.evaluation.curves`),
+        `calibration_intercept` and `calibration_slope` (see `calibration_line`) for two classes, or as `<task>/...` for
+        each binary task.
     """
     p = predictions
     found = {one.name: one.value(p) for one in OVERALL} | _class_metrics(p)
@@ -246,6 +250,8 @@ def measure(predictions: Predictions) -> dict[str, float]:
         for task in p.binary:
             for name, value in curve(task.positive, task.scores).measures().items():
                 found.setdefault(f"{task.prefix}{name}", value[0])
+            for name, (value_of_line, _) in calibration_line(task.positive, task.scores).items():
+                found[f"{task.prefix}{name}"] = value_of_line
         for c in p.present if len(p.present) > 1 and len(p.classes) > 2 else ():
             against_rest = curve(p.targets == c, p.probabilities[:, c])
             found[f"auc/{p.classes[c]}"] = against_rest.auc()[0]

@@ -1,7 +1,7 @@
 """Paired comparison of two models on the same images: differences, intervals and tests."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ __all__ = [
     "Comparison",
     "compare_predictions",
     "compare_tables",
+    "corrected",
     "matched_predictions",
     "predictions_in",
     "predictions_of_tables",
@@ -47,6 +48,7 @@ class Comparison:
         high: Upper bound of the interval.
         p_value: Two-sided p-value of the null hypothesis of no difference.
         test: `DeLong`, `Obuchowski`, `McNemar`, `t` or `bootstrap`, the Bayesian bootstrap of Rubin (1981).
+        adjusted_p: The p-value corrected for the number of tests; see `corrected`. None if it was not corrected.
     """
 
     metric: str
@@ -55,11 +57,20 @@ class Comparison:
     high: float
     p_value: float
     test: str
+    adjusted_p: float | None = None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the difference is shown at the level of 5%, by the adjusted p-value if there is one."""
+        return (self.p_value if self.adjusted_p is None else self.adjusted_p) < 0.05
 
     def sentence(self, model: str, reference: str) -> str:
         """Return the conclusion as a sentence."""
-        size = f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p = {self.p_value:.3g} ({self.test})"
-        if self.p_value >= 0.05:
+        p_value = f"p = {self.p_value:.3g}"
+        if self.adjusted_p is not None and self.adjusted_p != self.p_value:
+            p_value += f", corrected {self.adjusted_p:.3g}"
+        size = f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}], {p_value} ({self.test})"
+        if not self.is_shown:
             return f"No difference in {self.metric} between {model} and {reference} was shown: {size}."
         better = "higher" if self.difference > 0 else "lower"
         return f"{model} has a {better} {self.metric} than {reference}: {size}."
@@ -113,6 +124,34 @@ def compare_predictions(model: Predictions, reference: Predictions, bootstrap: B
     return found
 
 
+def corrected(tests: Mapping[str, Sequence[Comparison]], primary: str) -> dict[str, list[Comparison]]:
+    """Correct p-values for the number of tests by the method of Holm (1979).
+
+    The tests of the primary metric are one family, those of all other metrics together are another. In each, the
+    probability that any of several equal runs is called different is at most 5%.
+
+    Args:
+        tests: Comparisons of each run with the reference.
+        primary: Name of the primary metric.
+
+    Returns:
+        The same, with adjusted p-values, and the primary metric first.
+    """
+    p_values = {(run, one.metric): one.p_value for run, found in tests.items() for one in found}
+    adjusted: dict[tuple[str, str], float] = {}
+    for family in ({k for k in p_values if k[1] == primary}, {k for k in p_values if k[1] != primary}):
+        highest = 0.0
+        for place, key in enumerate(sorted(family, key=lambda key: (p_values[key], key))):
+            highest = max(highest, (len(family) - place) * p_values[key])
+            adjusted[key] = min(highest, 1.0)
+    return {
+        run: sorted(
+            (replace(one, adjusted_p=adjusted[run, one.metric]) for one in found), key=lambda one: one.metric != primary
+        )
+        for run, found in tests.items()
+    }
+
+
 def matched_predictions(tables: list[pd.DataFrame], part: str, common: bool) -> tuple[list[pd.DataFrame], int, str]:
     """Match the predictions of several runs by content and label, so that images have the same order.
 
@@ -152,11 +191,15 @@ def matched_predictions(tables: list[pd.DataFrame], part: str, common: bool) -> 
 
 
 def compare_tables(
-    model: pd.DataFrame, reference: pd.DataFrame, classes: list[str], binary_tasks: Mapping[str, Sequence[str]]
+    model: pd.DataFrame,
+    reference: pd.DataFrame,
+    classes: list[str],
+    binary_tasks: Mapping[str, Sequence[str]],
+    bootstrap: Bootstrap | None = None,
 ) -> list[Comparison]:
     """Compare two tables of `matched_predictions`. Images in one group in either table form a group."""
     ours, theirs = predictions_of_tables([model, reference], classes, binary_tasks)
-    return compare_predictions(ours, theirs, Bootstrap())
+    return compare_predictions(ours, theirs, bootstrap or Bootstrap())
 
 
 def predictions_of_tables(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaincinv, ndtr, ndtri, stdtr, stdtrit
+from scipy.special import expit, gammaincinv, logit, ndtr, ndtri, stdtr, stdtrit
 
 __all__ = [
     "FEWEST_GROUPS",
@@ -19,6 +19,7 @@ __all__ = [
     "rate_interval",
     "score_interval",
     "t_interval",
+    "widened",
 ]
 
 FEWEST_GROUPS = 10  # of positives, of negatives, or of all images, for an interval
@@ -151,6 +152,27 @@ def difference_interval(first: Bounded, second: Bounded, correlation: float = 0.
         for one, two in ((value - low, other_high - other), (high - value, other - other_low))
     )
     return float(value - other - below), float(value - other + above)
+
+
+def widened(value: float, bound: float, factor: float) -> float:
+    """Return the bound of an interval of a higher confidence level.
+
+    The distance to the value is multiplied on the scale of log odds, for values from 0 to 1, or else as it is. This is
+    near the interval that would be computed anew, or wider.
+
+    Args:
+        value: Value.
+        bound: Lower or upper bound of its interval.
+        factor: Ratio of the two quantiles of the normal distribution.
+    """
+    if not (0 <= value <= 1 and 0 <= bound <= 1):
+        return value + factor * (bound - value)
+    if bound in (0, 1):
+        return bound
+    if value in (0, 1):  # as Wilson's interval
+        odds = (bound / (1 - bound) if value == 0 else (1 - bound) / bound) * factor**2
+        return odds / (1 + odds) if value == 0 else 1 / (1 + odds)
+    return float(expit(logit(value) + factor * (logit(bound) - logit(value))))
 
 
 def t_interval(

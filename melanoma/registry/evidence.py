@@ -1,7 +1,9 @@
 """Application of the gates to what a run recorded."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
+from math import ceil, inf, isfinite
 
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
@@ -10,9 +12,12 @@ from melanoma.config.command_schema import RegistryConfig
 from melanoma.errors import DataError, ModelError
 from melanoma.evaluation.intervals import scarcity
 from melanoma.evaluation.paired import compare_tables, matched_predictions, predictions_of_tables
+from melanoma.evaluation.predictions import Bootstrap
+from melanoma.evaluation.proportions import quantile, widened
 from melanoma.registry.candidates import Candidate, Exclusion
 from melanoma.registry.gates import (
     Gate,
+    attempt_gate,
     binary_task_gate,
     champion_gate,
     interval_gate,
@@ -20,12 +25,15 @@ from melanoma.registry.gates import (
     protocol_gate,
     subgroup_gate,
 )
+from melanoma.registry.versions import promoted_versions, rolled_back
 from melanoma.terminal import stage
-from melanoma.tracking.names import Artifact, Tag
+from melanoma.tracking.looks import attempt_level, looks_at, note_promotion
+from melanoma.tracking.names import Artifact, Tag, stored_name
 from melanoma.tracking.records import NotRecorded, RunRecord, class_names_in
 
 __all__ = ["gates_of"]
 
+_TAIL_DRAWS = 50  # draws outside of an interval
 _REQUIRED = (Artifact.CONFIG, Artifact.PREDICTIONS)
 _BY_PROTOCOL_GATE = (Exclusion.NOT_CLEAN, Exclusion.KNOWN_LEAKS)
 
@@ -44,14 +52,38 @@ def gates_of(chosen: Candidate, champion: ModelVersion | None, settings: Registr
     if not gates[-1].passed:
         return gates
     subgroup_columns = list(record.config["evaluation"].get("subgroups") or [])
+    number = _attempt(chosen)
+    level = attempt_level(number)
+    metrics = _at_level(record.metrics, record.params, level)
     found = [
         interval_gate(record.params),
         binary_task_gate(record.binary_tasks, settings.binary_tasks),
-        *limit_gates(record.metrics, settings.floors, settings.ceilings, _scarcity(record)),
-        subgroup_gate(_hashed_subgroups(record), subgroup_columns, settings.subgroups),
-        _champion_gate(champion, record, settings),
+        attempt_gate(number, level),
+        *limit_gates(metrics, settings.floors, settings.ceilings, _scarcity(record)),
+        subgroup_gate(_hashed_subgroups(record, level), subgroup_columns, settings.subgroups),
+        _champion_gate(champion, f"champion {champion.version}", record, settings, level) if champion else None,
+        _anchor_gate(champion, record, settings, level) if champion else None,
     ]
     return gates + [gate for gate in found if gate is not None]
+
+
+def _attempt(chosen: Candidate) -> int:
+    """Note that this run was tried, and return how many runs have been tried on its test images."""
+    if chosen.test_set is None:
+        return 1
+    note_promotion(chosen.run_id)
+    return len(looks_at(chosen.test_set).candidates | {chosen.run_id})
+
+
+def _at_level(metrics: Mapping[str, float], params: Mapping[str, str], level: float) -> dict[str, float]:
+    """Return metrics whose bounds on the test images are of a confidence level, if it is above that of the run."""
+    factor = quantile(level) / quantile(float(params.get("evaluation.confidence", 0.95)))
+    found = dict(metrics)
+    for name, bound in metrics.items() if factor > 1 else ():
+        base = name.removesuffix("_ci_low").removesuffix("_ci_high")
+        if name.startswith("test/") and base != name and base in metrics:
+            found[name] = widened(metrics[base], bound, factor)
+    return found
 
 
 def _evidence_gate(record: RunRecord) -> Gate:
@@ -70,8 +102,23 @@ def _evidence_gate(record: RunRecord) -> Gate:
     return Gate(name, True, f"{', '.join(paths)}: as the run has logged them")
 
 
-def _hashed_subgroups(record: RunRecord) -> pd.DataFrame:
-    return record.subgroups if record.is_hashed(Artifact.SUBGROUPS) else pd.DataFrame()
+def _hashed_subgroups(record: RunRecord, level: float) -> pd.DataFrame:
+    """Return the subgroups, with bounds of a confidence level."""
+    if not record.is_hashed(Artifact.SUBGROUPS):
+        return pd.DataFrame()
+    rows = []
+    for row in record.subgroups.to_dict("records"):
+        numbers = {f"test/{name}": float(text) for name, text in row.items() if _is_number(text)}
+        wider = _at_level(numbers, record.params, level)
+        rows.append(row | {name.removeprefix("test/"): str(value) for name, value in wider.items() if "_ci_" in name})
+    return pd.DataFrame(rows)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _scarcity(record: RunRecord) -> dict[str, str]:
@@ -85,10 +132,34 @@ def _scarcity(record: RunRecord) -> dict[str, str]:
     return found
 
 
-def _champion_gate(champion: ModelVersion | None, ours: RunRecord, settings: RegistryConfig) -> Gate | None:
-    if champion is None:
+def _anchor_gate(champion: ModelVersion, ours: RunRecord, settings: RegistryConfig, level: float) -> Gate | None:
+    """Compare with the best champion so far, if it is not the present one, so that margins do not add up."""
+    metric = f"test/{settings.champion.metric}"
+    best, value = champion, _value_of(champion, metric, ours.digest("test"))
+    withdrawn = rolled_back(champion.name)
+    for version in promoted_versions(champion.name):
+        other = _value_of(version, metric, ours.digest("test"))
+        if version.run_id not in (*withdrawn, champion.run_id, ours.id) and other > value:
+            best, value = version, other
+    if best is champion:
         return None
-    title, metric = f"champion {champion.version}", settings.champion.metric
+    return _champion_gate(best, f"best champion so far, {best.version}", ours, settings, level)
+
+
+def _value_of(version: ModelVersion, metric: str, test_set: str | None) -> float:
+    """Return a metric of a version's run on a test set; minus infinity if it has none."""
+    try:
+        record = RunRecord.read(version.run_id)
+        same = test_set is not None and record.digest("test") == test_set
+        return record.metrics.get(stored_name(metric), -inf) if same else -inf
+    except ModelError:
+        return -inf
+
+
+def _champion_gate(
+    champion: ModelVersion, title: str, ours: RunRecord, settings: RegistryConfig, level: float
+) -> Gate | None:
+    metric = settings.champion.metric
     gate = partial(champion_gate, champion=title, settings=settings.champion)
     if gate([]) is None:
         return None
@@ -110,5 +181,6 @@ def _champion_gate(champion: ModelVersion | None, ours: RunRecord, settings: Reg
     except DataError:
         return Gate(name, False, "cannot be compared: the two runs have different test images")
     [compared] = predictions_of_tables([model], classes, ours.binary_tasks)
-    found = compare_tables(model, reference, classes, ours.binary_tasks)
+    draws = Bootstrap(ceil(_TAIL_DRAWS / (1 - level)), level)
+    found = compare_tables(model, reference, classes, ours.binary_tasks, draws)
     return gate(found, reason=scarcity(compared).get(metric, "not measured on both"))

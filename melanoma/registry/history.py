@@ -14,6 +14,7 @@ from melanoma.evaluation.texts import stored_text
 from melanoma.registry.trail import decisions, new_decision, sentence_on, write_down
 from melanoma.registry.versions import alias_of, carry_out, registry_lock, repair
 from melanoma.terminal import out, quiet_native_imports
+from melanoma.tracking.looks import attempt_level, looks_at
 from melanoma.tracking.names import Alias, Tag
 from melanoma.tracking.records import RunRecord
 from melanoma.tracking.registered import only_model, registered_models
@@ -68,6 +69,7 @@ def show_registry(settings: RollbackConfig, uri: str) -> None:  # noqa: ARG001
         out().print("No model is registered; `melanoma promote` registers the best run of an experiment.", markup=False)
     for name in names:
         _show_versions(name)
+        _show_looks(name)
         _show_decisions(name)
 
 
@@ -95,6 +97,24 @@ def _metrics(version: ModelVersion) -> dict[str, float]:
         return RunRecord.read(version.run_id).metrics_named(*_SHOWN)
     except ModelError:
         return {}
+
+
+def _show_looks(name: str) -> None:
+    """Print how often the test images of the champion were looked at, and what that means for the next promotion."""
+    champion = alias_of(name, Alias.CHAMPION)
+    try:
+        digest = None if champion is None else RunRecord.read(champion.run_id).digest("test")
+    except ModelError:
+        return
+    if digest is not None:
+        looks = looks_at(digest)
+        level = attempt_level(len(looks.candidates) + 1)
+        out().print(
+            f"Looks at the champion's test images: {looks}. The next attempt with another run is judged by {level:.2%} "
+            "intervals.",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def _show_decisions(name: str) -> None:

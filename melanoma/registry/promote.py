@@ -233,7 +233,12 @@ def _dry_run(
     failed = [gate for gate in gates if not gate.passed]
     would = f"refuse {chosen.name}: {', '.join(gate.name for gate in failed)}" if failed else f"promote {chosen.name}"
     now = "none" if champion is None else f"version {champion.version}"
-    out().print(f"Dry run: would {would}. Nothing was changed; champion of {name}: {now}.", markup=False)
+    out().print(
+        f"Dry run: would {would}. Nothing was changed, but it counts as a promotion attempt on the "
+        f"test images; champion of {name}: {now}.",
+        soft_wrap=True,
+        markup=False,
+    )
     if failed:
         raise PromotionRefused(_reasons(chosen, champion, failed))
 
@@ -275,6 +280,10 @@ def _next_steps(chosen: Candidate, champion: ModelVersion | None, failed: list[G
         steps.append("train again with evaluation.bootstrap=1000 evaluation.confidence=0.95")
     if champion is not None and champion.run_id and any(name.startswith("against") for name in names):
         steps.append(f"melanoma compare {champion.run_id} {chosen.run_id} --html compare.html")
+    if any(name.startswith("subgroups") for name in names):
+        steps.append(
+            "look at evaluation/subgroups.csv of the run; more images of the subgroup, or registry.subgroups.floor"
+        )
     if any("/" in name and not name.startswith("against") for name in names):
         told = chosen.record.tags.get(Tag.FINDINGS, "").splitlines()
         steps += [f"a finding of the run: {line}" for line in told if "Try" in line]

@@ -31,6 +31,7 @@ __all__ = [
     "ROLLED_BACK",
     "alias_of",
     "carry_out",
+    "promoted_versions",
     "register",
     "registry_lock",
     "repair",
@@ -124,13 +125,17 @@ def withdraw(version: ModelVersion) -> None:
         mlflow.MlflowClient().delete_model_version(version.name, version.version)
 
 
+def promoted_versions(name: str) -> list[ModelVersion]:
+    """Return all versions that are or were the champion."""
+    versions = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
+    return [version for version in versions if version.tags.get(Tag.PROMOTION) in (PROMOTED, ROLLED_BACK)]
+
+
 def rolled_back(name: str) -> set[str]:
     """Return the IDs of the runs whose latest promotion was rolled back."""
-    versions = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
     last = {}
-    for version in sorted(versions, key=lambda one: int(one.version)):
-        if version.tags.get(Tag.PROMOTION) in (PROMOTED, ROLLED_BACK):
-            last[version.run_id] = version.tags[Tag.PROMOTION]
+    for version in sorted(promoted_versions(name), key=lambda one: int(one.version)):
+        last[version.run_id] = version.tags[Tag.PROMOTION]
     return {run_id for run_id, state in last.items() if state == ROLLED_BACK}
 
 

@@ -32,13 +32,21 @@ def log_calibration(run: Run, calibration: object, before: Sequence[Evaluation])
 
 
 @stage("Measuring the decisions")
-def log_decisions(run: Run, evaluations: Sequence[Evaluation], decisions: Decisions, bootstrap: Bootstrap) -> None:
+def log_decisions(
+    run: Run,
+    evaluations: Sequence[Evaluation],
+    decisions: Decisions,
+    bootstrap: Bootstrap,
+    prevalence: Mapping[str, float] | None = None,
+) -> None:
     """Log the decisions that were fitted on validation, and their rates on each part.
+
+    `prevalence` is the share of positives of each binary task where the model will be used; see `measure_at`.
 
     The metrics are `<part>/operating_point/<task>/<measure>`, `<part>/prediction_set/<measure>` and
     `<part>/abstention/<measure>`; see `melanoma.evaluation.operating_point` and `melanoma.evaluation.uncertain`.
     """
-    _log_points(run, evaluations, decisions.points, bootstrap)
+    _log_points(run, evaluations, decisions.points, bootstrap, prevalence or {})
     measured: dict[str, dict[str, dict[str, float]]] = {"prediction_set": {}, "abstention": {}}
     for evaluation in evaluations:
         predictions, part = evaluation.predictions, evaluation.part
@@ -65,15 +73,19 @@ def log_decisions(run: Run, evaluations: Sequence[Evaluation], decisions: Decisi
 
 
 def _log_points(
-    run: Run, evaluations: Sequence[Evaluation], points: Sequence[OperatingPoint], bootstrap: Bootstrap
+    run: Run,
+    evaluations: Sequence[Evaluation],
+    points: Sequence[OperatingPoint],
+    bootstrap: Bootstrap,
+    prevalence: Mapping[str, float],
 ) -> None:
     content = []
     for point in points:
         name = f"operating_point/{point.binary_task}"
         run.log_measures({f"{name}/threshold": point.threshold})
-        measured = {e.part: measure_at(point, e.predictions) for e in evaluations}
+        measured = {e.part: measure_at(point, e.predictions, prevalence) for e in evaluations}
         for e in evaluations:
-            intervals = measure_intervals_at(point, e.predictions, bootstrap)
+            intervals = measure_intervals_at(point, e.predictions, bootstrap, prevalence)
             _log_rates(run, f"{e.part}/{name}", measured[e.part], intervals)
         content.append({**asdict(point), **measured})
         _announce(point, measured.get("test", {}))

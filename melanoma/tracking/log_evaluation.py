@@ -87,6 +87,7 @@ def _figures(
     if evaluation.part == "test":
         explain = None if model is None else partial(grad_cam, model)
         figures["precision_recall"] = curve_plots.precision_recall_figure(evaluation)
+        figures["decision_curve"] = curve_plots.decision_figure(evaluation)
         figures["score_distributions"] = curve_plots.score_figure(evaluation)
         figures["confident_mistakes"] = mistakes_figure(evaluation, dataset.pixels, explain)
     return figures

@@ -42,6 +42,8 @@ class Tag:
     PROMOTION = "melanoma.promotion"  # of a version: pending, promoted, rolled back, refused
     PROMOTION_OWNER = "melanoma.promotion.owner"
     GATE = "melanoma.gate."  # followed by the name of a gate
+    TRIED = "melanoma.tried"  # of a run: when its promotion was first tried, in a dry run too
+    COMPARED = "melanoma.compared."  # followed by the time of a comparison on the run's test images
     DECISION = "melanoma.decision."  # of a registered model: followed by the key of a decision
     # Tags of MLflow.
     NOTE = "mlflow.note.content"

@@ -15,6 +15,7 @@ from melanoma.evaluation.metrics import PAIRED, REPORTED, is_error, measure
 from melanoma.evaluation.paired import (
     Comparison,
     compare_tables,
+    corrected,
     matched_predictions,
     predictions_of_tables,
 )
@@ -156,6 +157,7 @@ def compare_records(records: list["RunRecord"], part: str, common: bool) -> Comp
         ModelError: If a run has no predictions.
         DataError: If the images or the classes of the runs differ.
     """
+    from melanoma.tracking.looks import note_comparison
     from melanoma.tracking.records import class_names_in
 
     tables = [record.predictions(part) for record in records]
@@ -163,10 +165,14 @@ def compare_records(records: list["RunRecord"], part: str, common: bool) -> Comp
     classes = _shared_classes(records, orders)
     matched, images, note = matched_predictions(tables, part, common)
     predictions = predictions_of_tables(matched, classes, records[0].binary_tasks)
+    primary = records[0].tags.get(Tag.PRIMARY_METRIC, "auc")
     tests = {
         record.id: compare_tables(table, matched[0], classes, records[0].binary_tasks)
         for record, table in zip(records[1:], matched[1:], strict=True)
     }
+    tests = corrected(tests, primary)
+    if part == "test":
+        note_comparison(records[0].id)
     other_positive = [
         record.label for record, order in zip(records, orders, strict=True) if len(classes) == 2 and order != classes
     ]
@@ -176,6 +182,10 @@ def compare_records(records: list["RunRecord"], part: str, common: bool) -> Comp
         if other_positive
         else "",
         *_untested(predictions[0]),
+        _on_tests(tests, primary),
+        f"The best of {len(records)} runs on the test images looks better than it is: choose by a validation metric."
+        if part == "test" and len(records) > 2
+        else "",
         *(
             f"{record.label} is not a clean result: {record.protocol}."
             for record in records
@@ -186,6 +196,17 @@ def compare_records(records: list["RunRecord"], part: str, common: bool) -> Comp
     measured = [r.metrics for r in records] if as_stored else [_measured(own, part) for own in predictions]
     rows = [*_rows(measured, part, records[0].binary_tasks), ("protocol", [str(r.protocol) for r in records])]
     return Compared(records, part, images, rows, tests, list(filter(None, notes)), predictions)
+
+
+def _on_tests(tests: dict[str, list[Comparison]], primary: str) -> str:
+    """Return how many tests there are, and how their p-values are corrected."""
+    of_primary = sum(one.metric == primary for found in tests.values() for one in found)
+    others = sum(len(found) for found in tests.values()) - of_primary
+    if of_primary + others < 2:
+        return ""
+    counts = [f"{of_primary} of {primary}, the primary metric"] if of_primary else []
+    counts += [f"{others} of other metrics"] if others else []
+    return f"{of_primary + others} tests: {', '.join(counts)}. The p-values of each kind are corrected (Holm)."
 
 
 def _untested(predictions: Predictions) -> list[str]:

@@ -22,7 +22,7 @@ from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.names import Artifact, Tag, metrics_named
 from melanoma.tracking.store import open_store
 from melanoma.workflows.experiment import Result
-from melanoma.workflows.source_checks import check_binary_tasks, kept_classes
+from melanoma.workflows.source_checks import check_binary_tasks, check_prevalence, kept_classes
 from melanoma.workflows.stages import read_source, seen_by
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     source = read_source(data)
     kept_classes(data, source.classes, least=1)
     check_binary_tasks(data.binary_tasks, saved.classes)
+    check_prevalence(settings.evaluation.prevalence, data.binary_tasks, saved.classes)
     seen, protocol = _seen_and_protocol(settings, saved, trained, source, data)
     bootstrap = bootstrap_of(settings.evaluation, settings.seed)
     tags = _tags(data, protocol, address, saved, trained)
@@ -110,7 +111,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
                 decisions=saved.decisions,
                 internal=internal,
             )
-            log_decisions(run, [evaluation], saved.decisions, bootstrap)
+            log_decisions(run, [evaluation], saved.decisions, bootstrap, settings.evaluation.prevalence)
             log_subgroups(run, evaluation, dataset, settings.evaluation, bootstrap, saved.decisions.points)
             if saved.run_id is not None and settings.data is not None:
                 log_card(run, trained_by=saved.run_id)

@@ -190,7 +190,7 @@ def _evaluate(
         log_calibration(run, calibration, [e.with_probabilities(uncalibrated[e.part]) for e in evaluations])
     decisions = fit_decisions(evaluations[0].predictions, chosen)
     log_evaluations(run, evaluations, dataset, protocol=protocol, model=model, decisions=decisions)
-    log_decisions(run, evaluations, decisions, bootstrap)
+    log_decisions(run, evaluations, decisions, bootstrap, chosen.prevalence)
     log_subgroups(run, evaluations[-1], dataset, chosen, bootstrap, decisions.points)
     run.log_measures({"evaluation/seconds": time.perf_counter() - started})
     return model, evaluations, decisions

@@ -9,7 +9,7 @@ from melanoma.data.split import require_delivered_test, require_enough_for_folds
 from melanoma.data.split_file import split_table
 from melanoma.errors import ConfigError, DataError
 
-__all__ = ["check_binary_tasks", "check_experiment", "check_split", "kept_classes"]
+__all__ = ["check_binary_tasks", "check_experiment", "check_prevalence", "check_split", "kept_classes"]
 
 
 def check_experiment(settings: TrainConfig, model: dict[str, Any], source: Source) -> None:
@@ -21,6 +21,7 @@ def check_experiment(settings: TrainConfig, model: dict[str, Any], source: Sourc
     classes = kept_classes(settings.data, source.classes)
     _check_classes(model, classes)
     check_binary_tasks(settings.data.binary_tasks, classes)
+    check_prevalence(settings.evaluation.prevalence, settings.data.binary_tasks, classes)
     check_split(settings, source)
 
 
@@ -54,6 +55,28 @@ def check_binary_tasks(tasks: dict[str, list[str]], classes: list[str]) -> None:
                 f"data.binary_tasks.{name} must name some of the classes, not all: {', '.join(classes)}. "
                 f"Received: {', '.join(unknown) or list(positives)}"
             )
+    if faults:
+        raise ConfigError(faults)
+
+
+def check_prevalence(prevalence: dict[str, Any], tasks: dict[str, list[str]], classes: list[str]) -> None:
+    """Check that `evaluation.prevalence` has shares of binary tasks.
+
+    Args:
+        prevalence: Share of positives of each binary task.
+        tasks: Binary tasks of the data.
+        classes: Classes, of which the last is positive if there are two.
+
+    Raises:
+        ConfigError: If not; the message lists all faults.
+    """
+    known = classes[1:] if len(classes) == 2 else list(tasks)
+    faults = []
+    for name, share in prevalence.items():
+        if name not in known:
+            faults.append(f"evaluation.prevalence names binary tasks: {', '.join(known) or 'none'}. Received: {name}")
+        elif isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+            faults.append(f"evaluation.prevalence.{name} must be a share above 0 and below 1. Received: {share}")
     if faults:
         raise ConfigError(faults)
 

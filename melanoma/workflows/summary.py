@@ -39,7 +39,9 @@ def show_result(
     table = Table(title="Result (in brackets: confidence interval)", title_justify="left")
     table.add_column("metric")
     for evaluation in evaluations:
-        table.add_column(f"{evaluation.part} (n={len(evaluation.rows)})", justify="left")
+        # Epoch, calibration and thresholds were chosen by them.
+        optimistic = ", optimistic" if evaluation.part == "validation" else ""
+        table.add_column(f"{evaluation.part} (n={len(evaluation.rows)}){optimistic}", justify="left")
     if internal:
         table.add_column(f"internal test (n={internal.get('data/images/test', 0):.0f})", justify="left")
     for name in _shown(evaluations, primary):

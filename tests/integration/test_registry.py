@@ -188,18 +188,20 @@ def test_gates_with_numbers_refuse(store: Store):
 
 
 def test_the_worst_subgroup_is_a_tag_and_holds_the_floor(store: Store):
-    with pytest.raises(PromotionRefused, match=r"subgroups, auc: .* \(worst of .*>= 1\.1"):
+    with pytest.raises(PromotionRefused, match=r"subgroups, auc: .* \(lowest of .*>= 1\.1"):
         promoted(store, QUICK, "registry.subgroups.floor=1.1")
     assert promoted(store, QUICK, "registry.subgroups.floor=0.0") is not None
     table = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{store.good}/evaluation/subgroups.csv"))
-    worst = table.loc[table.auc.idxmin()]
-    assessed = table[table.auc_ci_low.notna()]
+    assessed = table[(table.assessed == "yes") & (table.value != "unknown")]
+    assert len(assessed) > 0
+    assert table.assessed.str.match("yes|no: too few images|no: [0-9]+ (images|groups?) ").all()
+    worst = assessed.loc[assessed.auc.idxmin()]
     tag = client(store.uri).get_run(store.good).data.tags["melanoma.worst_subgroup"]
     assert tag.startswith(f"{worst['column']} {worst.value}: auc {worst.auc:.3f} [")
     decision = json.loads(mlflow.artifacts.load_text(f"runs:/{store.good}/promotion.json"))
     [gate] = [gate for gate in decision["gates"] if gate["name"] == "subgroups, auc"]
     lowest = assessed.loc[assessed.auc_ci_low.idxmin()]
-    assert f"(worst of {len(assessed)}: {lowest['column']} {lowest.value}, {lowest.images} images)" in gate["text"]
+    assert f"(lowest of {len(assessed)}: {lowest['column']} {lowest.value}, {lowest.images} images)" in gate["text"]
 
 
 def test_a_version_that_cannot_be_served_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch):
@@ -229,11 +231,12 @@ def test_a_dry_run_changes_nothing(store: Store, capsys: pytest.CaptureFixture, 
     monkeypatch.setattr(promote_module, "smoke_gate", tried)
 
     def everything() -> list:
+        """But for the note that the promotion was tried, because that was a look at the test images."""
         store_client = client(store.uri)
         runs = [store_client.get_run(run_id) for run_id in (store.good, store.worse)]
         return [
             store_client.search_registered_models(),
-            [run.data.tags for run in runs],
+            [{name: text for name, text in run.data.tags.items() if name != "melanoma.tried"} for run in runs],
             [item.path for run in runs for item in store_client.list_artifacts(run.info.run_id)],
             len(mlflow.search_logged_models([runs[0].info.experiment_id], output_format="list")),
         ]
@@ -241,7 +244,8 @@ def test_a_dry_run_changes_nothing(store: Store, capsys: pytest.CaptureFixture, 
     before = everything()
     assert promoted(store, "dry_run=true") is None
     shown = capsys.readouterr().out
-    assert "Dry run: would promote good. Nothing was changed; champion of melanoma-synthetic: none." in shown
+    assert "Dry run: would promote good. Nothing was changed, but it counts as a promotion attempt on the test" in shown
+    assert "champion of melanoma-synthetic: none." in shown
     assert "loaded in" in shown
     with pytest.raises(PromotionRefused):
         promoted(store, "dry_run=true", f"run={store.leaky}")

@@ -137,7 +137,7 @@ def test_both_protocols_side_by_side(store: str):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["split=leave_one_out_by", "split.column=hospital"], "must be lesion, patient, age, sex or site"),
+        (["split=leave_one_out_by", "split.column=hospital"], "must be lesion, patient, age, sex, site or skin_tone"),
         (["split=kfold", "split.folds=60"], "at least split.folds=60"),
     ],
 )

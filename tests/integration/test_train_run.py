@@ -191,6 +191,7 @@ def test_final_metrics_have_intervals(trained: Trained):
 
 def test_artifacts_of_the_contract_are_there(trained: Trained):
     figures = {"confusion_matrix", "confusion_matrix_normalized", "roc", "precision_recall", "reliability",
+               "decision_curve",
                "score_distributions", "confident_mistakes", "training_curves", "class_distribution", "class_samples",
                "augmentation_samples", "validation_confusion_matrix", "validation_roc"}  # fmt: skip
     assert {f"figures/{name}.png" for name in figures} <= trained.artifacts("figures")

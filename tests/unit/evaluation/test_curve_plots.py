@@ -10,6 +10,8 @@ from PIL import Image
 
 from melanoma.evaluation.curve_plots import (
     abstention_figure,
+    decision_figure,
+    net_benefit,
     precision_recall_figure,
     reliability_figure,
     roc_figure,
@@ -17,7 +19,7 @@ from melanoma.evaluation.curve_plots import (
 )
 from melanoma.evaluation.evaluate import NO_INTERVALS, Evaluation, evaluate, predictions_of
 from melanoma.evaluation.mistakes import mistakes_figure
-from melanoma.evaluation.predictions import Bootstrap
+from melanoma.evaluation.predictions import BinaryTask, Bootstrap
 from melanoma.evaluation.uncertain import fit_abstention
 
 NAMES = ["nevus", "melanoma $x_1", "basal cell carcinoma", "other"]
@@ -50,6 +52,7 @@ def test_every_figure_is_drawn(case):
         precision_recall_figure(measured),
         reliability_figure(measured),
         score_figure(measured),
+        decision_figure(measured),
     ):
         assert figure is not None
         texts(figure)
@@ -59,6 +62,7 @@ def test_with_a_single_class_there_are_no_curves():
     measured = evaluation(2, absent=1)
     assert roc_figure(measured) is None
     assert precision_recall_figure(measured) is None
+    assert decision_figure(measured) is None
     texts(reliability_figure(measured))
     texts(score_figure(measured))
 
@@ -116,3 +120,15 @@ def test_abstention_shows_the_share_that_was_chosen(constant):
     assert "Test: abstention" in found
     here = chosen.measured(measured.rows.target.to_numpy(), measured.probabilities)
     assert f"abstains on {here['share']:.0%}, accuracy {here['accuracy']:.3f}" in found
+
+
+def test_the_net_benefit_is_that_of_its_definition():
+    # Of 10 images, 4 positive; at 0.2, referred are 3 positives and 2 negatives: 3/10 - 2/10 * 0.2/0.8.
+    positive = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0], bool)
+    scores = np.array([0.9, 0.5, 0.2, 0.1, 0.6, 0.3, 0.1, 0.1, 0.1, 0.0])
+    task = BinaryTask("malignant", "", positive, scores)
+    value, error = net_benefit(task, np.arange(10), 0.2)
+    assert value == pytest.approx(0.25)
+    assert 0.1 < error < 0.2
+    everything, _ = net_benefit(task, np.arange(10), 0.0)
+    assert everything == pytest.approx(0.4)  # the prevalence

@@ -3,8 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import brentq
+from scipy.special import expit
 from sklearn import metrics as sk
 
+from melanoma.evaluation.calibration_line import CALIBRATION_MEASURES
 from melanoma.evaluation.curves import CURVE_MEASURES
 from melanoma.evaluation.evaluate import confusion_json, evaluate, normalized, predictions_of, predictions_table
 from melanoma.evaluation.metrics import (
@@ -64,6 +67,9 @@ def test_a_binary_table_by_hand():
         "sensitivity_at_specificity_95": 0.0,
         "specificity_at_sensitivity_90": 0.0,
         "specificity_at_sensitivity_95": 0.0,
+        # Two probabilities, 0.8 (odds of 4) and 0.2, at which the odds of the outcome are 15 to 10 and 5 to 40.
+        "calibration_slope": np.log((15 / 10) / (5 / 40)) / np.log(16),
+        "calibration_intercept": brentq(lambda a: 25 * expit(a + np.log(4)) + 45 * expit(a - np.log(4)) - 20, -5, 5),
         "sensitivity/benign": 0.8,
         "sensitivity/malignant": 0.75,
         "specificity/benign": 0.75,
@@ -120,7 +126,7 @@ def test_metrics_equal_those_of_scikit_learn(classes):
             expected[f"auc/{name}"] = sk.roc_auc_score(targets == c, probabilities[:, c])
             expected[f"average_precision/{name}"] = sk.average_precision_score(targets == c, probabilities[:, c])
     assert {name: found[name] for name in expected} == pytest.approx(expected)
-    others = {"ece", "partial_auc", *(f"{a}_at_{b}_{n}" for a, b in AT for n in (90, 95))}
+    others = {"ece", "partial_auc", *CALIBRATION_MEASURES, *(f"{a}_at_{b}_{n}" for a, b in AT for n in (90, 95))}
     assert set(found) - set(expected) == (others if classes == 2 else {"ece"})
     assert epoch_metrics(given) == pytest.approx(
         {"loss": found["log_loss"], **{name: found[name] for name in ("accuracy", "balanced_accuracy", "auc")}}

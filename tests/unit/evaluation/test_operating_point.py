@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from melanoma.config.schema import OperatingPointConfig
 from melanoma.evaluation.operating_point import (
@@ -114,3 +115,58 @@ def test_images_of_one_lesion_widen_the_interval():
     lesions = replace(images, groups=np.repeat(np.arange(20), 20))
     grouped = measure_intervals_at(point, lesions, Bootstrap(500))["sensitivity"]
     assert grouped[0] < alone[0] < 0.5 < alone[1] < grouped[1]
+
+
+def many(n: int, seed: int, share: float = 0.3, separation: float = 1.5) -> Predictions:
+    rng = np.random.default_rng(seed)
+    targets = (rng.random(n) < share).astype(int)
+    scores = expit(separation * (targets - 0.5) + rng.normal(size=n))
+    return Predictions(targets, np.stack([1 - scores, scores], axis=1), ["benign", "malignant"])
+
+
+@pytest.mark.parametrize(("confidence", "least", "most"), [(None, 0.35, 0.7), (0.95, 0.92, 0.985)])
+def test_a_tolerance_bound_holds_on_new_images_as_often_as_it_says(confidence: float | None, least: float, most: float):
+    new, held = many(100_000, 1_000), 0
+    for seed in range(300):
+        [point] = choose_operating_points(many(400, seed), OperatingPointConfig(sensitivity=0.9, confidence=confidence))
+        held += measure_at(point, new)["sensitivity"] >= 0.9
+    assert least < held / 300 < most
+
+
+def test_a_tolerance_bound_needs_enough_positives(caplog: pytest.LogCaptureFixture):
+    few = many(60, 0)
+    count = int((few.targets == 1).sum())
+    [point] = choose_operating_points(few, OperatingPointConfig(sensitivity=0.95, confidence=0.95))
+    assert point.threshold == few.probabilities[few.targets == 1, 1].min()
+    assert f"{count}, where 59 are needed" in caplog.text
+    lesions = replace(many(600, 0), groups=np.arange(600) // 20)
+    assert "too few" in choose_operating_points(lesions, OperatingPointConfig(confidence=0.95))[0].rule
+
+
+def test_rates_at_another_prevalence_follow_bayes():
+    point = OperatingPoint("malignant", 0.5, "")
+    found = measure_at(point, BINARY, {"malignant": 0.02})
+    # Sensitivity 0.6 and specificity 0.5 at 2%: of 10,000, 200 are positive, 120 are found, 4,900 are false referrals.
+    assert found["at_prevalence/precision"] == pytest.approx(120 / 5020)
+    assert found["at_prevalence/npv"] == pytest.approx(4900 / 4980)
+    assert found["at_prevalence/referred"] == pytest.approx(0.502)
+    assert found["at_prevalence/referrals_per_found"] == pytest.approx(5020 / 120)
+    assert found["at_prevalence/missed_per_1000"] == pytest.approx(8)
+    same = measure_at(point, BINARY, {"malignant": 1 / 3})
+    assert same["at_prevalence/precision"] == pytest.approx(same["precision"])
+    assert same["at_prevalence/npv"] == pytest.approx(same["npv"])
+
+
+def test_intervals_at_another_prevalence_contain_the_truth():
+    point, share = OperatingPoint("malignant", 0.5, ""), {"malignant": 0.05}
+    truth = measure_at(point, many(400_000, 10_000), share)
+    names = [f"at_prevalence/{name}" for name in ("precision", "npv", "referrals_per_found", "missed_per_1000")]
+    covered = []
+    for seed in range(300):
+        found = measure_intervals_at(point, many(150, seed), Bootstrap(1), share)
+        covered.append([found[name][0] <= truth[name] <= found[name][1] for name in names])
+    assert (np.mean(covered, axis=0) > 0.91).all()
+    perfect = Predictions(np.repeat([0, 1], 20), np.eye(2)[np.repeat([0, 1], 20)], ["benign", "malignant"])
+    ends = measure_intervals_at(point, perfect, Bootstrap(1), share)["at_prevalence/precision"]
+    assert 0.1 < ends[0] < 0.9
+    assert ends[1] == pytest.approx(1, abs=1e-6)

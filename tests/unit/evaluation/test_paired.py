@@ -8,7 +8,7 @@ from scipy.stats import t as student
 
 from melanoma.evaluation.delong import auc_influence
 from melanoma.evaluation.metrics import measure
-from melanoma.evaluation.paired import compare_predictions, compare_tables
+from melanoma.evaluation.paired import Comparison, compare_predictions, compare_tables, corrected
 from melanoma.evaluation.predict import probabilities_from_logits
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 
@@ -128,3 +128,46 @@ def test_images_that_one_of_the_two_groups_are_not_independent(which: str):
     tests = {comparison.metric: comparison.test for comparison in found}
     assert tests["auc"] == ("DeLong" if which == "neither" else "Obuchowski")
     assert tests["accuracy"] == ("McNemar" if which == "neither" else "bootstrap")
+
+
+def comparisons(**p_values: float) -> list[Comparison]:
+    return [Comparison(name, 0.1, 0.0, 0.2, p_value, "DeLong") for name, p_value in p_values.items()]
+
+
+def test_p_values_are_corrected_by_holm_in_two_families():
+    found = corrected({"a": comparisons(accuracy=0.01, auc=0.02), "b": comparisons(accuracy=0.04, auc=0.03)}, "auc")
+    assert [one.metric for one in found["a"]] == ["auc", "accuracy"]  # the primary metric first
+    assert {run: [one.adjusted_p for one in tests] for run, tests in found.items()} == {
+        "a": pytest.approx([0.04, 0.02]),
+        "b": pytest.approx([0.04, 0.04]),
+    }
+    assert all(one.is_shown for tests in found.values() for one in tests)
+
+
+def test_holm_is_that_of_his_example():
+    # Step-down: 4 * 0.005, 3 * 0.011, 2 * 0.02, 1 * 0.04, none below the one before.
+    [found] = corrected({"a": comparisons(a=0.011, b=0.02, c=0.005, d=0.04)}, "auc").values()
+    assert {one.metric: one.adjusted_p for one in found} == pytest.approx({"c": 0.02, "a": 0.033, "b": 0.04, "d": 0.04})
+
+
+def test_a_difference_that_does_not_hold_for_all_tests_is_not_called_one():
+    [one, *_] = corrected({str(run): comparisons(auc=0.03) for run in range(5)}, "auc")["0"]
+    assert not one.is_shown
+    sentence = one.sentence("model", "reference")
+    assert sentence.startswith("No difference in auc between model and reference was shown")
+    assert "p = 0.03, corrected 0.15 (DeLong)" in sentence
+
+
+def test_two_models_with_no_image_that_tells_them_apart_have_a_width():
+    targets = np.repeat([0, 1], [90, 10])
+    _, one = predictions(100, 2, 2.0, 0, targets)
+    found = compared(targets, one, np.clip(one + 1e-4 * np.array([1, -1]), 1e-6, 1))
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        assert found[name].low < -0.005 < 0.005 < found[name].high
+
+
+def test_below_ten_positives_only_metrics_of_all_images_are_compared():
+    targets = np.repeat([0, 1], [91, 9])
+    _, one = predictions(100, 2, 1.0, 0, targets)
+    _, other = predictions(100, 2, 0.5, 1, targets)
+    assert set(compared(targets, one, other)) == {"accuracy", "log_loss"}

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from melanoma.evaluation.proportions import average_interval, difference_interval, mean_interval, proportion_interval
+from melanoma.evaluation.proportions import (
+    average_interval,
+    difference_interval,
+    mean_interval,
+    proportion_interval,
+    quantile,
+    widened,
+)
 
 
 def of(hits: int, images: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -101,3 +108,15 @@ def test_the_interval_of_a_mean_follows_its_groups_and_its_largest_values():
     odd = np.r_[np.full(99, 0.01), 5.0]
     low, high = average_interval(odd, np.arange(100))
     assert high / odd.mean() > 20  # one image makes up most of it
+
+
+@pytest.mark.parametrize(("hits", "images"), [(8, 10), (14, 16), (95, 100), (480, 500), (10, 10), (0, 10)])
+@pytest.mark.parametrize("confidence", [0.983, 0.999])
+def test_a_widened_interval_is_that_of_the_higher_level_or_wider(hits: int, images: int, confidence: float):
+    value, anew = hits / images, of(hits, images, confidence)
+    factor = quantile(confidence) / quantile(0.95)
+    low, high = (widened(value, end, factor) for end in of(hits, images))
+    assert low == pytest.approx(anew[0], abs=0.07)
+    assert low <= anew[0] + 1e-3
+    assert high >= anew[1] - 0.01
+    assert widened(0.3, -0.1, 2.0) == pytest.approx(-0.5)  # not a share
