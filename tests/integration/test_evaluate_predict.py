@@ -67,7 +67,7 @@ def test_other_images_beside_the_runs_own(run_here, trained: Trained, other_imag
     more_likely = table["probability/malignant"] > table["probability/benign"]
     assert (table.predicted == more_likely.map({True: "malignant", False: "benign"})).all()
     card = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/model_card.md")
-    assert "| metric | validation (14 images) | test (18 images) | other images (20 images) |" in card
+    assert "| metric | validation (34 images) | test (50 images) | other images (20 images) |" in card
 
 
 def test_images_of_one_class_only_where_the_models_own_were_never_audited(
