@@ -145,9 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
     if sys.platform == "win32":
         _fail("melanoma runs on Linux and macOS. On Windows, install it in WSL 2 (wsl --install). Received: win32", 2)
     try:
-        _run(list(sys.argv[1:] if arguments is None else arguments))
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        _run_and_flush(list(sys.argv[1:] if arguments is None else arguments))
     except (Exception, KeyboardInterrupt) as error:
         # A library may have caught the interruption and raised another error because of it.
         if _interrupted or isinstance(error, KeyboardInterrupt):
@@ -159,6 +157,21 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(128 + signal.SIGPIPE)
     except RunKilled:
         _fail("Ended by SIGTERM; what was logged is kept.", RunKilled.exit_code)
+
+
+def _run_and_flush(arguments: list[str]) -> None:
+    """Run a command, and write what it printed while a broken pipe can still be told."""
+    try:
+        _run(arguments)
+    except SystemExit:  # as Hydra ends after its help
+        _flush()
+        raise
+    _flush()
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _run(arguments: list[str]) -> None:

@@ -266,7 +266,7 @@ class ComparedRuns:
     def tests(self) -> "pd.DataFrame":
         """One row per run and metric: `difference` to the reference, its interval `low` to `high`, and `p_value`.
 
-        Empty with fewer than ten separate images or groups of images.
+        `adjusted_p` is corrected for the number of tests. Metrics for which there are too few images are left out.
         """
         import pandas as pd
 

@@ -27,7 +27,7 @@ from melanoma.registry.gates import (
 )
 from melanoma.registry.versions import promoted_versions, rolled_back
 from melanoma.terminal import stage
-from melanoma.tracking.looks import attempt_level, looks_at, note_promotion
+from melanoma.tracking.looks import attempt_level, note_attempt
 from melanoma.tracking.names import Artifact, Tag, stored_name
 from melanoma.tracking.records import NotRecorded, RunRecord, class_names_in
 
@@ -52,7 +52,7 @@ def gates_of(chosen: Candidate, champion: ModelVersion | None, settings: Registr
     if not gates[-1].passed:
         return gates
     subgroup_columns = list(record.config["evaluation"].get("subgroups") or [])
-    number = _attempt(chosen)
+    number = 1 if chosen.test_set is None else note_attempt(chosen.run_id, chosen.test_set)
     level = attempt_level(number)
     metrics = _at_level(record.metrics, record.params, level)
     found = [
@@ -65,14 +65,6 @@ def gates_of(chosen: Candidate, champion: ModelVersion | None, settings: Registr
         _anchor_gate(champion, record, settings, level) if champion else None,
     ]
     return gates + [gate for gate in found if gate is not None]
-
-
-def _attempt(chosen: Candidate) -> int:
-    """Note that this run was tried, and return how many runs have been tried on its test images."""
-    if chosen.test_set is None:
-        return 1
-    note_promotion(chosen.run_id)
-    return len(looks_at(chosen.test_set).candidates | {chosen.run_id})
 
 
 def _at_level(metrics: Mapping[str, float], params: Mapping[str, str], level: float) -> dict[str, float]:

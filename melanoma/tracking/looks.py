@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from melanoma.tracking.names import Tag
 from melanoma.tracking.run import with_retries
 
-__all__ = ["Looks", "attempt_level", "looks_at", "note_comparison", "note_promotion"]
+__all__ = ["Looks", "attempt_level", "looks_at", "note_attempt", "note_comparison"]
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Looks:
     Attributes:
         runs: Number of runs that were tested on it, with deleted ones.
         comparisons: Number of comparisons on it.
-        candidates: IDs of the runs whose promotion was tried, in a dry run too.
+        candidates: IDs of the runs whose promotion was tried, in a dry run too, in the order of their first attempts.
     """
 
     runs: int
     comparisons: int
-    candidates: frozenset[str]
+    candidates: tuple[str, ...]
 
     @property
     def total(self) -> int:
@@ -55,8 +55,9 @@ def looks_at(digest: str) -> Looks:
     tested = [run for run in found if "test/accuracy" in run.data.metrics]
     comparisons = sum(tag.startswith(Tag.COMPARED) for run in tested for tag in run.data.tags)
     # Runs of older versions have only the decision.
-    tried = {run.info.run_id for run in tested if {Tag.TRIED, Tag.PROMOTION} & run.data.tags.keys()}
-    return Looks(len(tested), comparisons, frozenset(tried))
+    tried = [run for run in tested if {Tag.TRIED, Tag.PROMOTION} & run.data.tags.keys()]
+    tried.sort(key=lambda run: run.data.tags.get(Tag.TRIED, run.data.tags.get(f"{Tag.PROMOTION}.when", "")))
+    return Looks(len(tested), comparisons, tuple(run.info.run_id for run in tried))
 
 
 def attempt_level(attempt: int) -> float:
@@ -78,7 +79,18 @@ def note_comparison(run_id: str) -> None:
         with_retries(mlflow.MlflowClient().set_tag, run_id, f"{Tag.COMPARED}{now}-{os.getpid()}", "compare")
 
 
-def note_promotion(run_id: str) -> None:
-    """Note on a run that its promotion was tried. Further attempts with the same run tell nothing new."""
-    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    with_retries(mlflow.MlflowClient().set_tag, run_id, Tag.TRIED, now)
+def note_attempt(run_id: str, digest: str) -> int:
+    """Note on a run that its promotion was tried, and return which run it is of those tried on its test images.
+
+    Further attempts with the same run tell nothing new, and have the number of the first.
+
+    Args:
+        run_id: ID of the run.
+        digest: Digest of its test images.
+    """
+    tried = looks_at(digest).candidates
+    if run_id not in tried:
+        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+        with_retries(mlflow.MlflowClient().set_tag, run_id, Tag.TRIED, now)
+        return len(tried) + 1
+    return tried.index(run_id) + 1

@@ -61,6 +61,9 @@ def test_each_look_is_counted_once_and_later_attempts_are_stricter(store, capsys
     assert low < stored["test/auc_ci_low"] - 0.01
     with pytest.raises(PromotionRefused, match=r"against (champion 2|best champion so far, 1), auc"):
         promoted(uri, third, "registry.champion.margin=0.0001")
+    capsys.readouterr()
+    promoted(uri, first, "dry_run=true")  # again: it is still the first
+    assert "promotion attempt" not in capsys.readouterr().out.replace("a promotion attempt on", "")
     show_registry(RollbackConfig(), uri)
     shown = " ".join(capsys.readouterr().out.split())
     assert "Looks at the champion's test images: 3 runs, 1 comparison, 3 promotion attempts." in shown

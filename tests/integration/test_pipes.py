@@ -10,22 +10,23 @@ from melanoma.cli import main
 from tests.commands import COMMAND
 
 
-def started_without_reader(*arguments: str, errors: bool = False) -> subprocess.CompletedProcess:
+def started_without_reader(*arguments: str, errors: bool = False, **environment: str) -> subprocess.CompletedProcess:
     """Run a command whose output goes to a pipe that nobody reads; and so may its errors."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
         return subprocess.run(
             [str(COMMAND), *arguments], stdout=writer, stderr=writer if errors else subprocess.PIPE,
-            text=True, timeout=300, check=False,
+            text=True, timeout=300, check=False, env={**os.environ, **environment},
         )  # fmt: skip
     finally:
         os.close(writer)
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "--cfg", "job"]])
-def test_a_reader_that_leaves_gets_no_traceback(arguments: list[str]):
-    done = started_without_reader(*arguments)
+def test_a_reader_that_leaves_gets_no_traceback(arguments: list[str], unbuffered: str):
+    done = started_without_reader(*arguments, PYTHONUNBUFFERED=unbuffered)
     assert done.returncode == 141
     assert done.stderr == ""
 
