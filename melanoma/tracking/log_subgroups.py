@@ -29,7 +29,6 @@ from melanoma.tracking.run import Run
 __all__ = ["log_subgroups"]
 
 _CHUNK = 256
-_SIGNIFICANT = 0.05
 log = logging.getLogger("melanoma")
 
 
@@ -82,10 +81,10 @@ def _warnings(found: Sequence[Subgroup], main: str) -> list[str]:
         if not one.value
     ]
     differing = [
-        f"{one.column} {one.value} differs from the other images: {main} by {with_bounds(*bounded, sign='+')}, "
-        f"p = {one.p_value:.3g} for all subgroups by {one.column} together."
+        f"{one.column} {one.value} differs from the other images: {main} by {with_bounds(value, low, high, sign='+')}, "
+        f"an interval for all subgroups by {one.column} together."
         for one in found
-        if one.p_value is not None and one.p_value < _SIGNIFICANT
-        for bounded in [one.differences[main]]
+        for value, low, high in [one.differences.get(main, (0.0, 0.0, 0.0))]
+        if low > 0 or high < 0
     ]
     return skipped + differing
