@@ -12,6 +12,7 @@ __all__ = ["smoothed_intervals"]
 
 # Multiples of Silverman's bandwidth for each kind of measure, chosen by simulation (`python -m benchmarks.coverage`).
 _OF_AREA, _OF_POINT = 1.06, 0.45
+_MANY = 100  # groups of the rarer class, up to which smoothing is needed
 _LEAST = 1e-6  # breaks ties at random
 _CHUNK = 100  # resamples at a time, to limit memory
 
@@ -36,6 +37,9 @@ def smoothed_intervals(
     rng = np.random.default_rng(bootstrap.seed)
     places = ndtri(rankdata(task.scores) / (len(task.scores) + 1)).astype(np.float32)
     count, side = groups.max() + 1, task.positive.astype(int)
+    rarer = min(len(np.unique(groups[side == s])) for s in (0, 1))
+    # With many groups the bias of a smoothed area would be greater than its error, so that smoothing fades out.
+    of_area = _OF_AREA * min(1.0, (_MANY / rarer) ** 0.6)
     width = np.array([_bandwidth(places[side == s], groups[side == s]) for s in (0, 1)], np.float32)[side]
     drawn: dict[str, list[NDArray]] = {}
     for start in range(0, bootstrap.resamples, _CHUNK):
@@ -43,7 +47,7 @@ def smoothed_intervals(
         weights = rng.multinomial(count, np.full(count, 1 / count), size=size)[:, groups]
         # Images of one lesion are alike, so that they move together.
         noise = rng.standard_normal((size, count, 2), np.float32)[:, groups, side] * width
-        area, points = (_curves(task.positive, places + x * noise, weights) for x in (_OF_AREA, _OF_POINT))
+        area, points = (_curves(task.positive, places + x * noise, weights) for x in (of_area, _OF_POINT))
         for name, values in {"partial_auc": area.partial_auc(), **points.points()}.items():
             drawn.setdefault(name, []).append(values)
     tails = bootstrap.tails

@@ -162,6 +162,15 @@ def test_scores_that_are_all_alike_have_an_interval_about_chance():
     assert low < 0.02 < high < 0.1
 
 
+def test_smoothing_does_not_bias_a_partial_area_of_many_images():
+    targets = np.arange(3000) % 2
+    scores = 2.3 * targets + np.random.default_rng(0).normal(size=3000)
+    positive = 1 / (1 + np.exp(1.15 - scores))
+    given = Predictions(targets, np.stack([1 - positive, positive], axis=1), "ab")
+    low, high = intervals_of(given, Bootstrap(300))["partial_auc"]
+    assert (low + high) / 2 == pytest.approx(measure(given)["partial_auc"], abs=0.15 * (high - low))
+
+
 def test_groups_widen_the_interval_of_images_that_are_alike():
     targets, probabilities = predictions(60, 2)
     targets, probabilities, groups = (np.repeat(x, 8, axis=0) for x in (targets, probabilities, np.arange(60)))
