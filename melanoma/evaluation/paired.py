@@ -17,7 +17,7 @@ from melanoma.evaluation.metrics import PAIRED, log_losses, measure
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 from melanoma.evaluation.proportions import (
     FEWEST_GROUPS,
-    difference_interval,
+    correlated_difference,
     effective_number,
     mean_influence,
     mean_interval,
@@ -260,11 +260,8 @@ def _auc_difference(
         parts, influences, rarer = zip(*(bounded_auc(*one, groups, confidence) for one in side), strict=True)
         bounded.append((float(np.mean([value for value, _, _ in parts])), *mean_interval(parts, influences)))
         errors.append(np.mean(influences, axis=0))
-    spread = np.sqrt((errors[0] @ errors[0]) * (errors[1] @ errors[1]))
-    correlation = float(errors[0] @ errors[1] / spread) if spread > 0 else 0.0
-    low, high = difference_interval(bounded[0], bounded[1], correlation)
     degrees = float(1 / np.mean(1 / np.array(rarer)))  # the rarest classes decide
-    return low, high, t_interval(bounded[0][0] - bounded[1][0], errors[0] - errors[1], degrees)[2]
+    return correlated_difference(bounded, errors, degrees)
 
 
 def _tail_p(differences: NDArray[np.float64]) -> float:

@@ -10,6 +10,7 @@ __all__ = [
     "FEWEST_GROUPS",
     "Bounded",
     "average_interval",
+    "correlated_difference",
     "difference_interval",
     "effective_number",
     "mean_influence",
@@ -152,6 +153,22 @@ def difference_interval(first: Bounded, second: Bounded, correlation: float = 0.
         for one, two in ((value - low, other_high - other), (high - value, other - other_low))
     )
     return float(value - other - below), float(value - other + above)
+
+
+def correlated_difference(
+    bounded: Sequence[Bounded], influences: Sequence[NDArray[np.float64]], degrees: float
+) -> tuple[float, float, float]:
+    """Compute the bounds and the p-value of the difference of two values whose errors come from the same groups.
+
+    Args:
+        bounded: Both values, each with the lower and the upper bound of its interval.
+        influences: For each, how much each group of images adds to its error, shape (groups,).
+        degrees: Degrees of freedom of the p-value; see `t_interval`.
+    """
+    first, second = influences
+    spread = np.sqrt((first @ first) * (second @ second))
+    low, high = difference_interval(bounded[0], bounded[1], float(first @ second / spread) if spread > 0 else 0.0)
+    return low, high, t_interval(bounded[0][0] - bounded[1][0], first - second, degrees)[2]
 
 
 def widened(value: float, bound: float, factor: float) -> float:

@@ -16,10 +16,10 @@ from melanoma.evaluation.operating_point import OperatingPoint, measure_at, meas
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 from melanoma.evaluation.proportions import (
     Bounded,
+    correlated_difference,
     difference_interval,
     mean_influence,
     proportion_interval,
-    t_interval,
 )
 
 __all__ = [
@@ -237,11 +237,8 @@ def _difference(
         bounded.append(one)
         errors.append(np.pad(influence, (0, predictions.number_of_groups - len(influence))))
         rarer.append(few)
-    spread = np.sqrt((errors[0] @ errors[0]) * (errors[1] @ errors[1]))
-    correlation = float(errors[0] @ errors[1] / spread) if spread > 0 else 0.0  # a lesion can have images in both
-    low, high = difference_interval(bounded[0], bounded[1], correlation)
-    value = bounded[0][0] - bounded[1][0]
-    return value, low, high, t_interval(value, errors[0] - errors[1], min(rarer))[2]
+    # A lesion can have images in both.
+    return (bounded[0][0] - bounded[1][0], *correlated_difference(bounded, errors, min(rarer)))
 
 
 def as_columns(subgroup: Subgroup, main: str) -> Mapping[str, object]:
