@@ -18,7 +18,7 @@ from melanoma.evaluation.predict import predict_probabilities
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 from melanoma.evaluation.proportions import Bounded, difference_interval
 from melanoma.evaluation.remarks import remarks_on
-from melanoma.evaluation.texts import with_bounds
+from melanoma.evaluation.texts import named_bounds, with_bounds
 from melanoma.evaluation.uncertain import Abstention, PredictionSets
 from melanoma.terminal import stage
 
@@ -72,7 +72,7 @@ class Evaluation:
         """Return metrics and interval bounds under the names of the tracking store."""
         named = {f"{self.part}/{name}": value for name, value in self.metrics.items()}
         for name, (low, high) in self.intervals.items():
-            named[f"{self.part}/{name}_ci_low"], named[f"{self.part}/{name}_ci_high"] = low, high
+            named |= named_bounds(f"{self.part}/{name}", low, high)
         return named
 
     def with_probabilities(self, probabilities: NDArray[np.float64]) -> "Evaluation":

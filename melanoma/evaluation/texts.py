@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-__all__ = ["stored_text", "with_bounds"]
+__all__ = ["named_bounds", "stored_text", "with_bounds"]
 
 
 def stored_text(metrics: Mapping[str, float], name: str) -> str:
@@ -12,6 +12,11 @@ def stored_text(metrics: Mapping[str, float], name: str) -> str:
         return "-"
     low, high = (metrics.get(f"{name}_ci_{end}", math.nan) for end in ("low", "high"))
     return with_bounds(metrics[name], low, high)
+
+
+def named_bounds(name: str, low: float, high: float) -> dict[str, float]:
+    """Return the bounds of a metric under the names of the tracking store."""
+    return {f"{name}_ci_low": low, f"{name}_ci_high": high}
 
 
 def with_bounds(value: float, low: float, high: float, sign: str = "") -> str:

@@ -10,6 +10,7 @@ from melanoma.evaluation.decisions import Decisions, abstention_intervals, set_i
 from melanoma.evaluation.evaluate import Evaluation
 from melanoma.evaluation.operating_point import OperatingPoint, measure_at, measure_intervals_at
 from melanoma.evaluation.predictions import Bootstrap
+from melanoma.evaluation.texts import named_bounds
 from melanoma.terminal import stage
 from melanoma.tracking.names import Artifact
 from melanoma.tracking.run import Run
@@ -96,7 +97,7 @@ def _log_points(
 def _log_rates(run: Run, prefix: str, rates: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> None:
     named = {f"{prefix}/{name}": value for name, value in rates.items()}
     for name, (low, high) in intervals.items():
-        named |= {f"{prefix}/{name}_ci_low": low, f"{prefix}/{name}_ci_high": high}
+        named |= named_bounds(f"{prefix}/{name}", low, high)
     run.log_measures(named)
 
 

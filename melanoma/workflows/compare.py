@@ -20,7 +20,7 @@ from melanoma.evaluation.paired import (
     predictions_of_tables,
 )
 from melanoma.evaluation.predictions import Bootstrap, Predictions
-from melanoma.evaluation.texts import stored_text
+from melanoma.evaluation.texts import named_bounds, stored_text
 from melanoma.pages import render_page
 from melanoma.terminal import out, quiet_native_imports
 from melanoma.tracking.names import Tag
@@ -223,7 +223,7 @@ def _measured(predictions: Predictions, part: str) -> dict[str, float]:
     """Return metrics of the compared images, because those that a run stored are of other images or another task."""
     found = {f"{part}/{name}": value for name, value in measure(predictions).items()}
     for name, (low, high) in intervals_of(predictions, Bootstrap()).items():
-        found |= {f"{part}/{name}_ci_low": low, f"{part}/{name}_ci_high": high}
+        found |= named_bounds(f"{part}/{name}", low, high)
     return found
 
 

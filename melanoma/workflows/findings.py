@@ -10,6 +10,7 @@ from melanoma.data.dataset import Dataset
 from melanoma.evaluation.evaluate import Evaluation, bootstrap_of, predictions_of
 from melanoma.evaluation.findings import Gap, Trained, findings, generalization_gap
 from melanoma.evaluation.predict import predict_probabilities
+from melanoma.evaluation.texts import named_bounds
 from melanoma.terminal import stage
 from melanoma.tracking.names import Tag
 from melanoma.tracking.run import Run
@@ -40,7 +41,7 @@ def log_findings(
         name = gap.metric
         run.log_measures({f"training/{name}": gap.training, f"gap/{name}": gap.value})
         if isfinite(gap.low):
-            run.log_measures({f"gap/{name}_ci_low": gap.low, f"gap/{name}_ci_high": gap.high})
+            run.log_measures(named_bounds(f"gap/{name}", gap.low, gap.high))
     trained = Trained(
         images=originals.label.value_counts().reindex(dataset.classes, fill_value=0).to_dict(),
         epochs=len(fitted.history),

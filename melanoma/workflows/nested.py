@@ -20,6 +20,7 @@ from melanoma.config.schema import TrainConfig
 from melanoma.data.dataset import Dataset, with_split
 from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import NO_INTERVALS, Evaluation, bootstrap_of, evaluate, predictions_of
+from melanoma.evaluation.texts import named_bounds
 from melanoma.lineage.protocol import Protocol
 from melanoma.tracking import log as tracking_log
 from melanoma.tracking import log_evaluation
@@ -172,7 +173,7 @@ def _difference(evaluations: dict[str, list[Evaluation]]) -> dict[str, float]:
             inflation = f"inflation/{published.part}/{name}"
             named[inflation], low, high = published.minus(clean, name)
             if isfinite(low):
-                named |= {f"{inflation}_ci_low": low, f"{inflation}_ci_high": high}
+                named |= named_bounds(inflation, low, high)
     return named
 
 
