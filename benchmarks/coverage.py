@@ -66,6 +66,7 @@ SETTINGS = (
     Setting("500 images, 10% positive, AUC 0.9", 500, (0.9, 0.1), auc=0.9),
     Setting("500 images, 10% positive, AUC 0.95", 500, (0.9, 0.1), auc=0.95),
     Setting("100 images, 10% positive, AUC 0.95", 100, (0.9, 0.1), auc=0.95),
+    Setting("2,000 images, half positive, AUC 0.95", 2000, (0.5, 0.5), auc=0.95),
     Setting("30 images, 40% positive", 30, (0.6, 0.4)),
     Setting("100 images, half positive, equal models", 100, (0.5, 0.5), worse=0.0),
     Setting("100 lesions of 1 to 5 images, 20% positive", 100, (0.8, 0.2), most=5, likeness=0.9),

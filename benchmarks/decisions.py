@@ -1,4 +1,6 @@
-"""How often comparisons, gates and subgroups decide wrongly: `python -m benchmarks.decisions [--simulations 300]`.
+"""How often comparisons, gates and subgroups decide wrongly, and what recalibration gains.
+
+`python -m benchmarks.decisions [--simulations 300]`
 
 Each row is a situation in which the truth is known, decided as `melanoma compare` and `melanoma promote` do. Scores are
 normal; the errors of the models on an image have a correlation of 0.7. Writes `benchmarks/decisions.json` and prints a
@@ -16,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import expit, logit, ndtri
+from scipy.special import expit, logit, ndtri, softmax
 
 from benchmarks.__main__ import machine
 from melanoma.config.command_schema import ChampionGateConfig, SubgroupGateConfig
 from melanoma.config.schema import EvaluationConfig
+from melanoma.evaluation.calibration import fit_recalibration
 from melanoma.evaluation.intervals import intervals_of
 from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.paired import compare_predictions, corrected
@@ -133,6 +136,44 @@ def subgroups(seed: int) -> dict[str, bool]:
     }
 
 
+def recalibration(seed: int) -> dict[str, float]:
+    """Recalibrate an overconfident model on 50 or 100 images of a site with other frequencies, and a model that fits.
+
+    The excess is the log loss on 20,000 images above that of the true probabilities.
+    """
+    found, sites = (
+        {},
+        {"2 classes": [0, -2], "5 classes": [1, 0, 0, -1, -2], "9 classes": [1, 0, 0, -1, -2, 0, 0, 0, 1]},
+    )
+    for name, shifts in sites.items():
+        for fits in (False, True):
+            site = (1.0, [0] * len(shifts)) if fits else (0.5, shifts)
+            targets, probabilities, true = drawn_site(20_000, *site, np.random.default_rng(1_000_000))
+            excess = loss(targets, probabilities) - loss(targets, true)
+            for images in (50, 100):
+                seen, given, _ = drawn_site(images, *site, np.random.default_rng(seed))
+                after = loss(targets, fit_recalibration(seen, given).applied(probabilities)) - loss(targets, true)
+                if fits:
+                    found[f"recalibration: {name}, {images} images, nothing wrong, excess of log loss"] = after
+                else:
+                    found[f"recalibration: {name}, {images} images, share of the excess that is left"] = after / excess
+    return found
+
+
+def drawn_site(
+    images: int, slope: float, shifts: Sequence[float], rng: np.random.Generator
+) -> tuple[NDArray[np.integer], NDArray, NDArray]:
+    """Draw classes, a model's probabilities, and the true ones, which differ by a slope and a shift of each class."""
+    logits = 1.5 * rng.normal(size=(images, len(shifts)))
+    true = softmax(slope * logits + np.asarray(shifts), axis=1)
+    return (true.cumsum(axis=1) < rng.random((images, 1))).sum(axis=1), softmax(logits, axis=1), true
+
+
+def loss(targets: NDArray[np.integer], probabilities: NDArray) -> float:
+    """Return the log loss."""
+    return float(-np.log(probabilities[np.arange(len(targets)), targets]).mean())
+
+
 def measured(rows: pd.DataFrame, predictions: Predictions, columns: list[str]) -> list:
     """Return the subgroups of columns."""
     return measure_subgroups(rows, predictions, EvaluationConfig(subgroups=columns), Bootstrap(20))
@@ -145,7 +186,13 @@ def passes(found: list) -> bool:
     return gate is not None and gate.passed
 
 
-SITUATIONS: dict[Callable[[int], dict], float] = {equal_runs: 1, attempts: 1, drift: 0.1, subgroups: 1}
+SITUATIONS: dict[Callable[[int], dict], float] = {
+    equal_runs: 1,
+    attempts: 1,
+    drift: 0.1,
+    subgroups: 1,
+    recalibration: 1,
+}
 
 
 def main() -> None:

@@ -84,6 +84,7 @@ class CardFacts:
         seen_unknown: Whether the protocol of an external evaluated run is not clean.
         external_name: Name of the evaluated run's data.
         external_path: Path of the evaluated run's data.
+        recalibrated: Number of images on which the evaluated run recalibrated the model; 0 if it did not.
         limits: Limitations, one sentence each.
     """
 
@@ -146,6 +147,7 @@ class CardFacts:
     seen_unknown: bool
     external_name: str | None
     external_path: str | None
+    recalibrated: int
     limits: list[str]
 
     @property

@@ -171,7 +171,12 @@ def _external_facts(evaluated: RunRecord, external: bool) -> dict[str, Any]:
         "seen_unknown": external and not evaluated.protocol.is_clean,
         "external_name": evaluated.params.get("data.name"),
         "external_path": evaluated.params.get("data.path"),
+        "recalibrated": _recalibrated_on(evaluated),
     }
+
+
+def _recalibrated_on(evaluated: RunRecord) -> int:
+    return int(evaluated.metrics["data/images/validation"]) if "recalibration/slope" in evaluated.metrics else 0
 
 
 def _positive(trained: RunRecord) -> dict[str, list[str]]:

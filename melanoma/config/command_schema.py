@@ -154,6 +154,7 @@ class EvaluateConfig:
     run: str | None = None
     saved_model: str | None = None
     include_seen: bool = False
+    recalibrate: int | None = number(None, least=20)
     seed: int = number(0, least=0, most=2**32 - 1)
     data: DataConfig | None = None
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -14,6 +14,7 @@ from melanoma.errors import DataError
 __all__ = [
     "PARTS",
     "REMOVED",
+    "drawn_rows",
     "fold_parts",
     "left_out_parts",
     "refuse_overlap",
@@ -116,6 +117,24 @@ def left_out_parts(table: pd.DataFrame, settings: SplitConfig, seed: int) -> dic
             raise DataError(f"With {column}={value} left out: {error}") from error
         runs[str(value)] = parts
     return runs
+
+
+def drawn_rows(table: pd.DataFrame, images: int, seed: int) -> pd.Series:
+    """Draw whole groups with about this number of images, with the classes in the same shares.
+
+    Args:
+        table: Columns `label` and `group`.
+        images: Number of images.
+        seed: Seed of the random draw.
+
+    Returns:
+        Whether each row is drawn.
+    """
+    groups = table.groupby("group").label.agg(["first", "size"]).sample(frac=1, random_state=seed)
+    wanted = groups["first"].map(table.label.value_counts(normalize=True) * images)
+    # A group is drawn if more than half of it fits.
+    fits = groups.groupby("first")["size"].cumsum() - groups["size"] / 2 <= wanted
+    return table.group.isin(groups.index[fits])
 
 
 def require_delivered_test(table: pd.DataFrame) -> None:

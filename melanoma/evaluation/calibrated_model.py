@@ -4,16 +4,20 @@ import keras
 import numpy as np
 from keras import layers
 
-from melanoma.evaluation.calibration import LEAST, Isotonic, Temperature
+from melanoma.evaluation.calibration import LEAST, Isotonic, Recalibration, Temperature
 
 __all__ = ["with_calibration"]
 
 
-def with_calibration(model: keras.Model, calibration: Temperature | Isotonic) -> keras.Model:
+def with_calibration(model: keras.Model, calibration: Temperature | Isotonic | Recalibration) -> keras.Model:
     """Add calibration to a model of `with_probabilities`, using only built-in Keras layers."""
     logits = model.get_layer("probabilities").input
     if isinstance(calibration, Temperature):
         scaled = layers.Rescaling(1 / calibration.temperature, dtype="float32", name="temperature")(logits)
+    elif isinstance(calibration, Recalibration):
+        # A model can be recalibrated again, and the names of layers must differ.
+        name, shifts = f"recalibration_{len(model.layers)}", calibration.intercepts.tolist()
+        scaled = layers.Rescaling(calibration.slope, shifts, dtype="float32", name=name)(logits)
     else:
         scaled = _rising_curves(layers.Activation("softmax", dtype="float32")(logits), calibration)
     probabilities = layers.Activation("softmax", dtype="float32", name="probabilities")(scaled)

@@ -5,14 +5,15 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import logsumexp, softmax
 from sklearn.isotonic import IsotonicRegression
 
-__all__ = ["Isotonic", "Temperature", "fit_calibration"]
+__all__ = ["Isotonic", "Recalibration", "Temperature", "fit_calibration", "fit_recalibration"]
 
 _LOWEST, _HIGHEST = 0.05, 20.0
 _KNOTS = 101
+_SLOPE_SPREAD, _INTERCEPT_SPREAD = 0.5, 2.0  # standard deviations of the prior of a recalibration
 LEAST = 1e-6  # added to every calibrated value, so that none is zero
 
 
@@ -54,6 +55,27 @@ class Isotonic:
         return risen / risen.sum(axis=1, keepdims=True)
 
 
+@dataclass(frozen=True)
+class Recalibration:
+    """Logits times a slope plus an intercept for each class, for images of another site.
+
+    For two classes this is logistic recalibration (Cox 1958; Steyerberg et al. 2004), for more it is temperature
+    scaling with corrected bias (Alexandari, Kundaje & Shrikumar 2020).
+
+    Attributes:
+        slope: Above 0; below 1 for a model that is overconfident at the new site.
+        intercepts: Intercept of each class with a sum of 0, above 0 for a class that is more frequent than the
+            probabilities say.
+    """
+
+    slope: float
+    intercepts: NDArray[np.float64]
+
+    def applied(self, probabilities: NDArray) -> NDArray[np.float64]:
+        """Return recalibrated probabilities of the same shape."""
+        return softmax(self.slope * _logs(probabilities) + self.intercepts, axis=1)
+
+
 def fit_calibration(
     kind: Literal["temperature", "isotonic"], targets: NDArray[np.integer], probabilities: NDArray
 ) -> Temperature | Isotonic:
@@ -74,6 +96,31 @@ def fit_calibration(
 
     found = minimize_scalar(loss, bounds=(np.log(_LOWEST), np.log(_HIGHEST)), method="bounded")
     return Temperature(float(np.exp(found.x)))
+
+
+def fit_recalibration(targets: NDArray[np.integer], probabilities: NDArray) -> Recalibration:
+    """Fit slope and intercepts by minimum log loss, with a weak prior at no change, which matters for few images.
+
+    Args:
+        targets: Class index of each image of the new site, shape (n,).
+        probabilities: Predicted probabilities, shape (n, classes).
+    """
+    logs, rows = _logs(probabilities), np.arange(len(targets))
+    # Without the mean of each image, the slope and the intercepts depend on each other less.
+    logs -= logs.mean(axis=1, keepdims=True)
+
+    def loss(parameters: NDArray) -> tuple[float, NDArray]:
+        slope, intercepts = np.exp(parameters[0]), parameters[1:]
+        scaled = slope * logs + intercepts
+        wrong = softmax(scaled, axis=1)
+        value = float((logsumexp(scaled, axis=1) - scaled[rows, targets]).sum())
+        wrong[rows, targets] -= 1
+        gradient = np.r_[slope * (wrong * logs).sum(), wrong.sum(axis=0)]
+        spread = np.r_[_SLOPE_SPREAD, np.full(len(intercepts), _INTERCEPT_SPREAD)]
+        return value + float(((parameters / spread) ** 2).sum()) / 2, gradient + parameters / spread**2
+
+    found = minimize(loss, np.zeros(1 + probabilities.shape[1]), jac=True, method="L-BFGS-B")
+    return Recalibration(float(np.exp(found.x[0])), found.x[1:] - found.x[1:].mean())
 
 
 def _rising(scores: NDArray, positive: NDArray[np.bool_]) -> NDArray[np.float64]:

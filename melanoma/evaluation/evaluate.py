@@ -125,10 +125,11 @@ def evaluate(part: str, rows: pd.DataFrame, predictions: Predictions, bootstrap:
 
 @stage("Predicting the validation and test images")
 def predict_parts(model: Any, dataset: Dataset, batch_size: int) -> dict[str, NDArray[np.float64]]:
-    """Predict the probabilities of the validation and the test images, each of shape (n, classes)."""
+    """Predict the probabilities of the validation and the test images, if any, each of shape (n, classes)."""
     return {
         part: predict_probabilities(model, dataset.store, dataset.part(part).row.to_numpy(), batch_size=batch_size)
         for part in ("validation", "test")
+        if len(dataset.part(part))
     }
 
 

@@ -216,7 +216,8 @@ def _candidate(record: RunRecord, metric: str, has_model: bool) -> Candidate:
     found = Candidate(record, metric)
     reasons = {
         Exclusion.NOT_FINISHED: record.run.info.status != "FINISHED",
-        Exclusion.EVALUATION_ONLY: Tag.EVALUATED_MODEL in record.tags,
+        # A recalibrated model is one of its own.
+        Exclusion.EVALUATION_ONLY: Tag.EVALUATED_MODEL in record.tags and not has_model,
         Exclusion.NO_MODEL: not has_model,
         Exclusion.NOT_CLEAN: not record.protocol.is_clean,
         Exclusion.KNOWN_LEAKS: Tag.KNOWN_LEAKS in record.tags,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from melanoma.evaluation import curve_plots
-from melanoma.evaluation.calibration import Temperature
+from melanoma.evaluation.calibration import Recalibration, Temperature
 from melanoma.evaluation.decisions import Decisions, abstention_intervals, set_intervals
 from melanoma.evaluation.evaluate import Evaluation
 from melanoma.evaluation.operating_point import OperatingPoint, measure_at, measure_intervals_at
@@ -24,6 +24,10 @@ def log_calibration(run: Run, calibration: object, before: Sequence[Evaluation])
     """Log the calibration, and the metrics of the uncalibrated probabilities."""
     if isinstance(calibration, Temperature):
         run.log_measures({"calibration/temperature": calibration.temperature})
+    if isinstance(calibration, Recalibration):
+        intercepts = zip(before[0].classes, calibration.intercepts.tolist(), strict=True)
+        run.log_measures({"recalibration/slope": calibration.slope})
+        run.log_measures({f"recalibration/intercept/{label}": value for label, value in intercepts})
     for evaluation in before:
         run.log_measures(
             {f"{evaluation.part}/{name}_uncalibrated": evaluation.metrics[name] for name in ("ece", "log_loss")}

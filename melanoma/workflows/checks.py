@@ -90,6 +90,11 @@ def evaluate_faults(config: DictConfig) -> list[str]:
         faults.append(f"Give either run=RUN_ID or model=ADDRESS. Received: run={config.run} model={config.saved_model}")
     elif config.saved_model is not None and config.get("data") is None:
         faults.append("With model=ADDRESS the images must be named too, as in data=folder data.path=FOLDER")
+    if config.recalibrate is not None and config.get("data") is None:
+        faults.append(
+            "recalibrate fits the model to images of another site, which must be named, as in data=folder "
+            f"data.path=FOLDER. Received: recalibrate={config.recalibrate}"
+        )
     for key in ("test_time_augmentation", "calibration"):
         if config.evaluation[key] != "none":
             faults.append(

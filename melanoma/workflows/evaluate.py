@@ -20,8 +20,9 @@ from melanoma.lineage.contamination import Seen, with_copies
 from melanoma.lineage.protocol import CLEAN, Protocol, Shortcut
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.names import Artifact, Tag, metrics_named
-from melanoma.tracking.store import open_store
+from melanoma.tracking.store import open_store, predict_command
 from melanoma.workflows.experiment import Result
+from melanoma.workflows.recalibrate import announce_recalibration, with_images_to_recalibrate
 from melanoma.workflows.source_checks import check_binary_tasks, check_prevalence, kept_classes
 from melanoma.workflows.stages import read_source, seen_by
 
@@ -44,7 +45,8 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
 
     Without other data, the test images of the training run are evaluated. With other data, images in the training or
     validation part of that run, or of a run from whose weights it started, are left out, and so are copies of these
-    images. `include_seen` evaluates all images and is recorded in the protocol of the run.
+    images. `include_seen` evaluates all images and is recorded in the protocol of the run. `recalibrate` fits slope,
+    intercepts and decisions on some of the images, evaluates the others, and saves the recalibrated model.
 
     Args:
         config: Composed configuration of `melanoma evaluate`.
@@ -59,17 +61,16 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     log_file = log_to(folder, "evaluate")
     settings: EvaluateConfig = typed(EvaluateConfig, config)
     with quiet_native_imports():
-        from melanoma.evaluation.evaluate import bootstrap_of, evaluate, predictions_of
-        from melanoma.evaluation.predict import predict_probabilities
+        from melanoma.evaluation.calibration import fit_recalibration
+        from melanoma.evaluation.evaluate import bootstrap_of
+        from melanoma.evaluation.predict import size_and_latency
         from melanoma.tracking import log as tracking_log
         from melanoma.tracking.log_config import log_config
-        from melanoma.tracking.log_decisions import log_decisions
-        from melanoma.tracking.log_evaluation import log_evaluations
-        from melanoma.tracking.log_subgroups import log_subgroups
         from melanoma.tracking.model_store import model_address
         from melanoma.tracking.models import load_saved_model
         from melanoma.tracking.run import tracked_run
         from melanoma.workflows.card import log_card
+        from melanoma.workflows.measure import log_measured, measure_model, save_measured
         from melanoma.workflows.summary import show_result
 
     uri = open_store(settings.tracking.uri)
@@ -83,7 +84,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     check_prevalence(settings.evaluation.prevalence, data.binary_tasks, saved.classes)
     seen, protocol = _seen_and_protocol(settings, saved, trained, source, data)
     bootstrap = bootstrap_of(settings.evaluation, settings.seed)
-    tags = _tags(data, protocol, address, saved, trained)
+    tags = _tags(data, protocol, address, saved, trained, recalibrate=settings.recalibrate is not None)
     name = settings.tracking.run_name or f"{'model' if trained is None else trained.name} on {data.name}"
     with tracked_run(uri, settings.tracking, tags=tags, name=name) as run:
         try:
@@ -91,35 +92,37 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
             dataset, left_out = _test_images(settings, saved, trained, source, data, seen)
             run.log_measures({"data/seen_left_out": left_out})
             tracking_log.log_dataset(run, dataset, data.path or data.name)
-            rows, batch_size = dataset.table, settings.evaluation.batch_size
-            probabilities = predict_probabilities(
-                saved.keras_model, dataset.store, rows.row.to_numpy(), batch_size=batch_size
+            measured = measure_model(
+                saved.keras_model,
+                dataset,
+                settings.evaluation,
+                bootstrap,
+                binary_tasks=data.binary_tasks,
+                fit=None if settings.recalibrate is None else fit_recalibration,
+                decisions=None if settings.recalibrate is not None else saved.decisions,
             )
-            predictions = predictions_of(rows, probabilities, saved.classes, data.binary_tasks)
-            evaluation = evaluate("test", rows, predictions, bootstrap)
+            evaluation = measured.evaluations[-1]
             # The test metrics of the training run, for comparison with those on other images.
             internal = trained.metrics if settings.data is not None and trained is not None else {}
             beside = metrics_named(internal, [f"test/{name}" for name in evaluation.metrics])
             run.log_measures({f"internal/{name.removeprefix('test/')}": value for name, value in beside.items()})
             internal = {**internal, **beside}
-            log_evaluations(
-                run,
-                [evaluation],
-                dataset,
-                protocol=protocol,
-                model=saved.keras_model,
-                decisions=saved.decisions,
-                internal=internal,
-            )
-            log_decisions(run, [evaluation], saved.decisions, bootstrap, settings.evaluation.prevalence)
-            log_subgroups(run, evaluation, dataset, settings.evaluation, bootstrap, saved.decisions.points)
+            log_measured(run, measured, dataset, settings.evaluation, bootstrap, protocol=protocol, internal=internal)
+            if settings.recalibrate is not None:
+                announce_recalibration(run, measured)
             if saved.run_id is not None and settings.data is not None:
-                log_card(run, trained_by=saved.run_id)
+                log_card(run, trained_by=saved.run_id if trained is None else _trained_first(trained))
+            if settings.recalibrate is not None:
+                run.log_measures(size_and_latency(measured.model, data.image_size))
+                address = save_measured(measured, dataset, data, protocol)
         finally:
             run.log_file(str(log_file), "logs")
     primary = tags[Tag.PRIMARY_METRIC]
-    show_result([evaluation], run.id, uri, None, internal, measures=run.measures, primary=primary)
-    return Result(run.id, [evaluation], address, protocol, measures=run.measures)
+    evaluations, model = measured.evaluations, None
+    if settings.recalibrate is not None:
+        model = f"{address}   ({predict_command(run.id, settings.tracking.uri)})"
+    show_result(evaluations, run.id, uri, model, internal, measures=run.measures, primary=primary)
+    return Result(run.id, evaluations, address, protocol, measures=run.measures)
 
 
 def _record_of(saved: "SavedModel") -> "RunRecord | None":
@@ -132,6 +135,15 @@ def _record_of(saved: "SavedModel") -> "RunRecord | None":
         return None
 
 
+def _trained_first(record: "RunRecord") -> str:
+    """Return the ID of the run that trained a model, if the given one recalibrated it."""
+    from melanoma.tracking.records import RunRecord
+
+    while Tag.EVALUATED_RUN in record.tags:
+        record = RunRecord.read(record.tags[Tag.EVALUATED_RUN])
+    return record.id
+
+
 def _data_for(settings: EvaluateConfig, saved: "SavedModel", trained: "RunRecord | None") -> DataConfig:
     """Return the data configuration, with the image size, the resize method and the binary tasks of the model."""
     data = settings.data or _data_of(saved.run_id, trained)
@@ -140,7 +152,13 @@ def _data_for(settings: EvaluateConfig, saved: "SavedModel", trained: "RunRecord
 
 
 def _tags(
-    data: DataConfig, protocol: Protocol, address: str, saved: "SavedModel", trained: "RunRecord | None"
+    data: DataConfig,
+    protocol: Protocol,
+    address: str,
+    saved: "SavedModel",
+    trained: "RunRecord | None",
+    *,
+    recalibrate: bool,
 ) -> dict[str, str]:
     tags = {Tag.TASK: data.name, Tag.PROTOCOL: str(protocol), Tag.EVALUATED_MODEL: address}
     primary = default_primary_metric(len(saved.classes))
@@ -148,6 +166,8 @@ def _tags(
     tags[Tag.PRIMARY_METRIC] = primary if trained is None else trained.tags.get(Tag.PRIMARY_METRIC, "auc")
     if saved.run_id is not None:
         tags |= {Tag.EVALUATED_RUN: saved.run_id, Tag.PARENT: saved.run_id}
+        if recalibrate:
+            tags[Tag.WEIGHTS_RUN] = saved.run_id  # whose images the new model has seen, too
     if len(saved.classes) == 2:
         tags[Tag.POSITIVE] = saved.classes[-1]
     return tags
@@ -200,7 +220,11 @@ def _test_images(
     if settings.data is None and not settings.include_seen and trained is not None:
         dataset = _tested_by(dataset, trained.split)
     dataset = _without(dataset, seen)
-    return dataset, images - len(dataset.table)
+    left_out = images - len(dataset.table)
+    if settings.recalibrate is not None:
+        clusters = audit_source(source, AuditConfig(), data.max_megapixels).table.set_index("path").cluster
+        dataset = with_images_to_recalibrate(dataset, clusters, settings.recalibrate, settings.seed)
+    return dataset, left_out
 
 
 def binary_tasks_of(trained: "RunRecord | None", of_data: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,10 @@ from melanoma.workflows.fitting import fit_model
 from melanoma.workflows.stages import seen_by
 
 if TYPE_CHECKING:
-    from melanoma.evaluation.decisions import Decisions
     from melanoma.evaluation.evaluate import Evaluation
     from melanoma.tracking.models import SavedModel
     from melanoma.tracking.run import Run
+    from melanoma.workflows.measure import Measured
 
 __all__ = ["Experiment", "Result", "run_experiment"]
 
@@ -111,6 +112,7 @@ def run_experiment(
     from melanoma.tracking.run import tracked_run
     from melanoma.workflows.card import log_card
     from melanoma.workflows.findings import log_findings
+    from melanoma.workflows.measure import save_measured
 
     settings = experiment.settings
     with tracked_run(experiment.uri, settings.tracking, name=name, tags=experiment.tags, nested=nested) as run:
@@ -124,10 +126,11 @@ def run_experiment(
             fitted = fit_model(run, experiment.settings, experiment.resolved, dataset, ancestor, experiment.folder)
             tracking_log.log_fit(run, fitted, str(settings.training.monitor), experiment.folder / "profile")
             tracking_log.log_samples(run, dataset, fitted.augment, settings.seed)
-            model, evaluations, decisions = _evaluate(run, fitted.model, dataset, settings, protocol)
-            found = log_findings(run, model, fitted, dataset, settings, evaluations[0])
+            measured = _measured(run, fitted.model, dataset, settings, protocol)
+            evaluations = measured.evaluations
+            found = log_findings(run, measured.model, fitted, dataset, settings, evaluations[0])
             log_card(run)
-            address = _save(model, dataset, settings, protocol, decisions)
+            address = save_measured(measured, dataset, settings.data, protocol)
         finally:
             run.log_file(str(experiment.log_file), "logs")
     return Result(run.id, evaluations, address, protocol, found, run.measures)
@@ -158,58 +161,18 @@ def _ancestor(
     return ancestor, protocol
 
 
-def _evaluate(
-    run: "Run", model: Any, dataset: Dataset, settings: TrainConfig, protocol: Protocol
-) -> tuple[Any, list["Evaluation"], "Decisions"]:
-    """Return the model with its calibration, if any, its evaluations on validation and test, and its decisions."""
-    from melanoma.evaluation.calibrated_model import with_calibration
+def _measured(run: "Run", model: Any, dataset: Dataset, settings: TrainConfig, protocol: Protocol) -> "Measured":
     from melanoma.evaluation.calibration import fit_calibration
-    from melanoma.evaluation.decisions import fit_decisions
-    from melanoma.evaluation.evaluate import bootstrap_of, evaluate, predict_parts, predictions_of
+    from melanoma.evaluation.evaluate import bootstrap_of
     from melanoma.evaluation.predict import size_and_latency
-    from melanoma.tracking.log_decisions import log_calibration, log_decisions
-    from melanoma.tracking.log_evaluation import log_evaluations
-    from melanoma.tracking.log_subgroups import log_subgroups
+    from melanoma.workflows.measure import log_measured, measure_model
 
     started, chosen = time.perf_counter(), settings.evaluation
     bootstrap = bootstrap_of(chosen, settings.seed)
     run.log_measures(size_and_latency(model, settings.data.image_size))
-    uncalibrated = probabilities = predict_parts(model, dataset, chosen.batch_size)
-    if chosen.calibration != "none":
-        targets = dataset.part("validation").target.to_numpy()
-        calibration = fit_calibration(chosen.calibration, targets, uncalibrated["validation"])
-        model = with_calibration(model, calibration)
-        # Predicted by the saved model, because another computation could break ties between classes differently.
-        probabilities = predict_parts(model, dataset, chosen.batch_size)
-    evaluations = []
-    for part, predicted in probabilities.items():
-        rows = dataset.part(part)
-        predictions = predictions_of(rows, predicted, dataset.classes, settings.data.binary_tasks)
-        evaluations.append(evaluate(part, rows, predictions, bootstrap))
-    if chosen.calibration != "none":
-        log_calibration(run, calibration, [e.with_probabilities(uncalibrated[e.part]) for e in evaluations])
-    decisions = fit_decisions(evaluations[0].predictions, chosen)
-    log_evaluations(run, evaluations, dataset, protocol=protocol, model=model, decisions=decisions)
-    log_decisions(run, evaluations, decisions, bootstrap, chosen.prevalence)
-    log_subgroups(run, evaluations[-1], dataset, chosen, bootstrap, decisions.points)
+    fit = None if chosen.calibration == "none" else partial(fit_calibration, chosen.calibration)
+    tasks = settings.data.binary_tasks
+    measured = measure_model(model, dataset, chosen, bootstrap, binary_tasks=tasks, fit=fit)
+    log_measured(run, measured, dataset, chosen, bootstrap, protocol=protocol)
     run.log_measures({"evaluation/seconds": time.perf_counter() - started})
-    return model, evaluations, decisions
-
-
-def _save(model: Any, dataset: Dataset, settings: TrainConfig, protocol: Protocol, decisions: "Decisions") -> str:
-    from melanoma.tracking.models import save_model
-
-    return save_model(
-        model,
-        classes=dataset.classes,
-        image_size=settings.data.image_size,
-        resize=settings.data.resize,
-        example=dataset.pixels(dataset.part("train").head(2)),
-        metadata={
-            "task": settings.data.name,
-            "protocol": str(protocol),
-            "fingerprint": dataset.fingerprint,
-            "max_megapixels": settings.data.max_megapixels,
-            **decisions.metadata(),
-        },
-    )
+    return measured

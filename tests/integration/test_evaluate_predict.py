@@ -70,6 +70,35 @@ def test_other_images_beside_the_runs_own(run_here, trained: Trained, other_imag
     assert "| metric | validation (34 images) | test (50 images) | other images (20 images) |" in card
 
 
+def test_recalibration_for_another_site(run_here, trained: Trained, tmp_path: Path):
+    """The new model is saved with its decisions, and does not see again what it was fitted to."""
+    (tmp_path / "site").mkdir()
+    write_synthetic(tmp_path / "site", classes=["benign", "malignant"], images=120, size=64, seed=97)
+    data = ["data=folder", f"data.path={tmp_path / 'site'}", f"tracking.uri={trained.uri}"]
+    done = run_here(
+        "evaluate", f"run={trained.run.info.run_id}", *data, "recalibrate=40", "tracking.experiment=recalibrated"
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = all_runs(trained.uri, "recalibrated")
+    metrics = measured(run)
+    assert (metrics["data/images/validation"], metrics["data/images/test"]) == (40, 80)
+    assert metrics["test/log_loss"] != metrics["test/log_loss_uncalibrated"]
+    assert metrics["recalibration/intercept/benign"] == pytest.approx(-metrics["recalibration/intercept/malignant"])
+    assert "Recalibrated on 40 images of this data, tested on the other 80" in run.data.tags["mlflow.note.content"]
+    card = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/model_card.md")
+    assert "recalibrated, with its operating points, prediction sets and abstention, on 40 further images" in card
+    again = run_here("evaluate", f"run={run.info.run_id}", *data, "tracking.experiment=recalibrated again")
+    assert again.returncode == 0, again.stderr
+    (other,) = all_runs(trained.uri, "recalibrated again")
+    assert measured(other)["data/seen_left_out"] == 40
+    assert measured(other)["test/log_loss"] == pytest.approx(metrics["test/log_loss"])
+    threshold = "operating_point/malignant/threshold"
+    assert measured(other)[threshold] == metrics[threshold] != measured(trained.run)[threshold]
+    own = run_here("evaluate", f"run={run.info.run_id}", "recalibrate=40", f"tracking.uri={trained.uri}")
+    assert own.returncode == 2
+    assert "must be named, as in data=folder" in own.stderr
+
+
 def test_images_of_one_class_only_where_the_models_own_were_never_audited(
     run_here, trained: Trained, other_images: Path, tmp_path: Path
 ):

@@ -10,7 +10,7 @@ LEAST = 0.89  # 95% less four standard errors
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", [SETTINGS[1], SETTINGS[10], SETTINGS[11]], ids=lambda setting: setting.name)
+@pytest.mark.parametrize("setting", [SETTINGS[1], SETTINGS[11], SETTINGS[12]], ids=lambda setting: setting.name)
 def test_intervals_contain_the_truth(setting: Setting):
     found = coverage(setting, SIMULATIONS)
     assert {"accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss", "brier", "auc"} <= set(found)

@@ -23,7 +23,7 @@ FACTS = CardFacts(
     sets={"wanted": "90%", "coverage": "90%", "size": "1.5"},
     abstention={"wanted": "10%", "share": "1%", "accuracy": "2%", "threshold": "0.5"}, subgroups=[],
     subgroup_metric="", worst=None, metadata_columns=[], tone_estimated=False, external=False, seen=False,
-    seen_unknown=False, external_name=None, external_path=None, limits=["One seed."],
+    seen_unknown=False, external_name=None, external_path=None, recalibrated=0, limits=["One seed."],
 )  # fmt: skip
 
 

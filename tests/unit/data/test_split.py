@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from melanoma.config.schema import SplitConfig
-from melanoma.data.split import PARTS, REMOVED, fold_parts, left_out_parts, refuse_overlap, split_parts
+from melanoma.data.split import PARTS, REMOVED, drawn_rows, fold_parts, left_out_parts, refuse_overlap, split_parts
 from melanoma.errors import DataError
 
 SIZES = {"a": 100, "b": 57, "c": 12}
@@ -258,3 +258,16 @@ def test_a_rare_class_is_in_the_smallest_drawn_test_set():
     table = pd.DataFrame({"path": map(str, range(520)), "label": labels, "part": "", "group": range(520)})
     parts = split_parts(table, SplitConfig(method="auto", validation=0.2, test=0.01), seed=0)
     assert set(table.label[parts == "test"]) == {"a", "rare"}
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_drawn_images_have_the_classes_in_the_same_shares_and_whole_groups(size):
+    images = table({"nevus": 900, "melanoma": 90, "rare": 9})
+    images["group"] = np.arange(len(images)) // size
+    drawn = drawn_rows(images, 100, seed=0)
+    assert drawn.groupby(images.group).nunique().eq(1).all()
+    expected = {"nevus": 90, "melanoma": 9, "rare": 1}
+    counted = images[drawn].label.value_counts().reindex(list(expected), fill_value=0)
+    assert counted.to_dict() == pytest.approx(expected, abs=size - 1)
+    assert drawn.equals(drawn_rows(images, 100, seed=0))
+    assert not drawn.equals(drawn_rows(images, 100, seed=1))

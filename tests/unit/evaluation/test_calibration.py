@@ -8,7 +8,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
 
 from melanoma.evaluation.calibrated_model import with_calibration
-from melanoma.evaluation.calibration import Isotonic, Temperature, fit_calibration
+from melanoma.evaluation.calibration import Isotonic, Temperature, fit_calibration, fit_recalibration
 from melanoma.models.build import build_network, copy_weights, head, with_probabilities
 
 
@@ -66,6 +66,63 @@ def test_the_curve_of_two_classes_is_scikit_learns_at_its_steps():
     at_steps = found.applied(np.stack([1 - steps, steps], axis=1))[:, 1]
     np.testing.assert_allclose(at_steps, reference.predict(steps), atol=1e-5)
     assert (np.diff(at_steps) >= 0).all()
+
+
+def another_site(n: int, slope: float, shifts: list[float], seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Targets, the probabilities of a model from elsewhere, and the true probabilities."""
+    rng = np.random.default_rng(seed)
+    logits = 1.5 * rng.normal(size=(n, len(shifts)))
+    true = softmax(slope * logits + shifts, axis=1)
+    return (true.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1), softmax(logits, axis=1), true
+
+
+@pytest.mark.parametrize(("slope", "shifts"), [(1.0, [0.0, 0.0]), (0.5, [0.0, -2.0]), (0.6, [1.0, 0.0, -1.0])])
+def test_recalibration_finds_the_slope_and_the_frequencies_of_another_site(slope, shifts):
+    targets, probabilities, true = another_site(50_000, slope, shifts)
+    found = fit_recalibration(targets, probabilities)
+    assert found.slope == pytest.approx(slope, rel=0.03)
+    np.testing.assert_allclose(found.intercepts, np.array(shifts) - np.mean(shifts), atol=0.04)
+    np.testing.assert_allclose(found.applied(probabilities), true, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("slope", "shifts", "most"), [(1.0, [0.0] * 2, 0.02), (0.5, [0.0, -2.0], 0.02), (0.5, [1.0, 0, 0, -1, -2], 0.04)]
+)
+def test_a_hundred_images_of_another_site_suffice(slope, shifts, most):
+    """The loss on fresh images is near the least possible one: there is little to lose where nothing was wrong."""
+    fresh, probabilities, true = another_site(20_000, slope, shifts)
+    losses = []
+    for seed in range(1, 41):
+        targets, seen, _ = another_site(100, slope, shifts, seed)
+        losses.append(log_loss(fresh, fit_recalibration(targets, seen).applied(probabilities)))
+    assert np.mean(losses) < log_loss(fresh, true) + most
+
+
+def test_a_class_without_images_keeps_a_probability():
+    targets, probabilities, _ = another_site(60, 1.0, [0.0, 0.0, 0.0])
+    kept = targets < 2
+    found = fit_recalibration(targets[kept], probabilities[kept]).applied(probabilities)
+    assert (found[:, 2] > 0).all()
+    assert found[:, 2].mean() < 0.1
+
+
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_a_model_can_be_recalibrated_twice(outputs, tmp_path):
+    inputs = keras.Input((6, 6, 3))
+    model = with_probabilities(keras.Model(inputs, keras.layers.Dense(outputs)(keras.layers.Flatten()(inputs))))
+    images = np.random.default_rng(0).normal(size=(60, 6, 6, 3)).astype("float32")
+    probabilities = model.predict(images, verbose=0)
+    targets = np.random.default_rng(1).integers(0, probabilities.shape[1], 60)
+    for _ in range(2):
+        found = fit_recalibration(targets, probabilities)
+        model = with_calibration(model, found)
+        expected = found.applied(probabilities)
+        assert np.abs(expected - probabilities).max() > 0.01
+        probabilities = model.predict(images, verbose=0)
+        np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_allclose(again.predict(images, verbose=0), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("outputs", [1, 4])
