@@ -8,10 +8,11 @@ __all__ = ["CardFacts", "Column", "Point", "SubgroupRow"]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the results table: its title and its number of images."""
+    """A column of the results table: its title, and how many images, lesions or patients it has."""
 
     title: str
-    images: int
+    count: int
+    unit: str = "images"
 
 
 @dataclass(frozen=True)

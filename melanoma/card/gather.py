@@ -130,6 +130,12 @@ def _result_facts(trained: RunRecord, evaluated: RunRecord, counts: pd.DataFrame
     if external:
         columns.append(Column("other images", int(evaluated.metrics.get("data/images/test", 0))))
         shown.append((evaluated.metrics_named(*(f"test/{name}" for name in names)), "test"))
+    measured, of_level = evaluated.metrics, "other images" if external else "test"
+    for level in ("lesion", "patient"):
+        part = f"test/per_{level}"
+        if f"{part}/{level}s" in measured:
+            columns.append(Column(f"{of_level} per {level}", int(measured[f"{part}/{level}s"]), f"{level}s"))
+            shown.append((evaluated.metrics_named(*(f"{part}/{name}" for name in names)), part))
     return {
         "confidence": f"{evaluation['confidence']:.0%}",
         "resamples": evaluation["bootstrap"],
@@ -144,10 +150,11 @@ def _result_facts(trained: RunRecord, evaluated: RunRecord, counts: pd.DataFrame
 
 def _decision_facts(trained: RunRecord, evaluated: RunRecord) -> dict[str, Any]:
     evaluation, metrics = trained.config["evaluation"], evaluated.metrics
+    each = " for each class" if evaluation.get("coverage_per_class") else ""
     return {
         "points": _points(evaluated),
         "sets": _texts(metrics, "test/prediction_set/", {"coverage": "{:.1%}", "size": "{:.2f}"})
-        | {"wanted": _text(evaluation.get("coverage"), "{:.0%}")},
+        | {"wanted": _text(evaluation.get("coverage"), "{:.0%}" + each)},
         "abstention": _texts(metrics, "test/abstention/", {"share": "{:.1%}", "accuracy": "{:.1%}"})
         | _texts(trained.metrics, "abstention/", {"threshold": "{:.3f}"})
         | {"wanted": _text(evaluation.get("abstain"), "{:.0%}")},

@@ -233,6 +233,7 @@ class EvaluationConfig:
     calibration: Literal["none", "temperature", "isotonic"] = "none"
     operating_point: OperatingPointConfig = field(default_factory=OperatingPointConfig)
     coverage: float = number(0.9, above=0, below=1, kind="a share")
+    coverage_per_class: bool = False
     abstain: float = number(0.1, least=0, below=1, kind="a share")
     prevalence: dict[str, Any] = field(default_factory=dict)
     subgroups: list[str] = field(default_factory=list)

@@ -43,7 +43,9 @@ def fit_decisions(validation: Predictions, settings: EvaluationConfig) -> Decisi
     """Fit the decision rules on the validation images."""
     return Decisions(
         choose_operating_points(validation, settings.operating_point),
-        fit_prediction_sets(validation.targets, validation.probabilities, settings.coverage),
+        fit_prediction_sets(
+            validation.targets, validation.probabilities, settings.coverage, per_class=settings.coverage_per_class
+        ),
         fit_abstention(validation.probabilities, settings.abstain),
     )
 
@@ -57,9 +59,15 @@ def decisions_from_metadata(metadata: Mapping[str, Any]) -> Decisions:
             OperatingPoint(str(name), float(threshold), "chosen when the model was trained")
             for name, threshold in points.items()
         ],
-        None if sets is None else PredictionSets(float(sets["coverage"]), float(sets["threshold"])),
+        None if sets is None else PredictionSets(float(sets["coverage"]), _threshold_in(sets)),
         None if abstention is None else Abstention(float(abstention["share"]), float(abstention["threshold"])),
     )
+
+
+def _threshold_in(sets: Mapping[str, Any]) -> float | list[float]:
+    """Return the threshold of all classes together, or that of each class."""
+    threshold = sets["threshold"]
+    return [float(value) for value in threshold] if isinstance(threshold, list) else float(threshold)
 
 
 def set_intervals(

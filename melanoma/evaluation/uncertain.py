@@ -23,16 +23,16 @@ class PredictionSets:
 
     Attributes:
         coverage: Share of images whose set should contain the true class.
-        threshold: Probability from 0 to 1. It is 1 if there were too few images to guarantee the coverage; every set
-            then contains all classes.
+        threshold: Probability from 0 to 1, or one for each class. It is 1 if there were too few images to guarantee the
+            coverage; every set then contains all classes, or this class.
     """
 
     coverage: float
-    threshold: float
+    threshold: float | Sequence[float]
 
     def members(self, probabilities: NDArray) -> NDArray[np.bool_]:
         """Return which classes are in the set of each image, shape (n, classes)."""
-        return _more_probable(probabilities) <= self.threshold
+        return _more_probable(probabilities) <= np.asarray(self.threshold)
 
     def measured(
         self, targets: NDArray[np.integer], probabilities: NDArray, classes: Sequence[str]
@@ -77,21 +77,26 @@ class Abstention:
         return found
 
 
-def fit_prediction_sets(targets: NDArray[np.integer], probabilities: NDArray, coverage: float) -> PredictionSets:
+def fit_prediction_sets(
+    targets: NDArray[np.integer], probabilities: NDArray, coverage: float, *, per_class: bool = False
+) -> PredictionSets:
     """Fit the threshold of prediction sets with a given coverage by split conformal prediction.
 
     For new images from the same distribution, the set contains the true class with at least this probability over all
     classes together, if nothing else was fitted on the same images. The guarantee is approximate if the epoch or a
-    calibration was also chosen on them. The coverage of a single class may be lower.
+    calibration was also chosen on them. The coverage of a single class may be lower, unless each class has a threshold
+    of its own (Vovk 2012), which makes the sets larger.
 
     Args:
         targets: Class index of each validation image, shape (n,).
         probabilities: Predicted probabilities, shape (n, classes).
         coverage: Share from 0 to 1.
+        per_class: Whether the coverage is that of the images of each class.
     """
-    needed = np.sort(_more_probable(probabilities)[np.arange(len(targets)), targets])
-    rank = ceil((len(needed) + 1) * coverage)
-    return PredictionSets(coverage, float(needed[rank - 1]) if rank <= len(needed) else 1.0)
+    needed = _more_probable(probabilities)[np.arange(len(targets)), targets]
+    if not per_class:
+        return PredictionSets(coverage, _threshold(needed, coverage))
+    return PredictionSets(coverage, [_threshold(needed[targets == c], coverage) for c in range(probabilities.shape[1])])
 
 
 def fit_abstention(probabilities: NDArray, share: float) -> Abstention:
@@ -114,6 +119,12 @@ def abstention_curve(
     ends = np.flatnonzero(np.r_[np.diff(confidence[order]) != 0, True])
     kept = ends + 1
     return 1 - kept[::-1] / len(hit), (np.cumsum(hit[order])[ends] / kept)[::-1]
+
+
+def _threshold(needed: NDArray[np.float64], coverage: float) -> float:
+    """Return the conformal quantile of the thresholds that each image needs; 1 if there are too few images."""
+    rank = ceil((len(needed) + 1) * coverage)
+    return float(np.sort(needed)[rank - 1]) if rank <= len(needed) else 1.0
 
 
 def _more_probable(probabilities: NDArray) -> NDArray[np.float64]:

@@ -8,14 +8,16 @@ from melanoma.evaluation import curve_plots
 from melanoma.evaluation.calibration import Recalibration, Temperature
 from melanoma.evaluation.decisions import Decisions, abstention_intervals, set_intervals
 from melanoma.evaluation.evaluate import Evaluation
+from melanoma.evaluation.levels import measure_levels
 from melanoma.evaluation.operating_point import OperatingPoint, measure_at, measure_intervals_at
 from melanoma.evaluation.predictions import Bootstrap
 from melanoma.evaluation.texts import named_bounds
+from melanoma.evaluation.uncertain import PredictionSets
 from melanoma.terminal import stage
 from melanoma.tracking.names import Artifact
 from melanoma.tracking.run import Run
 
-__all__ = ["log_calibration", "log_decisions"]
+__all__ = ["log_calibration", "log_decisions", "log_levels"]
 
 log = logging.getLogger("melanoma")
 
@@ -58,7 +60,10 @@ def log_decisions(
         if decisions.sets is not None:
             found = decisions.sets.measured(predictions.targets, predictions.probabilities, evaluation.classes)
             measured["prediction_set"][part] = found
-            _log_rates(run, f"{part}/prediction_set", found, set_intervals(decisions.sets, predictions, bootstrap))
+            intervals = set_intervals(decisions.sets, predictions, bootstrap)
+            _log_rates(run, f"{part}/prediction_set", found, intervals)
+            if part == "test":
+                _warn_of_low_coverage(decisions.sets, found, intervals)
         if decisions.abstention is not None:
             found = decisions.abstention.measured(predictions.targets, predictions.probabilities)
             measured["abstention"][part] = found
@@ -68,13 +73,48 @@ def log_decisions(
             run.log_figure(figure, "abstention", part=part, vector=part == "test")
     for kind, fitted in (("prediction_set", decisions.sets), ("abstention", decisions.abstention)):
         if fitted is not None:
-            run.log_measures({f"{kind}/threshold": fitted.threshold})
+            run.log_measures(_thresholds(kind, fitted.threshold, evaluations[0].classes))
             run.log_json({**asdict(fitted), **measured[kind]}, f"evaluation/{kind}.json")
-    if decisions.sets is not None and decisions.sets.threshold >= 1:
+    if decisions.sets is not None:
+        _warn_of_full_sets(decisions.sets, evaluations[0].classes)
+
+
+def _thresholds(kind: str, threshold: float | Sequence[float], classes: Sequence[str]) -> dict[str, float]:
+    """Return the threshold, or that of each class, under its name."""
+    if isinstance(threshold, float):
+        return {f"{kind}/threshold": threshold}
+    return {f"{kind}/threshold/{label}": value for label, value in zip(classes, threshold, strict=True)}
+
+
+def _warn_of_low_coverage(
+    sets: PredictionSets, found: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
+) -> None:
+    """Warn of the classes whose coverage on test is shown to be lower than the wanted one."""
+    low = [name for name, (_, high) in intervals.items() if name.startswith("coverage/") and high < sets.coverage]
+    if low:
+        listed = ", ".join(f"{found[name]:.0%} of {name.removeprefix('coverage/')}" for name in low)
         log.warning(
-            "Too few validation images for prediction sets with a coverage of %g: each set holds all classes",
-            decisions.sets.coverage,
-        )
+            "Prediction sets of %.0f%% hold the true class of %s on test.%s", 100 * sets.coverage, listed,
+            " evaluation.coverage_per_class=true fits them to each class" if isinstance(sets.threshold, float) else "",
+        )  # fmt: skip
+
+
+def _warn_of_full_sets(sets: PredictionSets, classes: Sequence[str]) -> None:
+    of_each = [sets.threshold] * len(classes) if isinstance(sets.threshold, float) else sets.threshold
+    full = [label for label, threshold in zip(classes, of_each, strict=True) if threshold >= 1]
+    if full:
+        log.warning(
+            "Too few validation images for prediction sets with a coverage of %g: each set holds %s",
+            sets.coverage, "all classes" if len(full) == len(classes) else ", ".join(full),
+        )  # fmt: skip
+
+
+@stage("Measuring per lesion and per patient")
+def log_levels(run: Run, evaluations: Sequence[Evaluation], decisions: Decisions, bootstrap: Bootstrap) -> None:
+    """Log `<part>/per_lesion/...` and `<part>/per_patient/...`, where these are known; see `measure_levels`."""
+    for evaluation in evaluations:
+        found = measure_levels(evaluation.rows, evaluation.predictions, decisions.points, bootstrap)
+        _log_rates(run, evaluation.part, *found)
 
 
 def _log_points(

@@ -15,7 +15,7 @@ from melanoma.evaluation.decisions import Decisions, fit_decisions
 from melanoma.evaluation.evaluate import Evaluation, evaluate, predict_parts, predictions_of
 from melanoma.evaluation.predictions import Bootstrap
 from melanoma.lineage.protocol import Protocol
-from melanoma.tracking.log_decisions import log_calibration, log_decisions
+from melanoma.tracking.log_decisions import log_calibration, log_decisions, log_levels
 from melanoma.tracking.log_evaluation import log_evaluations
 from melanoma.tracking.log_subgroups import log_subgroups
 
@@ -94,6 +94,7 @@ def log_measured(
         run, evaluations, dataset, protocol=protocol, model=measured.model, decisions=decisions, internal=internal
     )
     log_decisions(run, evaluations, decisions, bootstrap, settings.prevalence)
+    log_levels(run, evaluations, decisions, bootstrap)
     log_subgroups(run, evaluations[-1], dataset, settings, bootstrap, decisions.points)
 
 

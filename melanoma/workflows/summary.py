@@ -37,18 +37,24 @@ def show_result(
         primary: Primary metric, which becomes the first row.
     """
     table = Table(title="Result (in brackets: confidence interval)", title_justify="left")
-    table.add_column("metric")
+    table.add_column("metric", overflow="fold")
     for evaluation in evaluations:
         # Epoch, calibration and thresholds were chosen by them.
         optimistic = ", optimistic" if evaluation.part == "validation" else ""
         table.add_column(f"{evaluation.part} (n={len(evaluation.rows)}){optimistic}", justify="left")
+    known = measures or {}
+    levels = [level for level in ("lesion", "patient") if f"test/per_{level}/{level}s" in known]
+    for level in levels:
+        table.add_column(f"test per {level} (n={known[f'test/per_{level}/{level}s']:.0f})", justify="left")
     if internal:
         table.add_column(f"internal test (n={internal.get('data/images/test', 0):.0f})", justify="left")
     for name in _shown(evaluations, primary):
         cells = [evaluation.text_of(name) for evaluation in evaluations]
+        cells += [stored_text(known, f"test/per_{level}/{name}") for level in levels]
         table.add_row(escape(name), *cells, *([stored_text(internal, f"test/{name}")] if internal else []))
-    for title, name in _operating_points(measures or {}):
-        cells = [stored_text(measures or {}, f"{evaluation.part}/{name}") for evaluation in evaluations]
+    for title, name in _operating_points(known):
+        parts = [evaluation.part for evaluation in evaluations] + [f"test/per_{level}" for level in levels]
+        cells = [stored_text(known, f"{part}/{name}") for part in parts]
         table.add_row(escape(title), *cells, *([stored_text(internal, f"test/{name}")] if internal else []))
     console = out()
     console.print(table)

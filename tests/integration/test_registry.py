@@ -64,6 +64,7 @@ def made(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
             *SMALL,
             "split.test=0.4",
             "evaluation.bootstrap=200",
+            "evaluation.coverage_per_class=true",
             f"tracking.uri={uri}",
             f"tracking.run_name={name}",
             *overrides,
@@ -142,6 +143,7 @@ def test_the_package_is_complete(store: Store, tmp_path: Path):
     assert facts["classes"] == ["benign", "malignant"]
     assert set(facts) >= {"operating_points", "prediction_sets", "abstention", "fingerprint", "image_size", "protocol"}
     assert "Model card" in (folder / "data/package/model_card.md").read_text()
+    assert len(facts["prediction_sets"]["threshold"]) == 2  # coverage_per_class
     assert "tensorflow==" in (folder / "requirements.txt").read_text()
     loaded = mlflow.pyfunc.load_model(address)
     assert "'image': Any" in str(loaded.metadata.signature.inputs)

@@ -69,6 +69,31 @@ def test_with_too_few_images_every_set_holds_all_classes():
     assert sets.members(drawn(50, 4, 1)[1]).all()
 
 
+def test_each_class_has_the_coverage_where_that_is_asked_for():
+    """With one threshold, the rare class is left out of its sets more often than is promised."""
+    rng, worst = np.random.default_rng(0), {False: [], True: []}
+    shares = np.array([0.7, 0.25, 0.05])
+    for _ in range(60):
+        targets = rng.choice(3, size=2600, p=shares)
+        scores = np.exp(1.5 * np.eye(3)[targets] + rng.normal(size=(2600, 3))) * shares
+        probabilities = scores / scores.sum(axis=1, keepdims=True)
+        seen, fresh = slice(0, 600), slice(600, None)
+        for per_class, found in worst.items():
+            sets = fit_prediction_sets(targets[seen], probabilities[seen], 0.9, per_class=per_class)
+            found.append(sets.measured(targets[fresh], probabilities[fresh], NAMES[:3])["coverage/keratosis"])
+    assert np.mean(worst[False]) < 0.8
+    assert 0.89 < np.mean(worst[True]) < 0.95
+
+
+def test_a_class_with_too_few_images_is_in_every_set():
+    targets, probabilities = drawn(60, 4, 0)
+    kept = np.flatnonzero(targets != 2)
+    sets = fit_prediction_sets(targets[kept], probabilities[kept], 0.9, per_class=True)
+    assert sets.threshold[2] == 1
+    assert max(sets.threshold[:2]) < 1
+    assert sets.members(drawn(50, 4, 1)[1])[:, 2].all()
+
+
 def test_measures_by_hand():
     targets = np.array([0, 0, 1, 2])
     probabilities = np.array([[0.9, 0.1, 0], [0.4, 0.5, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1]])
