@@ -16,7 +16,7 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from rich.console import Console
 from rich.table import Table
 
@@ -52,6 +52,11 @@ def brightened(factor: float) -> Change:
     return lambda image, _: ImageEnhance.Brightness(image).enhance(factor)
 
 
+def blurred(share: float) -> Change:
+    """Blurred with a radius that is a share of the shorter side."""
+    return lambda image, _: image.filter(ImageFilter.GaussianBlur(share * min(image.size)))
+
+
 def all_at_once(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Cropped by up to 3%, mirrored, turned, darkened and scaled."""
     image = ImageOps.mirror(cropped(0.03)(image, rng)).transpose(ROTATE[0])
@@ -71,6 +76,9 @@ CHANGES: dict[str, tuple[Change, int]] = {
     "turned by 90, 180 or 270 degrees": (lambda i, rng: i.transpose(ROTATE[rng.integers(3)]), 90),
     "20% darker": (brightened(0.8), 90),
     "20% brighter": (brightened(1.2), 90),
+    "blurred, radius 1% of a side": (blurred(0.01), 90),
+    "blurred, radius 2% of a side": (blurred(0.02), 90),
+    "blurred, radius 5% of a side": (blurred(0.05), 90),
     "cropped 3%, mirrored, turned, 10% darker, 0.7 the size": (all_at_once, 75),
 }
 

@@ -23,6 +23,10 @@ _STRUCTURE_LEAST = 0.3
 _DARK = 48  # grey level of the dark surround of a dermoscopic image, which images of different lesions share
 _LIT_LEAST = 0.03  # minimum share of pixels outside that surround
 _SIGMA, _NOISE = 2.0, 4.0  # of local contrast: radius in pixels at size 64, and grey levels of noise
+# Two blurred images can agree in all that is left of them. If both have less fine detail than these limits (in grey
+# levels, and as a share of the detail at twice the scale), they must agree more. Of 4,000 images of two public sets,
+# 0.1% are below them, and all after a blur with a radius of 3% of a side.
+_DETAIL_LEAST, _DETAIL_SHARE_LEAST, _BLURRED_LEAST = 0.6, 0.37, 0.95
 _IDENTITY = np.array([1, 0, 1, 0], np.float32)  # a window: scale and shift along x, then y
 _FINER = np.array([1, 2, 1, 2], np.float32)  # factors for a window at twice the size
 _SURROUND = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
@@ -62,8 +66,24 @@ def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Images:
     if len(closer):
         fixed, moving, windows = fixed[closer], moving[closer], windows[closer] * _FINER
         windows, _ = _aligned(fixed, moving, steps=1, windows=windows)
-        scores[near[closer]] = _structure_correlation(fixed, moving, windows, sigma=_SIGMA)
+        found = _structure_correlation(fixed, moving, windows, sigma=_SIGMA)
+        found[(found < _BLURRED_LEAST) & _blurred(fixed) & _blurred(moving)] = 0
+        scores[near[closer]] = found
     return scores
+
+
+def _blurred(images: Images) -> NDArray[np.bool_]:
+    """Return which images have little fine detail outside their dark surround."""
+    lit = _lit(images)
+    lit = np.where((lit.mean(axis=(1, 2)) < _LIT_LEAST)[:, None, None], 1, lit)
+    fine, coarse = (_detail(images, sigma, lit) for sigma in (1.0, 2.0))
+    return (fine < _DETAIL_LEAST) | (fine < _DETAIL_SHARE_LEAST * coarse)
+
+
+def _detail(images: Images, sigma: float, lit: Images) -> Images:
+    """Return the root mean square of what a blur with this radius removes, in grey levels."""
+    removed = np.stack([image - cv2.GaussianBlur(image, (0, 0), sigma) for image in images])
+    return np.sqrt((removed**2 * lit).sum(axis=(1, 2)) / lit.sum(axis=(1, 2)))
 
 
 def _structure_correlation(fixed: Images, moving: Images, windows: Images, sigma: float) -> Images:

@@ -27,7 +27,9 @@ class Audit:
     Attributes:
         root: Folder that `path` is relative to.
         table: One row per readable image: `path`, `label`, `part` (as delivered), `sha256`, `pixels`, `cluster` (the
-            same number for all copies of an image), facts of `melanoma.auditing.inspection`, and the metadata columns.
+            same number for all copies of an image), `contradicts` (whether an image of another label has the same
+            pixels or is a near duplicate, and not only a copy of a copy), facts of `melanoma.auditing.inspection`, and
+            the metadata columns.
         unreadable: `path`, `label` and `reason` of the unreadable files.
         odd: `path` and `reason` of the odd files.
         excluded: Rows of `table` that a set of `audit.exclude` also contains, copies of these, and images of their
@@ -141,6 +143,7 @@ def find(
     unique = list(dict.fromkeys(facts.pixels))
     cluster_of = dict(zip(unique, connected(len(unique), pairs), strict=True))
     table["cluster"] = table.pixels.map(cluster_of).astype(np.int64)
+    table["contradicts"] = _contradicting(table, unique, pairs)
     clusters = _members(table, "cluster")
     parted = [rows for rows in clusters if rows.part.nunique() > 1]
     lesions = [rows for column in ("lesion", "patient") if column in table for rows in _members(table, column)]
@@ -153,6 +156,16 @@ def find(
     }
     shared = table[related_rows(table, table.sha256.isin(excluded))]
     return Audit(source.root, table, unreadable, _odd_files(table, odd), shared, source.classes, groups)
+
+
+def _contradicting(table: pd.DataFrame, unique: list[str], pairs: NDArray[np.integer]) -> pd.Series:
+    labels = table.groupby("pixels").label.agg(set).reindex(unique)
+    found = {pixels for pixels, own in labels.items() if isinstance(own, set) and len(own) > 1}
+    for one, other in pairs:
+        both = [own for own in (labels.iloc[one], labels.iloc[other]) if isinstance(own, set)]
+        if len(set().union(*both)) > 1:
+            found |= {unique[one], unique[other]}
+    return table.pixels.isin(found)
 
 
 def _members(table: pd.DataFrame, column: str) -> list[pd.DataFrame]:

@@ -55,7 +55,7 @@ def near_duplicates(
         pairs, scores = _compared(thumbnails, pairs)
         np.savez(folder / "pairs.npz", pairs=pairs, scores=scores)
 
-    folder = cached_folder("near_duplicates", content_key("near-2", cv2.__version__, identities), make)
+    folder = cached_folder("near_duplicates", content_key("near-3", cv2.__version__, identities), make)
     with np.load(folder / "pairs.npz") as found:
         return found["pairs"], found["scores"]
 

@@ -4,7 +4,9 @@ import pandas as pd
 
 from melanoma.config.schema import AuditConfig
 
-__all__ = ["apply_policy"]
+__all__ = ["apply_policy", "contradicting"]
+
+_CHAINED = 10  # images from which a cluster may be a chain, in which not all are copies of each other
 
 
 def apply_policy(table: pd.DataFrame, settings: AuditConfig, *, keep_test: bool) -> pd.Series:
@@ -14,19 +16,18 @@ def apply_policy(table: pd.DataFrame, settings: AuditConfig, *, keep_test: bool)
     the delivered test set is kept, only those of its images that contradict each other are removed.
 
     Args:
-        table: Table of an audit with columns `path`, `label`, `part`, `pixels` and `cluster`.
+        table: Table of an audit with columns `path`, `label`, `part`, `pixels`, `cluster` and `contradicts`.
         settings: `duplicates` is `first` to keep one of the exact duplicates with one label in one delivered part, or
-            `keep` to keep all. For a cluster with more than one label, `conflicts` is `drop` to remove all rows,
-            `first` to keep the rows with the label of the first, or `keep` to keep all.
+            `keep` to keep all. For contradicting rows of a cluster, `conflicts` is `drop` to remove them, `first` to
+            keep those with the label of the first, or `keep` to keep all.
         keep_test: Whether the run uses the delivered test set.
     """
     reasons = pd.Series("", index=table.index, dtype=object)
     test = (table.part == "test") & keep_test
     order = table.assign(_test=test).sort_values(["_test", "path"], ascending=[False, True])
-    labels = table.groupby("cluster").label.transform("nunique")
     if settings.conflicts != "keep":
-        first = order.groupby("cluster").label.first()
-        wrong = labels > 1
+        wrong = contradicting(table)
+        first = order[wrong[order.index]].groupby("cluster").label.first()
         if settings.conflicts == "first":
             wrong &= table.label != table.cluster.map(first)
         tested = table[test].groupby("cluster").label.nunique()
@@ -37,3 +38,16 @@ def apply_policy(table: pd.DataFrame, settings: AuditConfig, *, keep_test: bool)
         again = staying.duplicated(["pixels", "label", *(["part"] if keep_test else [])])
         reasons[again.index[again]] = "duplicate"
     return reasons
+
+
+def contradicting(table: pd.DataFrame) -> pd.Series:
+    """Return which rows are of a cluster with more than one label.
+
+    In a cluster of more than ten images, which may be a chain, only rows that contradict another image directly count.
+
+    Args:
+        table: Columns `label`, `cluster` and `contradicts`.
+    """
+    size = table.groupby("cluster").label.transform("size")
+    asked = (size <= _CHAINED) | table.contradicts
+    return asked & (table.cluster.map(table[asked].groupby("cluster").label.nunique()) > 1)

@@ -11,7 +11,7 @@ from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS, instantiate
 
 from melanoma.auditing.audit import audit_source
 from melanoma.auditing.findings import Audit
-from melanoma.auditing.policy import apply_policy
+from melanoma.auditing.policy import apply_policy, contradicting
 from melanoma.config.schema import FOLDED, DataConfig, TrainConfig
 from melanoma.data.dataset import (
     CLASS_LEFT_OUT,
@@ -105,9 +105,10 @@ def _without_copies(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Da
     if settings.protocol == "published":
         return with_groups(dataset, seen.cluster, [])
     dataset = with_groups(dataset, seen.cluster, group_columns(dataset.table, settings.split.group))
+    found = {column: dataset.table.path.map(seen[column]) for column in ("pixels", "contradicts")}
+    table = dataset.table.assign(pixels=found["pixels"], contradicts=found["contradicts"].fillna(False).astype(bool))
     if settings.split.file is not None:
-        return dataset  # the file determines the images
-    table = dataset.table.assign(pixels=dataset.table.path.map(seen.pixels))
+        return replace(dataset, table=table.drop(columns="pixels"))  # the file determines the images
     return without_rows(dataset, apply_policy(table, settings.audit, keep_test=delivered))
 
 
@@ -149,7 +150,7 @@ def _refuse_conflicts(table: pd.DataFrame, settings: TrainConfig) -> None:
     """Refuse a split file that includes images with contradicting labels, which the audit would remove."""
     if settings.protocol == "published" or settings.audit.conflicts == "keep":
         return
-    several = table.groupby("cluster").label.transform("nunique") > 1
+    several = contradicting(table)
     if several.any():
         raise DataError(
             "The split file uses copies of a picture under more than one label; leave them out of it, or keep them by "

@@ -114,3 +114,15 @@ def test_a_set_of_few_images_is_audited(tmp_path, audit, count):
             noise = np.random.default_rng([i, ord(name)]).integers(0, 256, (70, 70, 3), dtype=np.uint8)
             Image.fromarray(noise).save(tmp_path / "set" / name / f"{i}.png")
     assert audit(tmp_path / "set").counts()["near_duplicate_groups"] == 0
+
+
+@pytest.mark.parametrize("sigma", [4, 6, 12])
+def test_strong_blur_does_not_chain(lesions, cache, sigma):
+    """What blur leaves of different lesions is alike; copies of a blurred image are found all the same."""
+    blurred = np.stack([cv2.resize(cv2.GaussianBlur(image, (0, 0), sigma), (64, 64)) for image in lesions])
+    images = np.concatenate([blurred, blurred[:10, :, ::-1]])
+    pairs, scores = near_duplicates(images, identities(images))
+    alike = {tuple(pair) for pair in pairs[scores > 0.75]}
+    copies_of_blurred = {(i, 300 + i) for i in range(10)}
+    assert copies_of_blurred <= alike
+    assert len(alike - copies_of_blurred) <= 3

@@ -3,15 +3,23 @@
 import pandas as pd
 import pytest
 
-from melanoma.auditing.policy import apply_policy
+from melanoma.auditing.policy import apply_policy, contradicting
 from melanoma.config.schema import AuditConfig
 
 DUPLICATE, CONFLICT = "duplicate", "label conflict"
 
 
 def table(*rows: tuple) -> pd.DataFrame:
-    """Rows of path, label, part, pixels and cluster."""
-    return pd.DataFrame(list(rows), columns=["path", "label", "part", "pixels", "cluster"])
+    """Rows of path, label, part, pixels and cluster; in these small clusters each contradicts all others."""
+    found = pd.DataFrame(list(rows), columns=["path", "label", "part", "pixels", "cluster"])
+    return found.assign(contradicts=found.groupby("cluster").label.transform("nunique") > 1)
+
+
+def chain(length: int) -> pd.DataFrame:
+    """Images of which each is like the next; the last, of another label, contradicts the one before it."""
+    rows = [(f"a/{i:02}", "a", "", f"p{i}", 0) for i in range(length - 1)] + [("b/99", "b", "", "q", 0)]
+    images = table(*rows)
+    return images.assign(contradicts=images.index >= length - 2)
 
 
 def left_out(
@@ -103,3 +111,19 @@ def test_a_table_without_rows():
 
 def test_images_that_were_not_looked_at_are_no_copies_of_each_other():
     assert left_out(table(("a/1", "a", "", None, 0), ("a/2", "a", "", None, 1), ("b/3", "b", "", "p3", 2))) == {}
+
+
+@pytest.mark.parametrize(("conflicts", "expected"), [("drop", {"a/10", "b/99"}), ("first", {"b/99"}), ("keep", set())])
+def test_a_contradiction_in_a_long_chain_removes_those_that_contradict_each_other(conflicts, expected):
+    assert left_out(chain(12), conflicts=conflicts) == dict.fromkeys(expected, CONFLICT)
+
+
+def test_a_contradiction_in_ten_images_removes_all():
+    assert len(left_out(chain(10))) == 10
+
+
+def test_what_is_kept_of_a_chain_is_no_contradiction():
+    images = chain(12)
+    for conflicts in ("drop", "first"):
+        kept = images[~images.path.isin(left_out(images, conflicts=conflicts))]
+        assert not contradicting(kept).any()
