@@ -1,4 +1,4 @@
-"""How often comparisons, gates and subgroups decide wrongly, and what recalibration and prediction sets hold.
+"""How often comparisons, gates and subgroups decide wrongly, and what recalibration, prediction sets and seeds hold.
 
 `python -m benchmarks.decisions [--simulations 300]`
 
@@ -29,12 +29,14 @@ from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.paired import compare_predictions, corrected
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 from melanoma.evaluation.proportions import quantile, widened
+from melanoma.evaluation.seeds import compare_over_seeds, over_seeds
 from melanoma.evaluation.subgroups import as_columns, measure_subgroups
 from melanoma.evaluation.uncertain import fit_prediction_sets
 from melanoma.registry.gates import champion_gate, subgroup_gate
 from melanoma.tracking.looks import attempt_level
 
 LIKENESS = 0.7
+SEEDS_AUC, SEEDS_STD = 0.85, 0.03
 CLASSES = ["benign", "malignant"]
 
 
@@ -170,6 +172,24 @@ def drawn_site(
     return (true.cumsum(axis=1) < rng.random((images, 1))).sum(axis=1), softmax(logits, axis=1), true
 
 
+def seeds(seed: int) -> dict[str, bool]:
+    """Train two equal recipes with three seeds each, whose AUC has a standard deviation of 0.03, on 500 images."""
+    rng = np.random.default_rng(seed)
+    targets = drawn_targets(500, 0.3, rng)
+    predictions = models(targets, list(SEEDS_AUC + SEEDS_STD * rng.normal(size=6)), rng)
+    first = predictions[:3]
+    found = over_seeds(first, [measure(p) for p in first], [intervals_of(p, Bootstrap(20)) for p in first])["auc"]
+    several = compare_over_seeds(first, predictions[3:], Bootstrap(20))
+    single = compare_predictions(first[0], predictions[3], Bootstrap(20))
+    together, alone = (next(one for one in tests if one.metric == "auc") for tests in (several, single))
+    return {
+        "3 seeds: the interval contains the expected AUC": found.both[0] <= SEEDS_AUC <= found.both[1],
+        "3 seeds: the interval for these seeds only contains it": found.sampling[0] <= SEEDS_AUC <= found.sampling[1],
+        "3 seeds each of equal recipes, called different by the AUC": together.is_shown,
+        "1 seed each of equal recipes, called different by the AUC": alone.is_shown,
+    }
+
+
 def prediction_sets(seed: int) -> dict[str, float]:
     """Fit prediction sets of 90% on 600 images, 5% of the rarest of three classes, with AUC 0.86 of each pair."""
     rng, shares, names = np.random.default_rng(seed), np.array([0.7, 0.25, 0.05]), ["frequent", "middle", "rare"]
@@ -212,6 +232,7 @@ SITUATIONS: dict[Callable[[int], dict], float] = {
     subgroups: 1,
     recalibration: 1,
     prediction_sets: 1,
+    seeds: 1,
 }
 
 

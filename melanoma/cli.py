@@ -56,6 +56,12 @@ COMMANDS = {
         "train many variants, in parallel and resumable, and rank them",
         "melanoma.commands.sweep:main",
     ),
+    "plan": Command(
+        "how wide intervals will be, and which gates and comparisons the test images allow",
+        "melanoma.workflows.plan:plan",
+        "melanoma.config.command_schema:PlanConfig",
+        "melanoma.workflows.checks:plan_faults",
+    ),
     "evaluate": Command(
         "evaluate a saved model on any data source, and log it as a new run",
         "melanoma.workflows.evaluate:evaluate_saved",

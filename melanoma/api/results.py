@@ -107,17 +107,22 @@ class Run:
 
     @cached_property
     def predictions(self) -> "pd.DataFrame":
-        """Predictions of the validation and test images, with `part`, `label` and `probability/<class>`."""
+        """Predictions of the validation and test images, with `part`, `label` and `probability/<class>`.
+
+        Of the parent run of several seeds, those of all seeds, with the column `run`.
+        """
         import pandas as pd
 
         from melanoma.tracking.records import NotRecorded
 
-        record, parts = self.record, []
-        for part in ("validation", "test"):
-            try:
-                parts.append(record.predictions(part))
-            except NotRecorded:  # such as validation in a run of `evaluate`
-                continue
+        parts = []
+        for member in self.record.members:
+            for part in ("validation", "test"):
+                try:
+                    found = member.predictions(part)
+                except NotRecorded:  # such as validation in a run of `evaluate`
+                    continue
+                parts.append(found if member.id == self.id else found.assign(run=member.id))
         if not parts:
             raise NotRecorded(f"The run has no predictions; did it finish? Received: {self.id}")
         return pd.concat(parts, ignore_index=True)

@@ -216,7 +216,7 @@ def _limits(trained: RunRecord, counts: pd.DataFrame, external: bool, metadata: 
         "Lesions and patients are not known, so that images of one may be in more than one part.": not (
             {"lesion", "patient"} & set(metadata)
         ),
-        "One seed: how much the result depends on it was not measured.": True,
+        "One seed: how much the result depends on it is not known from this run (`seeds=5` measures it).": True,
     }
     return [text for text, applies in found.items() if applies]
 

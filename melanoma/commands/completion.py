@@ -24,6 +24,7 @@ Usage: melanoma completion bash >> ~/.bashrc
 _SCHEMAS = {
     "train": ["melanoma.config.schema:TrainConfig"],
     "sweep": ["melanoma.config.command_schema:SweepCommandConfig", "melanoma.config.schema:TrainConfig"],
+    "plan": ["melanoma.config.command_schema:PlanConfig"],
     "evaluate": ["melanoma.config.command_schema:EvaluateConfig"],
     "predict": ["melanoma.config.command_schema:PredictConfig"],
     "promote": ["melanoma.config.command_schema:PromoteConfig"],

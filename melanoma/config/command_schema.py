@@ -6,7 +6,14 @@ from typing import Any, Literal
 from omegaconf import MISSING
 
 from melanoma.config.fields import number
-from melanoma.config.schema import AuditReportConfig, DataConfig, EvaluationConfig, TrackingConfig
+from melanoma.config.schema import (
+    AuditConfig,
+    AuditReportConfig,
+    DataConfig,
+    EvaluationConfig,
+    SplitConfig,
+    TrackingConfig,
+)
 
 __all__ = [
     "AuditCommandConfig",
@@ -14,6 +21,7 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "LauncherConfig",
+    "PlanConfig",
     "PredictConfig",
     "PromoteConfig",
     "RegistryConfig",
@@ -159,6 +167,29 @@ class EvaluateConfig:
     data: DataConfig | None = None
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass
+class ExpectConfig:
+    """What a model is assumed to reach on the test images."""
+
+    auc: float = number(0.85, above=0.5, below=1)
+    sensitivity: float = number(0.7, above=0, below=1, kind="a share")
+    difference: float = number(0.05, above=0, below=0.5)
+    correlation: float = number(0.7, least=0, below=1)
+
+
+@dataclass
+class PlanConfig:
+    """Configuration of `melanoma plan`."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
+    expect: ExpectConfig = field(default_factory=ExpectConfig)
+    power: float = number(0.8, above=0, below=1, kind="a share")
+    seed: int = number(0, least=0, most=2**32 - 1)
 
 
 @dataclass

@@ -122,6 +122,7 @@ class SplitConfig:
     fold: int | None = number(None, least=1)
     column: str | None = None
     file: str | None = None
+    seed: int | None = number(None, least=0, most=2**32 - 1)
     published_validation: Literal["drawn", "test"] = "drawn"
 
 
@@ -276,6 +277,7 @@ class TrainConfig:
 
     preset: str | None = None
     seed: int = number(0, least=0, most=2**32 - 1)
+    seeds: int | None = number(None, least=2, most=100)
     protocol: Literal["clean", "published", "both"] = "clean"
     primary_metric: str | None = None
     data: DataConfig = field(default_factory=DataConfig)

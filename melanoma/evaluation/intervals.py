@@ -23,7 +23,7 @@ from melanoma.evaluation.proportions import (
 )
 from melanoma.evaluation.smoothed import smoothed_intervals
 
-__all__ = ["bootstrap_weights", "intervals_of", "scarcity"]
+__all__ = ["auc_intervals", "bootstrap_weights", "intervals_of", "scarcity"]
 
 _ADDED = 2.0  # images that are spread over the cells of a confusion matrix, chosen by simulation
 # Metrics over classes, and the share of classes that may have fewer groups than that.
@@ -46,7 +46,7 @@ def intervals_of(predictions: Predictions, bootstrap: Bootstrap) -> dict[str, tu
         **_of_f1(predictions, bootstrap.confidence),
         **_of_confusion(predictions, bootstrap),
         **_of_errors(predictions, bootstrap),
-        **_of_aucs(predictions, bootstrap.confidence),
+        **auc_intervals(predictions, bootstrap.confidence),
         **_of_precisions(predictions, bootstrap.confidence),
         **_of_curves(predictions, bootstrap),
     }
@@ -172,7 +172,8 @@ def _of_errors(p: Predictions, bootstrap: Bootstrap) -> dict[str, tuple[float, f
     return found
 
 
-def _of_aucs(p: Predictions, confidence: float) -> dict[str, tuple[float, float]]:
+def auc_intervals(p: Predictions, confidence: float) -> dict[str, tuple[float, float]]:
+    """Compute the intervals of all AUCs, also if there are too few images for them; see `intervals_of`."""
     groups = p.group_numbers
     if len(p.present) < 2:
         return {}

@@ -1,6 +1,6 @@
 """Figures in one style, with a palette for colour-blind readers (Okabe & Ito 2008)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from melanoma.auditing.findings import Audit
 from melanoma.data.decode import decode
 from melanoma.evaluation.evaluate import Evaluation, normalized
+from melanoma.evaluation.seeds import OverSeeds
 from melanoma.evaluation.subgroups import Subgroup
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "escape_math",
     "image_grid",
     "range_test_figure",
+    "seeds_figure",
     "subgroup_figure",
     "training_curves",
 ]
@@ -202,6 +204,33 @@ def subgroup_figure(subgroups: Sequence[Subgroup], whole: Evaluation, metric: st
     axes.set_xlim(0, 1.02)
     axes.set_xlabel(metric)
     axes.set_title(f"{whole.part.capitalize()}: {escape_math([metric])[0]} by subgroup", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def seeds_figure(metrics: Mapping[str, OverSeeds], seeds: Sequence[int], images: int) -> Figure:
+    """Plot metrics of several seeds: each seed, their mean, and its intervals.
+
+    Args:
+        metrics: Metrics over the seeds, by name.
+        seeds: The seeds.
+        images: Number of images.
+    """
+    figure = Figure(figsize=(8, 1.6 + 0.5 * len(metrics)), layout="constrained")
+    axes = figure.subplots()
+    for position, one in enumerate(metrics.values()):
+        for ends, width, label in ((one.both, 1.5, "other images and seeds"), (one.sampling, 5, "these seeds only")):
+            if ends is not None:
+                axes.plot(ends, [position, position], color=BLUE, linewidth=width, alpha=0.5, label=label)
+        axes.plot(one.values, [position] * len(one.values), "o", color=ORANGE, markersize=4, label="a seed", zorder=3)
+        axes.plot(one.mean, position, "|", color="black", markersize=14, label="mean", zorder=4)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    axes.legend(
+        handles.values(), handles.keys(), fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False
+    )
+    axes.set_yticks(range(len(metrics)), escape_math(metrics))
+    axes.set_ylim(len(metrics) - 0.4, -0.6)
+    axes.set_xlabel(f"{len(seeds)} seeds from {seeds[0]} to {seeds[-1]}, {images} test images, 95% intervals")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

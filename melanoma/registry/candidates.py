@@ -152,12 +152,16 @@ def find_candidates(experiment: str, metric: str) -> list[Candidate]:
 
 
 def candidate_of(run_id: str, metric: str) -> Candidate:
-    """Return the candidate of one run.
+    """Return the candidate of one run. Of the parent run of several seeds, it is the best seed by the metric.
 
     Raises:
         ModelError: If the run does not exist or was deleted.
     """
     record = RunRecord.read(run_id)
+    if Tag.SEED_RUNS in record.tags:
+        seeds = [candidate_of(member.id, metric) for member in record.members]
+        sign = 1 if is_error(metric) else -1
+        return min(seeds, key=lambda one: (one.excluded is not None, np.nan_to_num(sign * one.value, nan=np.inf)))
     if record.run.info.lifecycle_stage != "active":
         raise ModelError(f"The run was deleted; restore it first (mlflow runs restore). Received: run={run_id}")
     named = f"source_run_id = '{run_id}' AND name = 'model'"

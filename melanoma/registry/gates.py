@@ -124,7 +124,18 @@ def _limit(metrics: Mapping[str, float], name: str, bound: float, end: str, scar
         held, wanted = own[name], f"{sign} {bound:g}"
     # The interval may not contain the value itself; the stricter of the two decides.
     passed = min(held, own[name]) >= bound if end == "low" else max(held, own[name]) <= bound
-    return Gate(name, bool(passed), f"{stored_text(own, name)}; wanted: {wanted}")
+    more = "" if passed else _more_images(own[name], held, bound, metrics.get("data/images/test"), name)
+    return Gate(name, bool(passed), f"{stored_text(own, name)}; wanted: {wanted}{more}")
+
+
+def _more_images(value: float, held: float, bound: float, images: float | None, name: str) -> str:
+    """Return how many test images would narrow the interval enough; empty if the value itself is not good enough."""
+    reached = value > bound if held < value else value < bound
+    if not reached or images is None or not name.startswith("test/"):
+        return ""
+    # The width of an interval decreases with the square root of the number of images.
+    needed = math.ceil(images * ((value - held) / (value - bound)) ** 2)
+    return f"; {images:.0f} test images give {held - value:+.3f}, about {needed:,} would do if the value stays"
 
 
 def subgroup_gate(table: pd.DataFrame, looked_at: Sequence[str], settings: SubgroupGateConfig) -> Gate | None:

@@ -77,6 +77,8 @@ def promote(settings: PromoteConfig, uri: str) -> ModelVersion | None:
         champion = alias_of(name, Alias.CHAMPION)
         listed = _listed(settings)  # again, because another promotion or a rollback may have finished in the meantime
         chosen = listed[0] if settings.run else _best(listed, settings.registry, task, champion)
+        if settings.run is not None and not chosen.run_id.startswith(settings.run):
+            log.info("The run has several seeds; the best by %s is %s", settings.registry.metric, chosen.record.label)
         if chosen.task != task:
             raise ModelError(f"The run is of another task than {task}. Received: run={settings.run} of {chosen.task}")
         if champion is not None and champion.run_id == chosen.run_id:

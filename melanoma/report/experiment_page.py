@@ -12,7 +12,7 @@ from melanoma.errors import DataError, ModelError
 from melanoma.evaluation.metrics import is_error
 from melanoma.evaluation.texts import stored_text
 from melanoma.tracking.names import Tag
-from melanoma.tracking.records import RunRecord, find_runs
+from melanoma.tracking.records import RunRecord, find_runs, without_children
 from melanoma.workflows.compare import compare_records
 
 __all__ = ["write_experiment_page"]
@@ -28,8 +28,8 @@ _DETAILS = (
 def write_experiment_page(experiment: str, file: Path) -> list[RunRecord]:
     """Write the page of an experiment, and return its runs in the order of the ranking.
 
-    Clean results are ranked by the primary metric on the validation images, the others follow; folds are part of their
-    cross-validation. The first ones are compared on the test images that they have in common.
+    Clean results are ranked by the primary metric on the validation images, the others follow; folds and seeds are
+    part of their parent run. The first ones are compared on the test images that they have in common.
 
     Args:
         experiment: Name of the experiment.
@@ -68,9 +68,8 @@ def write_experiment_page(experiment: str, file: Path) -> list[RunRecord]:
 
 def _ranked(records: Sequence[RunRecord], metric: str) -> tuple[list[RunRecord], list[RunRecord], list[str]]:
     """Return the ranked runs, the other runs, and sentences on why these are not ranked."""
-    ids = {record.id for record in records}
-    folds = [record for record in records if "split.fold" in record.params and record.tags.get(Tag.PARENT) in ids]
-    measured = [record for record in records if record not in folds and np.isfinite(_value(record, metric))]
+    records = without_children(records)
+    measured = [record for record in records if np.isfinite(_value(record, metric))]
     tasks = Counter(_task(record) for record in measured).most_common(1)
     ranked = [record for record in measured if _task(record) == tasks[0][0]]
     sign = 1 if is_error(metric) else -1
@@ -81,7 +80,7 @@ def _ranked(records: Sequence[RunRecord], metric: str) -> tuple[list[RunRecord],
         limits.append(f"Not ranked, because their task, classes or positive class differ: {_runs(of_other_task)}.")
     if unclean and unclean < len(ranked):
         limits.append(f"Ranked last, because they are not clean results: {_runs(unclean)}.")
-    others = [record for record in records if record not in ranked and record not in folds]
+    others = [record for record in records if record not in ranked]
     return ranked, others, limits
 
 

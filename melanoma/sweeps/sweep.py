@@ -267,7 +267,7 @@ def _pool_folds(sweep: Sweep, audit: Audit, dataset: Dataset) -> None:
     pooled = log_cross_validation(sweep.run, dataset, folds, evaluations, sweep.settings, protocol)
     primary = sweep.settings.primary_metric
     show_result([pooled], sweep.run.id, sweep.uri, None, primary=primary)
-    show_spread([parts[-1] for parts in evaluations.values()], primary)
+    show_spread([parts[-1] for parts in evaluations.values()], pooled, primary)
 
 
 def _about(plan: Plan, metrics: Sequence[str], fingerprint: str, settings: TrainConfig) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Tag:
     EVALUATED_RUN = "melanoma.evaluated_run"
     SWEEP = "melanoma.sweep"
     TRIAL = "melanoma.trial"
+    SEED_RUNS = "melanoma.seed_runs"  # of the parent run of several seeds: their IDs
     OVERRIDES = "melanoma.overrides"
     BEST = "melanoma.best"
     BEST_RUN = "melanoma.best_run"
@@ -70,6 +71,7 @@ class Artifact:
     OPERATING_POINTS = "evaluation/operating_points.json"
     CONFUSION = "evaluation/confusion_matrix.json"
     FOLD_METRICS = "evaluation/folds.csv"
+    SEED_METRICS = "evaluation/seeds.csv"
     REQUIREMENTS = "environment/requirements.txt"
     DIFF = "source/diff.patch"
     MODEL_CARD = "model_card.md"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import StringIO
@@ -168,6 +169,12 @@ class RunRecord:
         """Return the available metrics of the given names under their original names, with their intervals."""
         return metrics_named(self.metrics, names)
 
+    @cached_property
+    def members(self) -> list["RunRecord"]:
+        """The runs of the seeds, if this is their parent run, else this run alone."""
+        ids = self.tags.get(Tag.SEED_RUNS, "").split()
+        return [RunRecord.read(run_id) for run_id in ids] or [self]
+
     def digest(self, part: str) -> str | None:
         """Return the digest of the images of a part from the MLflow inputs; None unless there is exactly one."""
         inputs = self.run.inputs.dataset_inputs if self.run.inputs else []
@@ -277,6 +284,12 @@ def _runs_that_start_with(start: str) -> list[mlflow.entities.Run]:
         return []
     runs: Any = mlflow.search_runs(search_all_experiments=True, output_format="list")
     return [run for run in runs if run.info.run_id.startswith(start)]
+
+
+def without_children(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return the runs without the folds and seeds whose parent run is among them."""
+    ids = {record.id for record in records}
+    return [r for r in records if "split.fold" not in r.params or r.tags.get(Tag.PARENT) not in ids]
 
 
 def class_names_in(predictions: pd.DataFrame) -> list[str]:

@@ -13,6 +13,7 @@ __all__ = [
     "audit_faults",
     "epoch_metric_faults",
     "evaluate_faults",
+    "plan_faults",
     "promote_faults",
     "sweep_faults",
     "train_faults",
@@ -81,6 +82,11 @@ def audit_faults(config: DictConfig) -> list[str]:
     if unknown:
         faults.append(f"audit.fail_on names findings: any, {', '.join(FINDINGS)}. Received: {', '.join(unknown)}")
     return faults
+
+
+def plan_faults(config: DictConfig) -> list[str]:
+    """Return the contradictions in a `melanoma plan` configuration."""
+    return _split_faults(_getter(config))
 
 
 def evaluate_faults(config: DictConfig) -> list[str]:
@@ -209,6 +215,11 @@ def _split_faults(get: Callable[[str], Any]) -> list[str]:
             f"Received: split.validation={validation} split.test={test}"
         )
     method, protocol, file = get("split.method"), get("protocol"), get("split.file")
+    if get("seeds") is not None and protocol == "both":
+        faults.append(
+            "seeds and protocol=both are not combined: give seeds with protocol=clean and with protocol=published. "
+            f"Received: seeds={get('seeds')} protocol=both"
+        )
     if method in ("kfold", "leave_one_out_by"):
         if protocol in ("published", "both"):
             faults.append(

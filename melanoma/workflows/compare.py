@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,12 @@ from melanoma.evaluation.intervals import intervals_of, scarcity
 from melanoma.evaluation.metrics import PAIRED, REPORTED, is_error, measure
 from melanoma.evaluation.paired import (
     Comparison,
-    compare_tables,
     corrected,
     matched_predictions,
     predictions_of_tables,
 )
 from melanoma.evaluation.predictions import Bootstrap, Predictions
+from melanoma.evaluation.seeds import compare_over_seeds, over_seeds
 from melanoma.evaluation.texts import named_bounds, stored_text
 from melanoma.pages import render_page
 from melanoma.terminal import out, quiet_native_imports
@@ -76,7 +77,7 @@ class Compared:
         rows: Name of each metric, and its text for each run.
         tests: Tests of each run against the reference, by run ID.
         warnings: What limits the comparison.
-        predictions: Predictions of each run for the same images.
+        predictions: Predictions of each run for the same images, one for each of its seeds.
     """
 
     records: list["RunRecord"]
@@ -85,7 +86,7 @@ class Compared:
     rows: list[tuple[str, list[str]]]
     tests: dict[str, list[Comparison]]
     warnings: list[str]
-    predictions: list[Predictions]
+    predictions: list[list[Predictions]]
 
     @property
     def names(self) -> list[str]:
@@ -160,28 +161,31 @@ def compare_records(records: list["RunRecord"], part: str, common: bool) -> Comp
     from melanoma.tracking.looks import note_comparison
     from melanoma.tracking.records import class_names_in
 
-    tables = [record.predictions(part) for record in records]
+    members = [member for record in records for member in record.members]
+    tables = [member.predictions(part) for member in members]
     orders = [class_names_in(table) for table in tables]
-    classes = _shared_classes(records, orders)
+    classes = _shared_classes(members, orders)
     matched, images, note = matched_predictions(tables, part, common)
-    predictions = predictions_of_tables(matched, classes, records[0].binary_tasks)
+    remaining = iter(predictions_of_tables(matched, classes, records[0].binary_tasks))
+    predictions = [[next(remaining) for _ in record.members] for record in records]
     primary = records[0].tags.get(Tag.PRIMARY_METRIC, "auc")
     tests = {
-        record.id: compare_tables(table, matched[0], classes, records[0].binary_tasks)
-        for record, table in zip(records[1:], matched[1:], strict=True)
+        record.id: compare_over_seeds(own, predictions[0], Bootstrap())
+        for record, own in zip(records[1:], predictions[1:], strict=True)
     }
     tests = corrected(tests, primary)
     if part == "test":
-        note_comparison(records[0].id)
+        note_comparison(members[0].id)
     other_positive = [
-        record.label for record, order in zip(records, orders, strict=True) if len(classes) == 2 and order != classes
+        member.label for member, order in zip(members, orders, strict=True) if len(classes) == 2 and order != classes
     ]
     notes = [
         f"{note} So are the metrics; the figures are those of each run's own images." if note else "",
         f"{', '.join(other_positive)} had {classes[0]} as the positive class; here it is {classes[1]}."
         if other_positive
         else "",
-        *_untested(predictions[0]),
+        *_untested(predictions[0][0]),
+        _on_seeds(records),
         _on_tests(tests, primary),
         f"The best of {len(records)} runs on the test images looks better than it is: choose by a validation metric."
         if part == "test" and len(records) > 2
@@ -196,6 +200,17 @@ def compare_records(records: list["RunRecord"], part: str, common: bool) -> Comp
     measured = [r.metrics for r in records] if as_stored else [_measured(own, part) for own in predictions]
     rows = [*_rows(measured, part, records[0].binary_tasks), ("protocol", [str(r.protocol) for r in records])]
     return Compared(records, part, images, rows, tests, list(filter(None, notes)), predictions)
+
+
+def _on_seeds(records: list["RunRecord"]) -> str:
+    """Return what is not known if only some of the runs have several seeds."""
+    single = [record.label for record in records if len(record.members) == 1]
+    if len(single) in (0, len(records)):
+        return ""
+    return (
+        f"{', '.join(single)}: one seed, so that it is not known how much the result depends on it; the other runs "
+        "have several."
+    )
 
 
 def _on_tests(tests: dict[str, list[Comparison]], primary: str) -> str:
@@ -219,20 +234,27 @@ def _untested(predictions: Predictions) -> list[str]:
     return [f"No test of {', '.join(names)}: {reason}." for reason, names in by_reason.items()]
 
 
-def _measured(predictions: Predictions, part: str) -> dict[str, float]:
+def _measured(predictions: list[Predictions], part: str) -> dict[str, float]:
     """Return metrics of the compared images, because those that a run stored are of other images or another task."""
-    found = {f"{part}/{name}": value for name, value in measure(predictions).items()}
-    for name, (low, high) in intervals_of(predictions, Bootstrap()).items():
+    metrics, bounds = [measure(own) for own in predictions], [intervals_of(own, Bootstrap()) for own in predictions]
+    values, ends = metrics[0], bounds[0]
+    if len(predictions) > 1:
+        over = over_seeds(predictions, metrics, bounds)
+        values = {name: one.mean for name, one in over.items()}
+        ends = {name: one.both for name, one in over.items() if one.both is not None}
+    found = {f"{part}/{name}": value for name, value in values.items()}
+    for name, (low, high) in ends.items():
         found |= named_bounds(f"{part}/{name}", low, high)
     return found
 
 
-def _overlays(records: list["RunRecord"], compared: list[Predictions]) -> list[str]:
+def _overlays(records: list["RunRecord"], compared: list[list[Predictions]]) -> list[str]:
     from melanoma.evaluation.overlays import as_data_url, learning_curves_of_runs, roc_of_runs
 
-    predictions = {record.label: own for record, own in zip(records, compared, strict=True)}
+    members = [member for record in records for member in record.members]
+    predictions = dict(zip((member.label for member in members), chain(*compared), strict=True))
     metric = f"val/{records[0].tags.get(Tag.PRIMARY_METRIC, 'loss')}"
-    histories = {record.label: record.history(metric) for record in records}
+    histories = {member.label: member.history(metric) for member in members}
     drawn = (roc_of_runs(predictions), learning_curves_of_runs(histories, metric))
     return [as_data_url(figure) for figure in drawn if figure is not None]
 
@@ -249,10 +271,10 @@ def _records(options: CompareOptions) -> list["RunRecord"]:
     if options.experiment is None:
         _refuse_fewer_than_two(options.runs)
     with quiet_native_imports():
-        from melanoma.tracking.records import RunRecord, find_runs
+        from melanoma.tracking.records import RunRecord, find_runs, without_children
     open_store(options.uri)
     of_experiment = find_runs(options.experiment, options.tag) if options.experiment is not None else []
-    wanted = list(dict.fromkeys([*options.runs, *(record.id for record in of_experiment)]))
+    wanted = list(dict.fromkeys([*options.runs, *(record.id for record in without_children(of_experiment))]))
     _refuse_fewer_than_two(wanted)
     return [RunRecord.read(run_id) for run_id in wanted]
 

@@ -55,7 +55,8 @@ class Experiment:
     def name(self) -> str:
         """Name of the run."""
         settings = self.settings
-        return settings.tracking.run_name or f"{settings.model.name}-{settings.data.name}-s{settings.seed}"
+        which = f"s{settings.seed}" if settings.seeds is None else f"{settings.seeds}-seeds"
+        return settings.tracking.run_name or f"{settings.model.name}-{settings.data.name}-{which}"
 
     @property
     def tags(self) -> dict[str, str]:

@@ -33,19 +33,26 @@ from melanoma.workflows.experiment import Experiment, Result, run_experiment
 from melanoma.workflows.stages import balance, clean_images, folds_of, prepare_dataset
 from melanoma.workflows.summary import show_difference, show_result, show_spread
 
-__all__ = ["compare_protocols", "cross_validate", "log_cross_validation", "stored_evaluation"]
+__all__ = [
+    "compare_protocols",
+    "cross_validate",
+    "free_memory",
+    "log_cross_validation",
+    "parent_run",
+    "stored_evaluation",
+]
 
 log = logging.getLogger("melanoma")
 
 
-def cross_validate(experiment: Experiment) -> Result:
+def cross_validate(experiment: Experiment, *, nested: bool = False) -> Result:
     """Run one child run for each fold or left-out value, and pool the test predictions in the parent run.
 
     In the parent run, `test/<metric>` is computed from the pooled predictions, and `test/<metric>_mean` and `_std` are
-    over the child runs.
+    over the child runs. With `nested`, it is itself a child of the active run, and prints nothing.
     """
     settings = experiment.settings
-    with _parent(experiment, experiment.tags) as run:
+    with parent_run(experiment, experiment.tags, nested=nested) as run:
         audit, dataset = clean_images(settings, experiment.source)
         folds = folds_of(settings, dataset.table)
         tracking_log.log_audit(run, audit, dataset)
@@ -54,16 +61,17 @@ def cross_validate(experiment: Experiment) -> Result:
         for name, parts in folds.items():
             prepare_data = partial(_prepare_fold, settings, audit, dataset, parts)
             results[name] = run_experiment(experiment, prepare_data, name=f"{experiment.name} {name}", nested=True)
-            _free_memory()
+            free_memory()
         # The images that the initial weights were trained on are known only after the folds ran.
         protocol = reduce(or_, (result.protocol for result in results.values()), experiment.protocol)
         run.set_tags({Tag.PROTOCOL: str(protocol)})
         evaluations = {name: result.evaluations for name, result in results.items()}
         pooled = log_cross_validation(run, dataset, folds, evaluations, settings, protocol)
-    primary = settings.primary_metric
-    show_result([pooled], run.id, experiment.uri, None, primary=primary)
-    show_spread([result.evaluations[-1] for result in results.values()], primary)
-    return Result(run.id, [pooled], None, protocol)
+    if not nested:
+        primary = settings.primary_metric
+        show_result([pooled], run.id, experiment.uri, None, primary=primary)
+        show_spread([result.evaluations[-1] for result in results.values()], pooled, primary)
+    return Result(run.id, [pooled], None, protocol, measures=run.measures)
 
 
 def log_cross_validation(
@@ -120,13 +128,13 @@ def compare_protocols(experiment: Experiment) -> Result:
     """
     runs = {name: _with_protocol(experiment, name) for name in ("published", "clean")}
     results = {}
-    with _parent(experiment, runs["published"].tags) as run:
+    with parent_run(experiment, runs["published"].tags) as run:
         audit = audit_source(experiment.source, experiment.settings.audit, experiment.settings.data.max_megapixels)
         tracking_log.announce_audit(audit)
         for name, one in runs.items():
             prepare_data = partial(_prepare, one, audit)
             results[name] = run_experiment(one, prepare_data, name=f"{experiment.name} {name}", nested=True)
-            _free_memory()
+            free_memory()
         # The images that the initial weights were trained on are known only after the weights were loaded.
         run.set_tags({Tag.PROTOCOL: str(results["published"].protocol)})
         difference = _difference({name: result.evaluations for name, result in results.items()})
@@ -137,9 +145,10 @@ def compare_protocols(experiment: Experiment) -> Result:
 
 
 @contextmanager
-def _parent(experiment: Experiment, tags: dict[str, str]) -> Iterator[Run]:
+def parent_run(experiment: Experiment, tags: dict[str, str], *, nested: bool = False) -> Iterator[Run]:
+    """Start a run that has child runs, with the configuration and the log file."""
     tracking = replace(experiment.settings.tracking, system_metrics=False)  # the child runs have them
-    with tracked_run(experiment.uri, tracking, tags=tags, name=experiment.name) as run:
+    with tracked_run(experiment.uri, tracking, tags=tags, name=experiment.name, nested=nested) as run:
         try:
             log.info("MLflow run %s, the parent", run.id)
             log_config(run, experiment.resolved, experiment.overrides)
@@ -177,7 +186,7 @@ def _difference(evaluations: dict[str, list[Evaluation]]) -> dict[str, float]:
     return named
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
     """Free the finished run's network, so that memory does not grow from run to run."""
     keras.backend.clear_session()
     gc.collect()

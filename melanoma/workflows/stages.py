@@ -114,11 +114,11 @@ def _without_copies(settings: TrainConfig, dataset: Dataset, audit: Audit) -> Da
 
 def folds_of(settings: TrainConfig, table: pd.DataFrame) -> dict[str, pd.Series]:
     """Return the part of each row in each run of a cross-validation, by the run's name."""
-    chosen = settings.split
+    chosen, seed = settings.split, _split_seed(settings)
     if chosen.method == "kfold":
-        parts = fold_parts(table, chosen, settings.seed)
+        parts = fold_parts(table, chosen, seed)
         return {f"fold {number}": fold for number, fold in enumerate(parts, 1)}
-    left_out = left_out_parts(table, chosen, settings.seed)
+    left_out = left_out_parts(table, chosen, seed)
     return {f"{chosen.column}={value}": parts for value, parts in left_out.items()}
 
 
@@ -143,7 +143,11 @@ def split_images(settings: TrainConfig, dataset: Dataset) -> Dataset:
         if chosen.fold is None or chosen.fold > len(folds):
             raise ConfigError([f"split.fold must be from 1 to {len(folds)}. Received: split.fold={chosen.fold}"])
         return with_split(dataset, folds[chosen.fold - 1])
-    return with_split(dataset, split_parts(dataset.table, chosen, settings.seed))
+    return with_split(dataset, split_parts(dataset.table, chosen, _split_seed(settings)))
+
+
+def _split_seed(settings: TrainConfig) -> int:
+    return settings.seed if settings.split.seed is None else settings.split.seed
 
 
 def _refuse_conflicts(table: pd.DataFrame, settings: TrainConfig) -> None:

@@ -1,6 +1,7 @@
 """Display of the result of a run on the terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import nan
 from statistics import mean, stdev
 
 from rich.markup import escape
@@ -8,11 +9,12 @@ from rich.table import Table
 
 from melanoma.evaluation.evaluate import Evaluation
 from melanoma.evaluation.metrics import headlines
+from melanoma.evaluation.seeds import OverSeeds
 from melanoma.evaluation.texts import stored_text, with_bounds
 from melanoma.terminal import out
 from melanoma.tracking.store import figures_folder, ui_command
 
-__all__ = ["show_difference", "show_findings", "show_result", "show_spread"]
+__all__ = ["show_difference", "show_findings", "show_result", "show_seeds", "show_spread"]
 
 
 def show_result(
@@ -72,17 +74,49 @@ def show_findings(findings: Sequence[str]) -> None:
         out().print(f"- {finding}", soft_wrap=True, markup=False)
 
 
-def show_spread(evaluations: list[Evaluation], primary: str | None) -> None:
-    """Print the mean and standard deviation of the headline metrics over several runs."""
+def show_spread(evaluations: list[Evaluation], pooled: Evaluation, primary: str | None) -> None:
+    """Print the headline metrics of the pooled folds, and their mean and standard deviation over the folds."""
     table = Table(title=f"Over {len(evaluations)} runs", title_justify="left")
-    for title in ("metric", "mean", "standard deviation", "lowest", "highest"):
+    for title in ("metric", "pooled", "mean", "standard deviation", "lowest", "highest"):
         table.add_column(title)
     for name in headlines(primary):
         values = [evaluation.metrics[name] for evaluation in evaluations if name in evaluation.metrics]
         if len(values) > 1:
             numbers = (mean(values), stdev(values), min(values), max(values))
-            table.add_row(name, *(f"{number:.3f}" for number in numbers))
+            table.add_row(name, pooled.text_of(name), *(f"{number:.3f}" for number in numbers))
     out().print(table)
+    out().print(
+        "Pooled: all test images together, each predicted by the model that was not trained on it; an AUC then also "
+        "compares scores of different models. Mean: over the models, each on its own test images.",
+        soft_wrap=True,
+    )
+
+
+def show_seeds(
+    by_part: Mapping[str, Mapping[str, OverSeeds]],
+    images: Mapping[str, int],
+    run_id: str,
+    uri: str,
+    primary: str | None,
+) -> None:
+    """Print the metrics of the test images over several seeds, and where the run is."""
+    test = by_part["test"]
+    count = len(next(iter(test.values())).values)
+    table = Table(title=f"{count} seeds on the same {images['test']} test images", title_justify="left")
+    for title in ("metric", "mean [interval]", "for these seeds only", "standard deviation", "lowest", "highest"):
+        table.add_column(title, overflow="fold")
+    tasks = [name for name in test if name.endswith("/auc") and not name.startswith("auc/")]
+    for name in dict.fromkeys([*headlines(primary), *tasks]):
+        if name in test:
+            one = test[name]
+            cells = [with_bounds(one.mean, *(ends or (nan, nan))) for ends in (one.both, one.sampling)]
+            spread = (one.std, min(one.values), max(one.values))
+            table.add_row(escape(name), *cells, *(f"{number:.3f}" for number in spread))
+    console = out()
+    console.print(table)
+    console.print("The interval is for other images and other seeds.", soft_wrap=True)
+    console.print(f"Run      {run_id}", soft_wrap=True, markup=False)
+    console.print(f"Compare  {ui_command(uri)}", soft_wrap=True, markup=False)
 
 
 def show_difference(published: list[Evaluation], clean: list[Evaluation], run_id: str, uri: str) -> None:

@@ -1,4 +1,4 @@
-"""`melanoma train`: one run, the folds of a cross-validation, or both protocols."""
+"""`melanoma train`: one run, several seeds, the folds of a cross-validation, or both protocols."""
 
 from functools import partial
 from pathlib import Path
@@ -46,8 +46,11 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     # Imported after the checks of configuration and data, because TensorFlow and MLflow take seconds to import.
     with quiet_native_imports():
         from melanoma.workflows.nested import compare_protocols, cross_validate
+        from melanoma.workflows.seeds import train_seeds
         from melanoma.workflows.summary import show_findings, show_result
 
+    if settings.seeds is not None:
+        return train_seeds(experiment)
     if settings.protocol == "both":
         return compare_protocols(experiment)
     if number_of_folds(settings, source):

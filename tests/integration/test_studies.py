@@ -7,7 +7,11 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
+from melanoma.registry.candidates import candidate_of
+from melanoma.tracking.records import RunRecord
+from melanoma.workflows.compare import compare_records
 from tests.commands import run_melanoma
 from tests.integration.conftest import SMALL, all_runs, client, copied_store, measured, only_run, trained_here
 
@@ -146,3 +150,35 @@ def test_studies_that_cannot_be_are_refused(store: str, arguments: list[str], me
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_seeds_on_one_split(empty_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """The parent has mean and spread, the children repeat a seed alone, and the best seed can be promoted."""
+    store = copied_store(empty_store, tmp_path)
+    words = [*SMALL, "training.epochs=1", "data.source.images=160", "split.test=0.3", "tracking.figures=true"]
+    trained_here([*words, "seeds=2", "seed=3", f"tracking.uri={store}"], tmp_path)
+    assert "2 seeds on the same 48 test images" in capsys.readouterr().out
+    parent, children = parent_and_children(store)
+    metrics, values = measured(parent), [measured(child)["test/auc"] for child in children]
+    assert [child.data.params["seed"] for child in children] == ["3", "4"]
+    assert metrics["test/auc"] == pytest.approx(np.mean(values))
+    assert metrics["test/auc_std"] == pytest.approx(np.std(values, ddof=1))
+    assert metrics["test/auc_ci_low"] <= metrics["same_seeds/test/auc_ci_low"] < metrics["test/auc"]
+    assert "test/auc" in parent.data.metrics  # on MLflow's page
+    tested = [csv(store, child.info.run_id, "data/split.csv") for child in children]
+    assert tested[0][["path", "part"]].equals(tested[1][["path", "part"]])
+    assert list(csv(store, parent.info.run_id, "evaluation/seeds.csv").seed) == [3, 4]
+    assert "figures/seeds.png" in {one.path for one in client(store).list_artifacts(parent.info.run_id, "figures")}
+    assert "2 seeds on the same 48 test images" in parent.data.tags["mlflow.note.content"]
+    mlflow.set_tracking_uri(store)
+    best = max(children, key=lambda child: measured(child)["validation/auc"])
+    assert candidate_of(parent.info.run_id, "validation/auc").run_id == best.info.run_id
+    second = client(store).download_artifacts(children[1].info.run_id, "config/overrides.yaml")
+    again = [word for word in yaml.safe_load(Path(second).read_text()) if "tracking." not in word]
+    assert {"seed=4", "split.seed=3"} <= set(again)
+    assert not [word for word in again if word.startswith("seeds=")]
+    record = RunRecord.read(parent.info.run_id)
+    compared = compare_records([record, RunRecord.read(children[0].info.run_id)], "test", common=False)
+    assert compared.rows[0][1][0].startswith(f"{metrics['test/accuracy']:.3f} [")
+    assert any("one seed, so that it is not known" in line for line in compared.warnings)
+    assert {one.test for one in compared.tests[children[0].info.run_id]} >= {"Obuchowski, over seeds"}

@@ -89,7 +89,8 @@ def test_why_a_run_is_no_candidate(tmp_path: Path, monkeypatch):
     mlflow.set_experiment("some")
     logged("good")
     logged("failed", status="FAILED")
-    logged("of another run", tags={**CLEAN, "melanoma.evaluated_model": "m"})
+    logged("of another run", tags={**CLEAN, "melanoma.evaluated_model": "m"}, model=False)
+    logged("recalibrated", tags={**CLEAN, "melanoma.evaluated_model": "m"})
     logged("parent", model=False)
     logged("shortcut", tags={**CLEAN, "melanoma.protocol": "published"})
     logged("leaky", tags={**CLEAN, "melanoma.known_leaks": "18 content"})
@@ -101,6 +102,7 @@ def test_why_a_run_is_no_candidate(tmp_path: Path, monkeypatch):
         "good": (None, ""),
         "failed": (Exclusion.NOT_FINISHED, "it ended as FAILED"),
         "of another run": (Exclusion.EVALUATION_ONLY, "evaluates the model of another run"),
+        "recalibrated": (None, ""),
         "parent": (Exclusion.NO_MODEL, "is a parent run without a model of its own"),
         "shortcut": (Exclusion.NOT_CLEAN, "protocol published"),
         "leaky": (Exclusion.KNOWN_LEAKS, "known leaks: 18 content"),

@@ -31,6 +31,17 @@ def test_a_floor_is_held_by_the_lower_end(bound: float, passed: bool):
     assert gate.text == f"0.850 [0.800, 0.900]; wanted: lower end of its interval >= {bound:g}"
 
 
+def test_a_gate_says_how_many_images_would_do():
+    """The width decreases with the square root of the number: a third of the width needs nine times as many."""
+    metrics = {**METRICS, "data/images/test": 118.0}
+    [gate] = limit_gates(metrics, {"test/auc": 0.85 - 0.05 / 3}, {}, {})
+    assert gate.text.endswith("; 118 test images give -0.050, about 1,062 would do if the value stays")
+    for floors, ceilings in (({"test/auc": 0.8}, {}), ({"test/auc": 0.9}, {}), ({}, {"test/ece": 0.09})):
+        assert "would do" not in limit_gates(metrics, floors, ceilings, {})[0].text  # passed, or the value is worse
+    [gate] = limit_gates(metrics, {}, {"test/ece": 0.125}, {})
+    assert gate.text.endswith("; 118 test images give +0.050, about 472 would do if the value stays")
+
+
 @pytest.mark.parametrize(("bound", "passed"), [(0.15, True), (0.1499, False), (0.10, False)])
 def test_a_ceiling_is_held_by_the_upper_end(bound: float, passed: bool):
     assert limit_gates(METRICS, {}, {"test/ece": bound}, {})[0].passed is passed
