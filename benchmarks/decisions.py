@@ -183,11 +183,16 @@ def seeds(seed: int) -> dict[str, bool]:
     single = compare_predictions(first[0], predictions[3], Bootstrap(20))
     together, alone = (next(one for one in tests if one.metric == "auc") for tests in (several, single))
     return {
-        "3 seeds: the interval contains the expected AUC": found.both[0] <= SEEDS_AUC <= found.both[1],
-        "3 seeds: the interval for these seeds only contains it": found.sampling[0] <= SEEDS_AUC <= found.sampling[1],
+        "3 seeds: the interval contains the expected AUC": within(SEEDS_AUC, found.both),
+        "3 seeds: the interval for these seeds only contains it": within(SEEDS_AUC, found.sampling),
         "3 seeds each of equal recipes, called different by the AUC": together.is_shown,
         "1 seed each of equal recipes, called different by the AUC": alone.is_shown,
     }
+
+
+def within(value: float, bounds: tuple[float, float] | None) -> bool:
+    """Return whether an interval contains a value."""
+    return bounds is not None and bounds[0] <= value <= bounds[1]
 
 
 def prediction_sets(seed: int) -> dict[str, float]:
