@@ -73,6 +73,10 @@ COMMANDS = {
         "metrics of runs side by side, with paired tests on the same images",
         "melanoma.commands.compare:main",
     ),
+    "readers": Command(
+        "compare a model with human readers of its test images",
+        "melanoma.commands.readers:main",
+    ),
     "predict": Command(
         "decisions and class probabilities for images, as a table and a CSV",
         "melanoma.workflows.predict:predict",

@@ -13,7 +13,7 @@ from melanoma.data.cache import check_writable, write_atomically, write_errors
 from melanoma.data.decode import UnreadableImage, open_rgb
 from melanoma.pages import image_url, render_page
 
-__all__ = ["headlines", "make_folder", "write_report"]
+__all__ = ["headlines", "make_folder", "picture", "write_report"]
 
 _PAGE = "audit.html"
 _THUMBNAIL = 112
@@ -180,7 +180,7 @@ def _cards(audit: Audit, facts: pd.DataFrame, group: list[str], pictures: dict[s
     for path in group[:_ACROSS]:
         row = facts.loc[path]
         if pictures is not None and path not in pictures:
-            pictures[path] = _picture(audit.root / path)
+            pictures[path] = picture(audit.root / path)
         cards.append({"path": path, "label": row.label, "part": row.part, "picture": (pictures or {}).get(path, "")})
     return {
         "cards": cards,
@@ -190,7 +190,7 @@ def _cards(audit: Audit, facts: pd.DataFrame, group: list[str], pictures: dict[s
     }
 
 
-def _picture(path: Path) -> str:
+def picture(path: Path) -> str:
     """Return a small JPEG as a data URL, or an empty text if the file can no longer be read."""
     try:
         picture = open_rgb(path, max_pixels=float("inf"), at_least=2 * _THUMBNAIL)

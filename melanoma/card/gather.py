@@ -204,7 +204,7 @@ def _counts(split: pd.DataFrame) -> pd.DataFrame:
 
 
 def _limits(trained: RunRecord, counts: pd.DataFrame, external: bool, metadata: Iterable[str]) -> list[str]:
-    leaks = trained.tags.get(Tag.KNOWN_LEAKS)
+    leaks, corrections = trained.tags.get(Tag.KNOWN_LEAKS), trained.config["data"].get("corrections")
     few = [f"{label} ({count})" for label, count in counts.test.items() if count < _FEW]
     scarce = [f"{label} ({count})" for label, count in counts.train.items() if count < _FEW]
     found = {
@@ -216,6 +216,8 @@ def _limits(trained: RunRecord, counts: pd.DataFrame, external: bool, metadata: 
         "Lesions and patients are not known, so that images of one may be in more than one part.": not (
             {"lesion", "patient"} & set(metadata)
         ),
+        f"Labels were changed or images excluded by {corrections} (`data.corrections`), also in the test set. If a "
+        "model suggested them, the test result is optimistic.": corrections is not None,
         "One seed: how much the result depends on it is not known from this run (`seeds=5` measures it).": True,
     }
     return [text for text, applies in found.items() if applies]

@@ -37,6 +37,7 @@ _SCHEMAS = {
 }
 _OTHER = {
     "compare": ["--experiment", "--tag", "--part", "--common", "--html", "--tracking-uri"],
+    "readers": ["--task", "--threshold", "--html", "--tracking-uri"],
     "report": ["experiments", "--html", "--output", "--tracking-uri"],
     "cache": ["list", "clear"],
     "completion": ["bash", "zsh", "fish"],

@@ -151,8 +151,10 @@ class ExportConfig:
 class AuditCommandConfig:
     """Configuration of `melanoma audit`."""
 
+    labels: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     audit: AuditReportConfig = field(default_factory=AuditReportConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
 @dataclass

@@ -209,7 +209,8 @@ def _key_fault(override: Override, base: DictConfig) -> str | None:
     for part in key.split("."):
         if not isinstance(node, DictConfig) or part not in list(node):
             return f"There is no key '{key}'.{_closest(key, _leaves(base))} Received: {override.input_line}"
-        node = None if OmegaConf.is_missing(node, part) else node[part]
+        # Not resolved, because a default such as that of data.name needs a value that may be missing.
+        node = None if OmegaConf.is_missing(node, part) else node._get_node(part)
     return None
 
 

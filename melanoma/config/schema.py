@@ -70,6 +70,7 @@ class DataConfig:
     binary_tasks: dict[str, Any] = field(default_factory=dict)
     max_megapixels: float = number(50.0, above=0, most=178, note=", the limit of Pillow")
     max_quarantined: float = number(0.05, least=0, most=1, kind="a share")
+    corrections: str | None = None
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     metadata: MetadataConfig = field(default_factory=MetadataConfig)
 

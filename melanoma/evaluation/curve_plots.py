@@ -16,6 +16,7 @@ from melanoma.evaluation.metrics import CALIBRATION_BINS
 from melanoma.evaluation.plots import BLUE, GREEN, GREY, ORANGE, escape_math
 from melanoma.evaluation.predictions import BinaryTask
 from melanoma.evaluation.proportions import mean_influence
+from melanoma.evaluation.readers import Reader
 from melanoma.evaluation.uncertain import Abstention, abstention_curve
 
 __all__ = [
@@ -24,12 +25,14 @@ __all__ = [
     "line_style",
     "net_benefit",
     "precision_recall_figure",
+    "readers_figure",
     "reliability_figure",
     "roc_figure",
     "score_figure",
 ]
 
 _BAND_RESAMPLES = 200
+_NAMED_READERS = 12
 _COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000", GREY)
 Points = Callable[[Curve], tuple[NDArray, NDArray]]
 
@@ -59,6 +62,37 @@ def roc_figure(evaluation: Evaluation, thresholds: Mapping[str, float] | None = 
             point = f"operating point: sensitivity {tpr:.2f}, specificity {1 - fpr:.2f}"
             axes.plot(fpr, tpr, "o", color=ORANGE, markersize=8, label=point)
             axes.legend(frameon=False, fontsize=9, loc="best")
+    return figure
+
+
+def readers_figure(task: BinaryTask, threshold: float, readers: Sequence[Reader]) -> Figure:
+    """Plot the ROC curve of a model, with the sensitivity and specificity of readers, and their mean.
+
+    Args:
+        task: Scores of the model.
+        threshold: Threshold of the model.
+        readers: Calls of the readers.
+    """
+    figure = Figure(figsize=(6.4, 6), layout="constrained")
+    axes = figure.subplots()
+    found = curve(task.positive, task.scores)
+    axes.plot(found.fpr[0], found.tpr[0], color=BLUE, linewidth=2, label=f"model, AUC {float(found.auc()[0]):.3f}")
+    referred = task.scores >= threshold
+    axes.plot(referred[~task.positive].mean(), referred[task.positive].mean(), "o", color=BLUE, markersize=9)
+    points = np.array([(1 - one.specificity[0], one.sensitivity[0]) for one in readers])
+    axes.plot(points[:, 0], points[:, 1], "o", color=ORANGE, markersize=5, label=f"{len(readers)} readers")
+    mean, spread = points.mean(axis=0), points.std(axis=0, ddof=1) if len(readers) > 1 else np.zeros(2)
+    x, y = (float(value) for value in mean)
+    bars = "their mean, and one standard deviation"
+    axes.errorbar(x, y, yerr=float(spread[1]), xerr=float(spread[0]), color="black", capsize=3, label=bars)
+    if len(readers) <= _NAMED_READERS:
+        for reader, point in zip(readers, points, strict=True):
+            axes.annotate(escape_math([reader.name])[0], point, (4, 4), textcoords="offset points", fontsize=8)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+    axes.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set_title(f"{escape_math([task.name])[0]}: the model and its operating point, and readers", fontsize=11)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

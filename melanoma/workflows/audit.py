@@ -8,6 +8,7 @@ from rich.table import Table
 
 from melanoma.auditing.audit import audit_source
 from melanoma.auditing.findings import Audit
+from melanoma.auditing.label_report import write_label_report
 from melanoma.auditing.names import FINDINGS, named_findings
 from melanoma.auditing.report import headlines, make_folder, write_report
 from melanoma.config.command_schema import AuditCommandConfig
@@ -45,12 +46,31 @@ def audit_data(config: DictConfig, overrides: list[str], folder: Path) -> Audit:
     audit = audit_source(source, settings.audit, settings.data.max_megapixels)
     page = write_report(audit, settings.data.name, output)
     _show(audit, page)
+    if settings.labels is not None:
+        _assess_labels(settings, audit, output)
     counts = audit.counts()
     matched = {name: counts[name] for name in named_findings(settings.audit.fail_on) if counts[name]}
     if matched:
         listed = ", ".join(f"{name}: {count}" for name, count in matched.items())
         raise AuditFailed(f"The audit found what audit.fail_on names; see {page}. Received: {listed}")
     return audit
+
+
+def _assess_labels(settings: AuditCommandConfig, audit: Audit, folder: Path) -> None:
+    """Write the likely label errors by the predictions of a run, and print where they are."""
+    from melanoma.workflows.labels import assess_labels
+
+    assessed, facts = assess_labels(audit, str(settings.labels), settings.tracking.uri)
+    page = write_label_report(assessed, audit.root, {"name": settings.data.name, **facts}, folder)
+    likely = int(assessed.likely_error.sum())
+    console = out()
+    for line in facts["notes"]:
+        console.print(f"- {line}", markup=False)
+    console.print(
+        f"- {likely} of {len(assessed):,} labels are likely errors; look at them before you decide.", markup=False
+    )
+    console.print(f"Labels   {page}", soft_wrap=True, markup=False)
+    console.print(f"         {page.with_name('labels.csv')}", soft_wrap=True, markup=False)
 
 
 def _show(audit: Audit, page: Path) -> None:

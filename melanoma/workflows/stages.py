@@ -13,6 +13,7 @@ from melanoma.auditing.audit import audit_source
 from melanoma.auditing.findings import Audit
 from melanoma.auditing.policy import apply_policy, contradicting
 from melanoma.config.schema import FOLDED, DataConfig, TrainConfig
+from melanoma.data.corrections import with_corrections
 from melanoma.data.dataset import (
     CLASS_LEFT_OUT,
     Dataset,
@@ -36,6 +37,7 @@ from melanoma.data.split_file import read_split
 from melanoma.data.tables import with_metadata
 from melanoma.errors import ConfigError, DataError, MelanomaError
 from melanoma.lineage.contamination import Seen, TrainedOn, images_seen
+from melanoma.paths import user_path
 from melanoma.terminal import stage
 
 __all__ = [
@@ -63,6 +65,8 @@ def read_source(settings: DataConfig) -> Source:
     path = columns.pop("path")
     if path is not None:
         source = with_metadata(source, path, **columns)
+    if settings.corrections is not None:
+        source = with_corrections(source, user_path(settings.corrections))
     for note in source.notes:
         log.warning("%s", note)
     return source

@@ -35,6 +35,12 @@ def melanoma(tmp_path: Path):
     return run
 
 
+def test_a_key_whose_default_needs_a_missing_value_is_a_key(tmp_path: Path):
+    """The default of data.name is made from data.path, which the sets that need a path do not have yet."""
+    words = ["data=folder", "data.name=mine", f"data.path={tmp_path}"]
+    assert composed("train", TrainConfig, words)[0].data.name == "mine"
+
+
 @pytest.mark.parametrize(
     ("arguments", "faults"),
     [

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import mlflow
+import pandas as pd
 import pytest
 
 from melanoma.cli import main
@@ -170,3 +172,32 @@ def test_runs_of_an_experiment_are_chosen_by_tag(compared, compare):
     assert code == 0, err
     assert f"second ({ids['second'][:6]})" in out
     assert "other split" not in out
+
+
+def test_readers_beside_a_run(compared, run_here, tmp_path: Path):
+    uri, ids = compared
+    mlflow.set_tracking_uri(uri)
+    tested = RunRecord.read(ids["other split"]).predictions("test")
+    truth = tested.label == "malignant"
+    rows = [
+        (reader, path.rsplit("/", 1)[-1], int(call))
+        for reader, calls in (("ann", truth), ("bob", ~truth), ("eve", truth | (truth.index % 3 == 0)))
+        for path, call in zip(tested.path, calls, strict=True)
+    ]
+    pd.DataFrame(rows, columns=["reader", "image", "rating"]).to_csv(tmp_path / "readers.csv", index=False)
+    words = ["readers", ids["other split"], str(tmp_path / "readers.csv"), "--tracking-uri", uri]
+    done = run_here(*words, "--html", str(tmp_path / "readers.html"))
+    assert done.returncode == 0, done.stderr
+    assert "3 readers and other split" in done.stdout
+    assert re.search(r"ann +│ \d+ +│ 1\.000", done.stdout)
+    assert "mean reader" in done.stdout
+    page = (tmp_path / "readers.html").read_text()
+    assert "data:image/png;base64," in page
+    for change, message in (({"image": "none.jpg"}, "none.jpg"), ({"rating": "x"}, "Ratings are numbers")):
+        table = pd.DataFrame(rows, columns=["reader", "image", "rating"]).astype(str)
+        for column, value in change.items():
+            table.loc[0, column] = value
+        table.to_csv(tmp_path / "readers.csv", index=False)
+        refused = run_here(*words)
+        assert refused.returncode == 2
+        assert message in refused.stderr

@@ -85,7 +85,7 @@ def test_a_split_is_used_again_and_one_with_an_overlap_is_refused(clean, tmp_pat
     assert "must keep images of one lesion, patient or cluster" in done.stderr
 
 
-def test_folds_test_every_image_once_and_are_pooled(store: str):
+def test_folds_test_every_image_once_are_pooled_and_assess_the_labels(store: str, tmp_path: Path):
     train(store, "split=kfold", "split.folds=2")
     parent, children = parent_and_children(store)
     assert [run.info.run_name for run in children] == [f"{parent.info.run_name} fold {i}" for i in (1, 2)]
@@ -101,6 +101,15 @@ def test_folds_test_every_image_once_and_are_pooled(store: str):
     assert measured(parent)["test/accuracy_mean"] == pytest.approx(np.mean(single))
     assert measured(parent)["test/accuracy_std"] == pytest.approx(np.std(single, ddof=1))
     assert "test/accuracy_ci_low" in measured(parent)
+    done = run_melanoma(
+        "audit", *(word for word in PLANTED if word.startswith("data.")), f"labels={parent.info.run_id}",
+        f"tracking.uri={store}", f"audit.output={tmp_path}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    labels = pd.read_csv(tmp_path / "labels.csv")
+    assert f"{labels.likely_error.sum()} of {len(labels)} labels are likely errors" in done.stdout
+    assert set(predictions.sha256) <= set(labels.sha256)
+    assert (tmp_path / "labels.html").is_file()
 
 
 @pytest.mark.slow
