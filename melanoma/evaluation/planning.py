@@ -3,11 +3,12 @@
 Scores are drawn from normal distributions with a given AUC, and judged as by `melanoma promote` and `melanoma compare`.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, softmax
+from scipy.special import ndtr, ndtri, softmax
 from scipy.stats import binom
 
 from melanoma.evaluation.delong import bounded_auc
@@ -35,6 +36,7 @@ __all__ = [
     "expected_mean_auc",
     "expected_rate",
     "smallest_multiple",
+    "specificity_at",
 ]
 
 _MOST = 1000.0  # times the images, beyond which no size is searched
@@ -87,6 +89,11 @@ def chance_of_mean_auc(auc: float, floor: float, images: Sequence[int], seed: in
     return float(np.mean([auc_intervals(one, 0.95)["auc"][0] >= floor for one in _samples(auc, images, seed)]))
 
 
+def specificity_at(auc: float, sensitivity: float) -> float:
+    """Return the specificity of normal scores with an AUC at the threshold with a sensitivity."""
+    return float(ndtr(np.sqrt(2) * ndtri(auc) - ndtri(sensitivity)))
+
+
 def expected_rate(share: float, images: int) -> Bounded | None:
     """Return a proportion with the bounds of its interval; None if there are too few images."""
     return None if images < FEWEST_GROUPS else (share, *score_interval(share, images, quantile(0.95)))
@@ -96,9 +103,12 @@ def chance_of_rate(share: float, floor: float, images: int) -> float:
     """Return how often the lower bound of a proportion is at least a floor."""
     if images < FEWEST_GROUPS:
         return 0.0
-    hits = np.arange(images + 1)
-    passes = [score_interval(hit / images, images, quantile(0.95))[0] >= floor for hit in hits]
-    return float(binom.pmf(hits, images, share)[passes].sum())
+
+    def passes(hits: int) -> bool:
+        return score_interval(hits / images, images, quantile(0.95))[0] >= floor
+
+    fewest = bisect_left(range(images + 1), True, key=passes)  # the lower bound rises with the hits
+    return float(binom.sf(fewest - 1, images, share))
 
 
 def expected_mean(share: float, images: Sequence[int]) -> Bounded | None:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from melanoma.config.command_schema import PlanConfig
 from melanoma.config.launch import typed
-from melanoma.config.schema import FOLDED, TrainConfig
+from melanoma.config.schema import FOLDED, OperatingPointConfig, TrainConfig
 from melanoma.data.split import PARTS
 from melanoma.evaluation.planning import (
     chance_of_auc,
@@ -27,6 +27,7 @@ from melanoma.evaluation.planning import (
     expected_mean_auc,
     expected_rate,
     smallest_multiple,
+    specificity_at,
 )
 from melanoma.evaluation.proportions import FEWEST_GROUPS, Bounded
 from melanoma.evaluation.texts import with_bounds
@@ -107,6 +108,7 @@ def _rows(settings: PlanConfig, tested: pd.DataFrame, classes: list[str], tasks:
             expected_auc(expect.auc, few, many, seed),
             lambda floor, sizes: chance_of_auc(expect.auc, floor, sizes[0], sizes[1], seed),
         )
+        yield from _at_operating_point(task or classes[-1], images, expect.auc)
     counts = {label: _groups(tested, tested.label == label) for label in classes}
     present = tuple(count for count in counts.values() if count)
     if len(classes) > 2:
@@ -130,8 +132,33 @@ def _rows(settings: PlanConfig, tested: pd.DataFrame, classes: list[str], tasks:
             (count,),
             partial(_of_class, label),
             expected_rate(expect.sensitivity, count),
-            lambda floor, sizes: chance_of_rate(expect.sensitivity, floor, sizes[0]),
+            partial(_chance_of_rate, expect.sensitivity),
         )
+
+
+def _at_operating_point(task: str, images: Counts, auc: float) -> Iterator[_Row]:
+    """Yield the rates at the default operating point, as if its sensitivity were that on validation."""
+    sensitivity = OperatingPointConfig().sensitivity
+    sides = {
+        "sensitivity": (sensitivity, images[0], "positive"),
+        "specificity": (specificity_at(auc, sensitivity), images[1], "negative"),
+    }
+    for name, (value, count, side) in sides.items():
+        yield _Row(
+            f"test/operating_point/{task}/{name}",
+            (count,),
+            partial(_of_side, side),
+            expected_rate(value, count),
+            partial(_chance_of_rate, value),
+        )
+
+
+def _chance_of_rate(value: float, floor: float, images: Counts) -> float:
+    return chance_of_rate(value, floor, images[0])
+
+
+def _of_side(side: str, images: Counts) -> str:
+    return f"{images[0]} {side}"
 
 
 def _two_sides(images: Counts) -> str:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 from scipy.stats import binom
 
 from melanoma.evaluation.planning import (
@@ -16,6 +17,7 @@ from melanoma.evaluation.planning import (
     expected_mean_auc,
     expected_rate,
     smallest_multiple,
+    specificity_at,
 )
 from melanoma.evaluation.proportions import proportion_interval
 
@@ -68,6 +70,13 @@ def test_the_detectable_difference_is_found_with_the_power():
 def test_equal_models_are_seldom_called_different_and_a_wide_margin_is_kept():
     assert chance_of_difference(0.85, 0.0, 60, 200, correlation=0.7) <= 0.05
     assert chance_of_difference(0.85, 0.0, 200, 600, correlation=0.7, margin=0.1) >= 0.95
+
+
+def test_the_specificity_at_a_sensitivity_is_that_of_normal_scores():
+    rng = np.random.default_rng(0)
+    positives, negatives = rng.normal(size=400_000) + np.sqrt(2) * ndtri(0.85), rng.normal(size=400_000)
+    threshold = np.quantile(positives, 0.05)
+    assert specificity_at(0.85, 0.95) == pytest.approx((negatives < threshold).mean(), abs=0.005)
 
 
 def test_the_smallest_multiple():

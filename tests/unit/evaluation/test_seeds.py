@@ -7,6 +7,7 @@ from scipy.special import expit, ndtri
 from melanoma.evaluation.intervals import intervals_of
 from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.paired import compare_predictions
+from melanoma.evaluation.plots import seeds_figure
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 from melanoma.evaluation.seeds import OverSeeds, compare_over_seeds, over_seeds
 
@@ -37,6 +38,14 @@ def test_mean_standard_deviation_and_values():
     assert found.values == tuple(values)
     assert (found.mean, found.std) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
     assert found.both[0] < found.sampling[0] < found.mean < found.sampling[1] < found.both[1] <= 1
+
+
+def test_the_figure_has_a_row_for_each_metric():
+    predictions = models(np.arange(60) % 2, np.array([0.5, 1.5]), np.random.default_rng(0))
+    found = combined(predictions)
+    figure = seeds_figure({name: found[name] for name in ("auc", "accuracy")}, [3, 4], 60)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["auc", "accuracy"]
+    assert "2 seeds from 3 to 4, 60 test images" in figure.axes[0].get_xlabel()
 
 
 def test_equal_seeds_add_nothing_to_the_interval():
