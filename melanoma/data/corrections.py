@@ -17,13 +17,16 @@ EXCLUDE = "exclude"
 def with_corrections(source: Source, file: Path) -> Source:
     """Apply the decisions of a table, such as that of `melanoma audit labels=RUN`.
 
+    A decision is about a picture: it applies to all files with the same content.
+
     Args:
         source: The images as delivered.
         file: CSV file with the columns `path` (relative, as in the source) and `decision`: a class, `exclude`, or empty
             to keep the label; and optionally `sha256` of the image that was decided on.
 
     Raises:
-        DataError: If the file cannot be read, or if a row has no such image, class or content.
+        DataError: If the file cannot be read, if a row has no such image, class or content, or if two rows decide
+            differently about one content.
     """
     decided = _decisions(file)
     unknown = sorted(set(decided.path) - set(source.table.path))
@@ -34,24 +37,27 @@ def with_corrections(source: Source, file: Path) -> Source:
             + (
                 f"no image {unknown[0]}"
                 if unknown
-                else f"decision {wrong[0]}, where the classes are {', '.join(source.classes)}"
+                else f"{wrong[0]}, where the classes are {', '.join(source.classes)}"
             )
             + f" in {file}"
         )
+    contents = pd.Series(file_digests(source.root, list(source.table.path)), index=source.table.path, dtype=object)
+    decided = decided.assign(now=decided.path.map(contents))
     if "sha256" in decided:
-        known = decided[decided.sha256 != ""]
-        found = file_digests(source.root, list(known.path))
-        changed = [path for path, own, now in zip(known.path, known.sha256, found, strict=True) if own != now]
-        if changed:
+        changed = decided[(decided.sha256 != "") & (decided.sha256 != decided.now)]
+        if len(changed):
             raise DataError(
                 "An image is not the one that was decided on: its content has changed. Decide again. "
-                f"Received: {changed[0]} in {file}"
+                f"Received: {changed.path.iloc[0]} in {file}"
             )
-    decisions = decided.set_index("path").decision
-    given = source.table.path.map(decisions)
+    differing = decided.groupby("now").decision.nunique()
+    if (differing > 1).any():
+        paths = decided.path[decided.now == differing.idxmax()]
+        raise DataError(f"Copies of one picture have different decisions. Received: {', '.join(paths)} in {file}")
+    given = source.table.path.map(contents).map(decided.drop_duplicates("now").set_index("now").decision)
     table = source.table.assign(label=given.where(given.notna() & (given != EXCLUDE), source.table.label))
     changed_labels, excluded = int((table.label != source.table.label).sum()), int((given == EXCLUDE).sum())
-    note = f"data.corrections changed {changed_labels} labels and excluded {excluded} images"
+    note = f"data.corrections changed the labels of {changed_labels} images and excluded {excluded}"
     return replace(source, table=table[given != EXCLUDE].reset_index(drop=True), notes=[*source.notes, note])
 
 

@@ -31,7 +31,8 @@ def measure_levels(
         bootstrap: Settings of the intervals.
 
     Returns:
-        Metrics and intervals: `per_lesion/lesions` (their number), `per_lesion/<metric>` for each metric of `measure`,
+        Metrics and intervals: `per_lesion/lesions` and `per_lesion/left_out` (how many there are, and how many have
+        several labels), `per_lesion/<metric>` for each metric of `measure`,
         `per_lesion/operating_point/<task>/<measure>` (see `measure_at`), and `per_patient/...`, which has the areas
         under and the points on the curves of the binary tasks, and the operating points.
     """
@@ -39,6 +40,8 @@ def measure_levels(
     lesions = per_lesion(rows, predictions)
     if lesions is not None:
         metrics["per_lesion/lesions"] = len(lesions)
+        units = _units(rows, "lesion")
+        metrics["per_lesion/left_out"] = 0 if units is None else len(np.unique(units)) - len(lesions)
         metrics |= _named("per_lesion", measure(lesions))
         intervals |= _named("per_lesion", intervals_of(lesions, bootstrap))
         for point in points:
@@ -59,13 +62,15 @@ def per_lesion(rows: pd.DataFrame, predictions: Predictions) -> Predictions | No
     """Return one prediction per lesion: the mean of the probabilities of its images.
 
     An image without a lesion is a lesion of its own. Lesions whose images have different labels are left out. None if
-    no lesion has several images.
+    no lesion has several images, or if all have different labels.
     """
     units = _units(rows, "lesion")
     if units is None:
         return None
     first, unit = np.unique(units, return_index=True, return_inverse=True)[1:]
     same = np.bincount(unit, predictions.targets != predictions.targets[first][unit]) == 0
+    if not same.any():
+        return None
     counts = np.bincount(unit)[:, None]
     sums = np.stack([np.bincount(unit, column) for column in predictions.probabilities.T], axis=1)
     groups = first if predictions.groups is None else predictions.groups[first]

@@ -35,6 +35,7 @@ __all__ = [
     "expected_mean",
     "expected_mean_auc",
     "expected_rate",
+    "mean_auc",
     "smallest_multiple",
     "specificity_at",
 ]
@@ -77,9 +78,13 @@ def expected_mean_auc(auc: float, images: Sequence[int], seed: int = 0) -> Bound
     """
     if not _mean_is_shown(images):
         return None
-    many = _drawn_classes(auc, [_MANY * n for n in images], np.random.default_rng(seed))
     bounds = np.array([auc_intervals(one, 0.95)["auc"] for one in _samples(auc, images, seed)])
-    return area_under_roc(many), float(np.median(bounds[:, 0])), float(np.median(bounds[:, 1]))
+    return mean_auc(auc, images, seed), float(np.median(bounds[:, 0])), float(np.median(bounds[:, 1]))
+
+
+def mean_auc(auc: float, images: Sequence[int], seed: int = 0) -> float:
+    """Return the mean AUC of classes, each against the rest; for the arguments see `expected_mean_auc`."""
+    return area_under_roc(_drawn_classes(auc, [_MANY * n for n in images], np.random.default_rng(seed)))
 
 
 def chance_of_mean_auc(auc: float, floor: float, images: Sequence[int], seed: int = 0) -> float:

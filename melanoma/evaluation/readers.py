@@ -16,7 +16,7 @@ from scipy.special import stdtr
 from melanoma.errors import DataError
 from melanoma.evaluation.delong import auc_influence
 from melanoma.evaluation.predictions import BinaryTask
-from melanoma.evaluation.proportions import Bounded, mean_influence, quantile, rate_interval
+from melanoma.evaluation.proportions import FEWEST_GROUPS, Bounded, mean_influence, quantile, rate_interval
 
 __all__ = ["Reader", "ReaderTest", "compare_with_readers", "reader_calls"]
 
@@ -83,14 +83,22 @@ def reader_calls(
     """
     positions = _positions(paths, list(table.image))
     ratings = pd.to_numeric(table.rating, errors="coerce")
-    if ratings.isna().any():
-        raise DataError(f"Ratings are numbers. Received: {table.rating[ratings.isna()].iloc[0]}")
+    wrong = ~np.isfinite(ratings)
+    if wrong.any():
+        raise DataError(f"Ratings are finite numbers. Received: {table.rating[wrong].iloc[0]}")
+    if threshold is not None and not np.isfinite(threshold):
+        raise DataError(f"The threshold is a finite number. Received: --threshold {threshold}")
+    names = table.reader.astype(str).str.strip()
+    if (names == "").any():
+        raise DataError(
+            f"Each rating needs the name of a reader. Received: none for {table.image[names == ''].iloc[0]}"
+        )
     if threshold is None and not set(ratings) <= {0, 1}:
         raise DataError(
             "Ratings other than 0 and 1 need a threshold from which an image counts as called, as in --threshold 4. "
             f"Received: {sorted(set(ratings))[:6]}"
         )
-    rated = pd.DataFrame({"reader": table.reader.astype(str), "image": positions, "rating": ratings})
+    rated = pd.DataFrame({"reader": names, "image": positions, "rating": ratings})
     twice = rated[rated.duplicated(["reader", "image"])]
     if len(twice):
         row = twice.iloc[0]
@@ -114,34 +122,48 @@ def compare_with_readers(
         confidence: Confidence level of the intervals.
 
     Returns:
-        The tests of sensitivity and specificity, and of the AUC if all readers rate on more than two levels.
+        The tests of sensitivity and specificity, and of the AUC if all readers rate on more than two levels; without
+        those for which a reader has read fewer than `FEWEST_GROUPS` groups of the images that they need.
     """
     referred = task.scores >= threshold
+    counts = {
+        side: min(len(np.unique(groups[r.images][own[r.images]])) for r in readers)
+        for side, own in (("sensitivity", task.positive), ("specificity", ~task.positive))
+    }
+    counts["auc"] = min(counts.values())
     asked = {
         "sensitivity": lambda r: _rates(referred[r.images], r.called, task.positive[r.images], groups[r.images]),
         "specificity": lambda r: _rates(~referred[r.images], ~r.called, ~task.positive[r.images], groups[r.images]),
     }
     if all(len(np.unique(reader.ratings)) > 2 for reader in readers):
         asked["auc"] = lambda r: _areas(task.scores[r.images], r.ratings, task.positive[r.images], groups[r.images])
-    return [_tested(name, [measure(reader) for reader in readers], confidence) for name, measure in asked.items()]
+    return [
+        _tested(name, [measure(reader) for reader in readers], counts[name], confidence)
+        for name, measure in asked.items()
+        if counts[name] >= FEWEST_GROUPS
+    ]
 
 
+_RARE = 1.0  # images, at least, on which they differ, in the standard error
 _Pair = tuple[float, float, NDArray[np.float64]]  # of the model, of the reader, influence of groups on the difference
 
 
-def _tested(metric: str, pairs: Sequence[_Pair], confidence: float) -> ReaderTest:
+def _tested(metric: str, pairs: Sequence[_Pair], images: int, confidence: float) -> ReaderTest:
+    """Test the differences from readers who have read at least this number of groups of images."""
     models, values, influences = zip(*pairs, strict=True)
     size = max(len(one) for one in influences)
     errors = np.array([np.pad(one, (0, size - len(one))) for one in influences])
     differences, count = np.array(models) - np.array(values), len(pairs)
     covariances = errors @ errors.T
-    shared = max(float((covariances.sum() - np.trace(covariances)) / (count * (count - 1))), 0.0)
+    # Images on which nobody differs say that differences are rare, not that there are none.
+    shared = max(float((covariances.sum() - np.trace(covariances)) / (count * (count - 1))), (_RARE / images) ** 2)
     spread = float(differences.var(ddof=1))
-    variance = (spread + count * shared) / count
-    degrees = (spread + count * shared) ** 2 / (spread**2 / (count - 1)) if spread > 0 else 1e6
+    variance = spread / count + shared
+    degrees = (spread + count * shared) ** 2 / (spread**2 / (count - 1)) if spread > 0 else np.inf
+    degrees = min(degrees, images - 1)
     half, mean = quantile(confidence, degrees) * np.sqrt(variance), float(differences.mean())
-    p_value = float(2 * stdtr(degrees, -abs(mean) / np.sqrt(variance))) if variance > 0 else 1.0
-    low, high = float(mean - half), float(mean + half)
+    p_value = float(2 * stdtr(degrees, -abs(mean) / np.sqrt(variance)))
+    low, high = max(float(mean - half), -1.0), min(float(mean + half), 1.0)
     return ReaderTest(metric, float(np.mean(models)), float(np.mean(values)), mean, low, high, p_value)
 
 
@@ -190,8 +212,8 @@ def _positions(paths: Sequence[str], images: Sequence[str]) -> NDArray[np.int64]
         file = path.rsplit("/", 1)[-1]
         for name in {path, file, file.rsplit(".", 1)[0]}:
             names[name] = None if name in names else place
-    absent = [image for image in images if names.get(image, -1) == -1]
-    unclear = [image for image in images if names.get(image, 0) is None]
+    absent = [image for image in dict.fromkeys(images) if names.get(image, -1) == -1]
+    unclear = [image for image in dict.fromkeys(images) if names.get(image, 0) is None]
     if absent or unclear:
         raise DataError(
             "Readers rate test images of the run, by a path or file name that only one of them has. Received: "

@@ -15,6 +15,7 @@ from melanoma.evaluation.proportions import quantile
 __all__ = ["OverSeeds", "compare_over_seeds", "over_seeds"]
 
 _BLOCKS = 10  # of images, left out in turn
+_NONE, _MANY = 1e-12, 1e6  # a variance, and degrees of freedom
 _UNBOUNDED = ("log_loss", "calibration_intercept", "calibration_slope")  # others are at most 1
 
 
@@ -71,11 +72,10 @@ def over_seeds(
             same = float(np.sqrt(1 - own[name] * (number - 1) / number))
             sampling = (mean - same * (mean - low), mean + same * (high - mean))
             below, above = (
-                _half(distance, own[name], std**2 / number, number - 1, confidence)
+                _half(distance, own[name], number, std**2 / number, number - 1, confidence)
                 for distance in (mean - low, high - mean)
             )
-            # Seeds that happen to agree do not make the mean more certain than that of the same models.
-            both = _within(name, min(mean - below, sampling[0]), max(mean + above, sampling[1]))
+            both = _within(name, mean - below, mean + above)
         found[name] = OverSeeds(tuple(values.tolist()), mean, std, sampling, both)
     return found
 
@@ -110,37 +110,48 @@ def compare_over_seeds(
             float(np.mean(distances))
             for distances in zip(*((t.difference - t.low, t.high - t.difference) for t in tests), strict=True)
         )
-        low = difference - _half(below, own[name], seeds, degrees, bootstrap.confidence)
-        high = difference + _half(above, own[name], seeds, degrees, bootstrap.confidence)
-        shared = ((below + above) / 2 / quantile(bootstrap.confidence)) ** 2 * (1 - own[name])
-        p_value = _p_value(difference, shared, seeds, degrees)
-        found.append(Comparison(name, difference, low, high, p_value, f"{tests[0].test}, over seeds"))
+        several = min(len(v) for v in values if len(v) > 1)
+        spread = (own[name], several, seeds, degrees)
+        low, high = (
+            difference - _half(below, *spread, bootstrap.confidence),
+            difference + _half(above, *spread, bootstrap.confidence),
+        )
+        if name not in _UNBOUNDED:
+            low, high = max(low, -1.0), min(high, 1.0)
+        # The side towards zero, so that the interval excludes zero if the p-value is small.
+        towards = below if difference > 0 else above
+        error, all_degrees = _error(towards / quantile(bootstrap.confidence), *spread)
+        p_value = float(2 * stdtr(all_degrees, -abs(difference) / error)) if error > _NONE else 1.0
+        found.append(Comparison(name, difference, low, high, p_value, "t over seeds"))
     return found
 
 
-def _half(distance: float, own: float, seeds: float, degrees: float, confidence: float) -> float:
-    """Return the distance of a bound of the mean.
+def _half(distance: float, own: float, number: int, seeds: float, degrees: float, confidence: float) -> float:
+    """Return the distance of a bound of a mean over seeds, for other images and other seeds.
 
     Args:
-        distance: Distance of a bound of one seed.
+        distance: Distance of a bound of one seed, for other images.
         own: Share of its variance that is the model's own.
+        number: Number of seeds.
         seeds: Variance over the seeds, divided by their number.
         degrees: Degrees of freedom of `seeds`.
         confidence: Confidence level.
     """
-    shared = (distance / quantile(confidence)) ** 2 * (1 - own)
-    return quantile(confidence, _satterthwaite(shared, seeds, degrees)) * float(np.sqrt(shared + seeds))
+    error, all_degrees = _error(distance / quantile(confidence), own, number, seeds, degrees)
+    return quantile(confidence, all_degrees) * error
 
 
-def _satterthwaite(shared: float, seeds: float, degrees: float) -> float:
-    return degrees * ((shared + seeds) / seeds) ** 2 if seeds > 1e-12 else 1e6
+def _error(one: float, own: float, number: int, seeds: float, degrees: float) -> tuple[float, float]:
+    """Return the standard error of a mean over seeds, and its degrees of freedom.
 
+    Seeds that happen to agree do not make the mean more certain than that of the same models on other images.
 
-def _p_value(difference: float, shared: float, seeds: float, degrees: float) -> float:
-    error = float(np.sqrt(shared + seeds))
-    if error < 1e-12:
-        return 1.0
-    return float(2 * stdtr(_satterthwaite(shared, seeds, degrees), -abs(difference) / error))
+    `one` is the standard error of one seed, for other images; the other arguments are those of `_half`.
+    """
+    shared, same = one**2 * (1 - own), one**2 * (1 - own * (number - 1) / number)
+    if shared + seeds <= same or seeds <= _NONE:
+        return float(np.sqrt(same)), _MANY
+    return float(np.sqrt(shared + seeds)), degrees * ((shared + seeds) / seeds) ** 2
 
 
 def _welch(variances: Sequence[float], degrees: Sequence[int]) -> float:

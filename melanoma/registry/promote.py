@@ -276,7 +276,9 @@ def _next_steps(chosen: Candidate, champion: ModelVersion | None, failed: list[G
     names = {gate.name for gate in failed}
     if "protocol" in names:
         steps.append("train again without shortcuts (protocol=clean), or see `melanoma.known_leaks` of the run")
-    if {"evidence", "candidate"} & names:
+    if chosen.excluded is Exclusion.NO_MODEL:
+        steps.append("train with one split (split=auto) and the settings of this run, for a model that can be promoted")
+    elif {"evidence", "candidate"} & names:
         steps.append("train again; what a run has logged cannot be repaired")
     if "intervals" in names:
         steps.append("train again with evaluation.bootstrap=1000 evaluation.confidence=0.95")

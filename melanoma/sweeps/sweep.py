@@ -226,7 +226,7 @@ def _conclude(sweep: Sweep, name: str) -> None:
     lines = [f"Sweep    {name}, run {sweep.run.id}"]
     if best is not None and not sweep.of_folds:
         run_id = best.user_attrs[RUN]
-        if sweep.settings.split.method not in FOLDED:
+        if sweep.settings.split.method not in FOLDED and sweep.settings.seeds is None:
             lines.append(f"Model    runs:/{run_id}/model   ({predict_command(run_id, sweep.settings.tracking.uri)})")
         lines.append(f"Best     {_repeat(sweep, best)}")
         lines.append(f"Report   {report_command(sweep.run.id, sweep.settings.tracking.uri)}")

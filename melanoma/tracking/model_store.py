@@ -207,6 +207,9 @@ def _entry(address: str) -> _Entry | None:
             one for one in client.search_logged_models([experiment], of_run) if one.status == LoggedModelStatus.READY
         ]
         if not ready:
+            seeds = client.get_run(found[1]).data.tags.get(Tag.SEED_RUNS)
+            if seeds is not None:
+                raise MlflowException(f"The run has several seeds; give the run of one of them: {seeds}")
             raise MlflowException(f"The run has saved no model of this name: {address}")
         logged = max(ready, key=lambda one: one.creation_timestamp)
     elif re.match(r"(models|runs):", address):

@@ -60,6 +60,7 @@ class Artifact:
     CONFIG = "config/resolved.yaml"
     OVERRIDES = "config/overrides.yaml"
     SPLIT = "data/split.csv"
+    CORRECTIONS = "data/corrections.csv"
     AUDIT = "data/audit.json"
     REMOVED = "data/removed.csv"
     QUARANTINED = "data/quarantined.csv"

@@ -159,6 +159,8 @@ class RunRecord:
         Raises:
             ModelError: If there are no such predictions, or if they were changed after logging.
         """
+        if Tag.SEED_RUNS in self.tags:
+            raise NotRecorded(_SEVERAL.format(self.tags[Tag.SEED_RUNS]))
         table = self._predictions
         predictions = table[table.part == part].reset_index(drop=True)
         if not len(predictions) or "sha256" not in predictions:
@@ -251,6 +253,9 @@ class RunRecord:
         return pd.read_csv(StringIO(self.text(path)), keep_default_na=False, dtype=str)
 
 
+_SEVERAL = "The run has several seeds; give the run of one of them. Received: the parent run of {}"
+
+
 @dataclass(frozen=True)
 class Ancestry:
     """A run, followed by the runs of its initial weights in order; `complete` if no run is missing."""
@@ -289,7 +294,9 @@ def _runs_that_start_with(start: str) -> list[mlflow.entities.Run]:
 def without_children(records: Sequence[RunRecord]) -> list[RunRecord]:
     """Return the runs without the folds and seeds whose parent run is among them."""
     ids = {record.id for record in records}
-    return [r for r in records if "split.fold" not in r.params or r.tags.get(Tag.PARENT) not in ids]
+    seeds = {run_id for record in records for run_id in record.tags.get(Tag.SEED_RUNS, "").split()}
+    folds = {r.id for r in records if "split.fold" in r.params and r.tags.get(Tag.PARENT) in ids}
+    return [record for record in records if record.id not in seeds | folds]
 
 
 def class_names_in(predictions: pd.DataFrame) -> list[str]:

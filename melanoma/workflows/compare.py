@@ -162,6 +162,11 @@ def compare_records(records: list["RunRecord"], part: str, common: bool) -> Comp
     from melanoma.tracking.records import class_names_in
 
     members = [member for record in records for member in record.members]
+    twice = [member.label for place, member in enumerate(members) if member.id in {m.id for m in members[:place]}]
+    if twice:
+        raise DataError(
+            f"A run cannot be compared with itself, or with the seeds that it is one of. Received: {twice[0]}"
+        )
     tables = [member.predictions(part) for member in members]
     orders = [class_names_in(table) for table in tables]
     classes = _shared_classes(members, orders)

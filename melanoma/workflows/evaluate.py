@@ -20,7 +20,7 @@ from melanoma.lineage.contamination import Seen, with_copies
 from melanoma.lineage.protocol import CLEAN, Protocol, Shortcut
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.names import Artifact, Tag, metrics_named
-from melanoma.tracking.store import open_store, predict_command
+from melanoma.tracking.store import downloaded, open_store, predict_command
 from melanoma.workflows.experiment import Result
 from melanoma.workflows.recalibrate import announce_recalibration, with_images_to_recalibrate
 from melanoma.workflows.source_checks import check_binary_tasks, check_prevalence, kept_classes
@@ -266,7 +266,12 @@ def _data_of(run_id: str | None, trained: "RunRecord | None") -> DataConfig:
             "The run's data source is not one of this project's own, and what a stored run names is not executed; name "
             f"the images yourself with data=... Received: {', '.join(map(str, targets))} in run {run_id}"
         )
-    return typed(DataConfig, OmegaConf.create(stored))
+    data = typed(DataConfig, OmegaConf.create(stored))
+    if data.corrections is None or trained is None:
+        return data
+    # The run's own copy, because the file may have changed since.
+    trained.text(Artifact.CORRECTIONS)
+    return replace(data, corrections=str(downloaded(f"runs:/{trained.id}/{Artifact.CORRECTIONS}")))
 
 
 def _as_test(dataset: Dataset, classes: list[str]) -> Dataset:
@@ -292,10 +297,10 @@ def _tested_by(dataset: Dataset, split: pd.DataFrame) -> Dataset:
             f"other images with data=... Received: {made} such files of {len(tested)}"
         )
     rows = dataset.table[dataset.table.path.isin(tested.index)]
-    rows = rows[rows.sha256 == rows.path.map(tested.sha256)]
+    rows = rows[(rows.sha256 == rows.path.map(tested.sha256)) & (rows.label == rows.path.map(tested.label))]
     if len(rows) < len(tested):
         raise DataError(
-            "The images are no longer those that the run was tested on; name other images with data=... "
+            "The images or their labels are no longer those that the run was tested on; name others with data=... "
             f"Received: {len(rows)} of {len(tested)} test images in {dataset.root}"
         )
     if "group" in tested:

@@ -16,7 +16,7 @@ from melanoma.errors import ModelError
 from melanoma.lineage.contamination import Seen, contamination
 from melanoma.lineage.protocol import Protocol, protocol_of
 from melanoma.paths import user_path
-from melanoma.tracking.names import Tag
+from melanoma.tracking.names import Artifact, Tag
 from melanoma.workflows.fitting import fit_model
 from melanoma.workflows.stages import seen_by
 
@@ -124,7 +124,7 @@ def run_experiment(
             audit, dataset = prepare_data()
             tracking_log.log_audit(run, audit, dataset, announce=not nested)
             if settings.data.corrections is not None:
-                run.log_file(str(user_path(settings.data.corrections)), "data")
+                run.log_evidence(user_path(settings.data.corrections).read_text("utf-8"), Artifact.CORRECTIONS)
             tracking_log.log_dataset(run, dataset, settings.data.path or settings.data.name, settings.balance.name)
             ancestor, protocol = _ancestor(run, experiment, audit, dataset)
             fitted = fit_model(run, experiment.settings, experiment.resolved, dataset, ancestor, experiment.folder)

@@ -8,6 +8,7 @@ from melanoma.auditing.findings import Audit
 from melanoma.auditing.labels import assessed_labels
 from melanoma.errors import DataError
 from melanoma.evaluation.paired import predictions_in
+from melanoma.lineage.protocol import Shortcut
 from melanoma.terminal import quiet_native_imports
 from melanoma.tracking.store import open_store
 
@@ -37,6 +38,11 @@ def assess_labels(audit: Audit, run: str, uri: str | None) -> tuple[pd.DataFrame
         from melanoma.tracking.records import RunRecord, class_names_in
     open_store(uri)
     record = RunRecord.read(run)
+    if {Shortcut.SEEN_IMAGES, Shortcut.SEEN_IMAGES_UNKNOWN} & set(record.protocol.shortcuts):
+        raise DataError(
+            "The run evaluates images that its model was or may have been trained on, which says nothing about their "
+            f"labels; give a cross-validation. Received: labels={run}, protocol {record.protocol}"
+        )
     tables = [member.predictions("test") for member in record.members]
     classes = class_names_in(tables[0])
     columns = [f"probability/{label}" for label in classes]
@@ -61,6 +67,8 @@ def assess_labels(audit: Audit, run: str, uri: str | None) -> tuple[pd.DataFrame
     notes = [
         f"The models predict {right:.0%} of the labels. The less they know, the more of the suggestions are wrong."
     ]
+    if not record.protocol.is_clean:
+        notes.append(f"The run is not clean ({record.protocol}): its models may have seen copies of these images.")
     if right < _KNOWS_ENOUGH:
         notes.append("With so few, most suggestions are errors of the models: train better ones first.")
     left = len(audit.table.drop_duplicates(["sha256", "label"])) - len(images)

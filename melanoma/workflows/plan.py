@@ -26,6 +26,7 @@ from melanoma.evaluation.planning import (
     expected_mean,
     expected_mean_auc,
     expected_rate,
+    mean_auc,
     smallest_multiple,
     specificity_at,
 )
@@ -49,13 +50,15 @@ class _Row:
         name: Name in the tracking store.
         images: Numbers of lesions, or of images where lesions are not known, on which it depends.
         words: Function that describes such numbers.
-        expected: Assumed value with its interval; None if there are too few images.
+        value: Assumed value.
+        expected: The value with its interval; None if there are too few images.
         chance: How often the lower bound is at least a floor, for a floor and such numbers.
     """
 
     name: str
     images: Counts
     words: Callable[[Counts], str]
+    value: float
     expected: Bounded | None
     chance: Callable[[float, Counts], float]
 
@@ -105,6 +108,7 @@ def _rows(settings: PlanConfig, tested: pd.DataFrame, classes: list[str], tasks:
             f"test/{task}/auc" if task else "test/auc",
             images,
             _two_sides,
+            expect.auc,
             expected_auc(expect.auc, few, many, seed),
             lambda floor, sizes: chance_of_auc(expect.auc, floor, sizes[0], sizes[1], seed),
         )
@@ -116,6 +120,7 @@ def _rows(settings: PlanConfig, tested: pd.DataFrame, classes: list[str], tasks:
             "test/auc",
             present,
             _all_classes,
+            mean_auc(expect.auc, present, seed),
             expected_mean_auc(expect.auc, present, seed),
             lambda floor, sizes: chance_of_mean_auc(expect.auc, floor, sizes, seed),
         )
@@ -123,6 +128,7 @@ def _rows(settings: PlanConfig, tested: pd.DataFrame, classes: list[str], tasks:
         "test/balanced_accuracy",
         present,
         _all_classes,
+        expect.sensitivity,
         expected_mean(expect.sensitivity, present),
         lambda floor, sizes: chance_of_mean(expect.sensitivity, floor, sizes, seed),
     )
@@ -131,6 +137,7 @@ def _rows(settings: PlanConfig, tested: pd.DataFrame, classes: list[str], tasks:
             f"test/sensitivity/{label}",
             (count,),
             partial(_of_class, label),
+            expect.sensitivity,
             expected_rate(expect.sensitivity, count),
             partial(_chance_of_rate, expect.sensitivity),
         )
@@ -148,6 +155,7 @@ def _at_operating_point(task: str, images: Counts, auc: float) -> Iterator[_Row]
             f"test/operating_point/{task}/{name}",
             (count,),
             partial(_of_side, side),
+            value,
             expected_rate(value, count),
             partial(_chance_of_rate, value),
         )
@@ -220,14 +228,15 @@ def _show_gates(rows: Sequence[_Row], settings: PlanConfig) -> None:
         row, gate = known.get(name), escape(f"{name} >= {floor:g}")
         if row is None:
             shown.add_row(gate, "", "not simulated", "")
-        elif row.expected is not None and row.expected[0] <= floor:
-            shown.add_row(gate, f"{row.expected[0]:.3f}", "0%", "none: it is not above the floor")
+        elif row.value <= floor:
+            shown.add_row(
+                gate, f"{row.value:.3f}", f"{row.chance(floor, row.images):.0%}", "none: it is not above the floor"
+            )
         else:
             chance = partial(row.chance, floor)
             needed = _smallest(chance, row.images, settings.power)
             size = "more than 1,000 times as many" if needed is None else row.words(needed)
-            value = "" if row.expected is None else f"{row.expected[0]:.3f}"
-            shown.add_row(gate, value, f"{chance(row.images):.0%}", escape(size))
+            shown.add_row(gate, f"{row.value:.3f}", f"{chance(row.images):.0%}", escape(size))
     out().print(shown)
 
 

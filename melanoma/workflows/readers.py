@@ -11,6 +11,7 @@ from melanoma.data.cache import write_atomically, write_errors
 from melanoma.errors import DataError
 from melanoma.evaluation.paired import predictions_in
 from melanoma.evaluation.predictions import BinaryTask, Predictions
+from melanoma.evaluation.proportions import FEWEST_GROUPS
 from melanoma.evaluation.readers import Reader, ReaderTest, compare_with_readers, reader_calls
 from melanoma.evaluation.texts import with_bounds
 from melanoma.pages import render_page
@@ -134,6 +135,11 @@ def _show(title: str, readers: list[Reader], tests: list[ReaderTest]) -> None:
     console.print(table)
     for test in tests:
         console.print(f"- {_sentence(test)}", markup=False)
+    if len(tests) < 2:
+        console.print(
+            f"- No test of a rate for which a reader has read fewer than {FEWEST_GROUPS} lesions.",
+            markup=False,
+        )
     console.print(
         "Intervals of differences are for other readers and other images (Obuchowski & Rockette 1995, Hillis 2007).",
         soft_wrap=True,

@@ -170,7 +170,9 @@ def balance(settings: TrainConfig, dataset: Dataset) -> Dataset:
     """Add the augmented images of `balance=augmentor`; other settings of `balance` add no images."""
     if settings.balance.name != "augmentor":
         return dataset
-    return add_augmented(dataset, settings.balance, resize=settings.data.resize, seed=settings.seed)
+    # Under the published protocol the added images are split, too, and are the same for all seeds of one split.
+    seed = _split_seed(settings) if settings.protocol == "published" else settings.seed
+    return add_augmented(dataset, settings.balance, resize=settings.data.resize, seed=seed)
 
 
 def prepare_dataset(settings: TrainConfig, source: Source, audit: Audit) -> Dataset:

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from melanoma.errors import DataError
 from melanoma.registry.candidates import candidate_of
-from melanoma.tracking.records import RunRecord
+from melanoma.tracking.records import NotRecorded, RunRecord, without_children
 from melanoma.workflows.compare import compare_records
 from tests.commands import run_melanoma
 from tests.integration.conftest import SMALL, all_runs, client, copied_store, measured, only_run, trained_here
@@ -186,7 +187,15 @@ def test_seeds_on_one_split(empty_store: Path, tmp_path: Path, capsys: pytest.Ca
     assert {"seed=4", "split.seed=3"} <= set(again)
     assert not [word for word in again if word.startswith("seeds=")]
     record = RunRecord.read(parent.info.run_id)
-    compared = compare_records([record, RunRecord.read(children[0].info.run_id)], "test", common=False)
+    trained_here([*words, "seed=9", "split.seed=3", f"tracking.uri={store}"], tmp_path)
+    (single,) = [run for run in all_runs(store) if run.data.params["seed"] == "9"]
+    compared = compare_records([record, RunRecord.read(single.info.run_id)], "test", common=False)
     assert compared.rows[0][1][0].startswith(f"{metrics['test/accuracy']:.3f} [")
     assert any("one seed, so that it is not known" in line for line in compared.warnings)
-    assert {one.test for one in compared.tests[children[0].info.run_id]} >= {"Obuchowski, over seeds"}
+    everything = [RunRecord.read(run.info.run_id) for run in all_runs(store)]
+    assert {one.id for one in without_children(everything)} == {record.id, single.info.run_id}
+    with pytest.raises(DataError, match="one of"):
+        compare_records([record, RunRecord.read(children[0].info.run_id)], "test", common=False)
+    with pytest.raises(NotRecorded, match="several seeds"):
+        record.predictions()
+    assert {one.test for one in compared.tests[single.info.run_id]} == {"t over seeds"}

@@ -30,7 +30,7 @@ def test_labels_change_images_are_left_out_and_others_stay(source: Source, tmp_p
         "a/2.jpg": "a",
         "b/3.jpg": "b",
     }
-    assert found.notes == ["data.corrections changed 1 labels and excluded 1 images"]
+    assert found.notes == ["data.corrections changed the labels of 1 images and excluded 1"]
     assert dict(zip(source.table.path, source.table.label, strict=True))["a/1.jpg"] == "a"
 
 
@@ -46,7 +46,7 @@ def test_the_image_must_be_the_one_that_was_decided_on(source: Source, tmp_path:
     ("lines", "header", "message"),
     [
         (["a/9.jpg,b"], "path,decision", "no image a/9.jpg"),
-        (["a/1.jpg,c"], "path,decision", "decision c, where the classes are a, b"),
+        (["a/1.jpg,c"], "path,decision", "c, where the classes are a, b"),
         (["a/1.jpg,b", "a/1.jpg,exclude"], "path,decision", "on an image twice"),
         (["a/1.jpg,b"], "path,label", "needs the columns path and decision"),
     ],
@@ -59,3 +59,13 @@ def test_what_cannot_be_applied_is_refused(source: Source, tmp_path: Path, lines
 def test_a_table_that_is_not_there(source: Source, tmp_path: Path):
     with pytest.raises(DataError, match="cannot be read"):
         with_corrections(source, tmp_path / "none.csv")
+
+
+def test_a_decision_applies_to_all_copies_of_the_picture(source: Source, tmp_path: Path):
+    (source.root / "b/copy of 1.jpg").write_bytes((source.root / "a/1.jpg").read_bytes())
+    source = class_folders(source.root)
+    found = with_corrections(source, table(tmp_path, "a/1.jpg,a"))
+    assert dict(zip(found.table.path, found.table.label, strict=True))["b/copy of 1.jpg"] == "a"
+    assert len(with_corrections(source, table(tmp_path, "a/1.jpg,exclude")).table) == 3
+    with pytest.raises(DataError, match="different decisions"):
+        with_corrections(source, table(tmp_path, "a/1.jpg,a", "b/copy of 1.jpg,b"))

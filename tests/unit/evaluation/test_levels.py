@@ -84,3 +84,15 @@ def test_intervals_per_lesion_are_wider_than_those_of_as_many_single_images():
         low, high = intervals["per_lesion/auc"]
         widths.append(high - low)
     assert widths[1] > 1.3 * widths[0]
+
+
+def test_lesions_that_all_have_several_labels_are_not_measured():
+    rows = pd.DataFrame({"lesion": ["a", "a", "b", "b"]})
+    assert per_lesion(rows, of_scores([0.2, 0.6, 0.9, 0.7], [0, 1, 1, 0])) is None
+    metrics, _ = measure_levels(
+        pd.DataFrame({"lesion": ["a", "a", "b", "b", "c"]}),
+        of_scores([0.2, 0.6, 0.9, 0.7, 0.1], [0, 1, 1, 1, 0]),
+        [],
+        NONE,
+    )
+    assert (metrics["per_lesion/lesions"], metrics["per_lesion/left_out"]) == (2, 1)

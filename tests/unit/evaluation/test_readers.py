@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import ndtr
+from scipy.stats import t
 
 from melanoma.errors import DataError
 from melanoma.evaluation.curve_plots import readers_figure
@@ -48,7 +49,8 @@ def test_the_model_compared_with_itself_does_not_differ():
     calls = (model.scores >= 0.5).astype(int).tolist()
     readers = reader_calls(table(a=calls, b=calls), PATHS, model, np.arange(50), None)
     for one in compare_with_readers(readers, model, np.arange(50), 0.5):
-        assert (one.difference, one.low, one.high, one.p_value) == (0, 0, 0, 1)
+        assert (one.difference, one.p_value) == (0, 1)
+        assert -0.15 < one.low < 0 < one.high < 0.15  # that nobody differs on 20 images is no certainty
 
 
 def test_equal_readers_leave_the_uncertainty_of_the_images():
@@ -60,7 +62,7 @@ def test_equal_readers_leave_the_uncertainty_of_the_images():
     difference = (model.scores[POSITIVE] >= 0.5).astype(float) - calls[POSITIVE]
     error = difference.std(ddof=1) / np.sqrt(20)
     assert sensitivity.difference == pytest.approx(difference.mean())
-    assert sensitivity.high - sensitivity.low == pytest.approx(2 * 1.95996 * error, rel=1e-3)
+    assert sensitivity.high - sensitivity.low == pytest.approx(2 * t.ppf(0.975, 19) * error, rel=1e-3)
 
 
 def test_ratings_on_several_levels_have_an_auc_and_need_a_threshold():
@@ -78,7 +80,9 @@ def test_ratings_on_several_levels_have_an_auc_and_need_a_threshold():
     ("change", "message"),
     [
         ({"image": "image_99"}, "image_99"),
-        ({"rating": "maybe"}, "Ratings are numbers. Received: maybe"),
+        ({"rating": "maybe"}, "Ratings are finite numbers. Received: maybe"),
+        ({"rating": "inf"}, "Received: inf"),
+        ({"reader": "  "}, "needs the name of a reader"),
         ({"image": PATHS[1]}, "rated an image twice"),
     ],
 )
@@ -88,6 +92,26 @@ def test_tables_that_do_not_fit(change: dict[str, str], message: str):
         calls.loc[0, column] = value
     with pytest.raises(DataError, match=message):
         reader_calls(calls, PATHS, task(), np.arange(50), None)
+
+
+def test_a_name_with_spaces_around_it_is_the_same_reader():
+    calls = table(one=[1] * 50)
+    calls.loc[::2, "reader"] = " one "
+    assert [reader.name for reader in reader_calls(calls, PATHS, task(), np.arange(50), None)] == ["one"]
+
+
+def test_few_images_are_not_tested_and_bounds_stay_in_their_range():
+    model = task()
+    few = {name: [1] * 5 + [0] * 15 + [0] * 30 for name in "ab"}
+    rows = table(**few)
+    rows = rows[~rows.image.isin(PATHS[5:20])]  # five positives are left
+    readers = reader_calls(rows, PATHS, model, np.arange(50), None)
+    assert [one.metric for one in compare_with_readers(readers, model, np.arange(50), 0.5)] == ["specificity"]
+    always = reader_calls(table(a=[1] * 50, b=[1] * 50), PATHS, model, np.arange(50), None)
+    for one in compare_with_readers(always, model, np.arange(50), 99.0):
+        assert -1 <= one.low <= one.high <= 1
+    with pytest.raises(DataError, match="--threshold nan"):
+        reader_calls(rows, PATHS, model, np.arange(50), float("nan"))
 
 
 def test_a_reader_of_one_side_only_is_refused():

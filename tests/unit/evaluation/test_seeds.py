@@ -66,6 +66,24 @@ def test_a_metric_that_a_seed_lacks_has_no_value_and_one_without_interval_no_int
     assert found["accuracy"].both is None
 
 
+def test_recipes_whose_seeds_agree_are_as_uncertain_as_models():
+    """Accuracies that are equal over the seeds by chance do not make a difference certain."""
+    rng, targets = np.random.default_rng(0), np.arange(60) % 2
+
+    def wrong_on(count: int) -> Predictions:
+        right = np.ones(60, bool)
+        right[rng.permutation(60)[:count]] = False
+        positive = np.where(right == (targets == 1), 0.8, 0.2)
+        return Predictions(targets, np.stack([1 - positive, positive], axis=1), ["benign", "malignant"])
+
+    ours, theirs = [wrong_on(12), wrong_on(12)], [wrong_on(15), wrong_on(15)]
+    (accuracy,) = [one for one in compare_over_seeds(ours, theirs, FEW) if one.metric == "accuracy"]
+    assert accuracy.difference == pytest.approx(0.05)
+    assert accuracy.low < 0 < accuracy.high
+    assert accuracy.high - accuracy.low > 0.1
+    assert 0.05 < accuracy.p_value < 1
+
+
 def test_one_seed_each_is_a_comparison_of_two_models():
     targets = np.arange(80) % 2
     one, other = models(targets, np.array([1.0, 2.0]), np.random.default_rng(0))
