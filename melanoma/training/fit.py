@@ -155,6 +155,8 @@ def _compile(
     )
     optimizer = recipe.optimizer(learning_rate=rate, **ema)
     network.compile(optimizer, recipe.loss, metrics=[accuracy], jit_compile=recipe.jit_compile)
+    # Else Keras creates its variables while TensorFlow traces the step, which takes long for networks of many layers.
+    network.optimizer.build(network.trainable_variables)
     return callbacks
 
 
