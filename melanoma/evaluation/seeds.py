@@ -11,6 +11,7 @@ from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.paired import Comparison, compare_predictions
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 from melanoma.evaluation.proportions import quantile
+from melanoma.evaluation.texts import with_bounds
 
 __all__ = ["OverSeeds", "compare_over_seeds", "over_seeds"]
 
@@ -36,6 +37,11 @@ class OverSeeds:
     std: float
     sampling: tuple[float, float] | None
     both: tuple[float, float] | None
+
+    def texts(self) -> tuple[str, str]:
+        """Format the mean with its interval for other images and seeds, and with that for these seeds only."""
+        unknown = (np.nan, np.nan)
+        return with_bounds(self.mean, *(self.both or unknown)), with_bounds(self.mean, *(self.sampling or unknown))
 
 
 def over_seeds(

@@ -7,14 +7,12 @@ import pandas as pd
 from melanoma.evaluation.metrics import headlines
 from melanoma.evaluation.plots import seeds_figure
 from melanoma.evaluation.seeds import OverSeeds
-from melanoma.evaluation.texts import named_bounds, with_bounds
+from melanoma.evaluation.texts import named_bounds
+from melanoma.tracking.measures import BOUNDS, SPREAD
 from melanoma.tracking.names import Artifact, Tag
 from melanoma.tracking.run import Run
 
 __all__ = ["log_seeds"]
-
-_BOUNDS = ("_ci_low", "_ci_high")
-_SPREAD = ("_mean", "_std")  # of the folds of one seed
 
 
 def log_seeds(
@@ -32,9 +30,10 @@ def log_seeds(
         images: Number of images of each part.
     """
     table = pd.DataFrame.from_dict({seed: dict(own) for seed, own in measures.items()}, orient="index")
-    table = table[[name for name in table if not name.endswith(_BOUNDS)]].dropna(axis="columns")
+    table = table[[name for name in table if not name.endswith(BOUNDS)]].dropna(axis="columns")
     run.log_text(table.to_csv(index_label="seed"), Artifact.SEED_METRICS)
-    spread = table[[name for name in table if not name.endswith(_SPREAD)]].std(ddof=1)
+    # Those of the folds of one seed have no spread of their own.
+    spread = table[[name for name in table if not name.endswith(SPREAD)]].std(ddof=1)
     named = {**table.mean(), **{f"{name}_std": value for name, value in spread.items()}}
     for part, metrics in by_part.items():
         for name, one in metrics.items():
@@ -48,11 +47,6 @@ def log_seeds(
     lines = [f"{len(measures)} seeds on the same {images['test']} test images.", ""]
     lines += ["| metric | mean [interval] | for these seeds only | standard deviation |", "|---|---|---|---|"]
     for name in shown:
-        one = test[name]
-        cells = [_text(one.mean, one.both), _text(one.mean, one.sampling), f"{one.std:.3f}"]
+        cells = [*test[name].texts(), f"{test[name].std:.3f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     run.set_tags({Tag.NOTE: "\n".join(lines)})
-
-
-def _text(value: float, bounds: tuple[float, float] | None) -> str:
-    return with_bounds(value, *(bounds or (float("nan"), float("nan"))))

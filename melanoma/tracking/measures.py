@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from melanoma.evaluation.metrics import HEADLINES, LOGGED
 from melanoma.tracking.names import stored_name
 
-__all__ = ["is_shown", "measures_csv", "measures_json", "read_measures", "with_bounds"]
+__all__ = ["BOUNDS", "SPREAD", "is_shown", "measures_csv", "measures_json", "read_measures", "with_bounds"]
 
-_BOUNDS = ("_ci_low", "_ci_high")
-_SPREAD = ("_mean", "_std")
+BOUNDS = ("_ci_low", "_ci_high")
+SPREAD = ("_mean", "_std")
 
 
 def is_shown(name: str, primary: str) -> bool:
@@ -25,7 +25,7 @@ def is_shown(name: str, primary: str) -> bool:
         name: Name of the metric, with its part.
         primary: Name of the primary metric, without a part.
     """
-    base = _without(name, _BOUNDS)
+    base = _without(name, BOUNDS)
     if base != name:
         return base in {f"test/{primary}", "test/accuracy", "test/auc"}
     part, _, rest = name.partition("/")
@@ -33,7 +33,7 @@ def is_shown(name: str, primary: str) -> bool:
         return rest.removeprefix("test/") in {*HEADLINES, primary}
     if part not in ("validation", "test"):
         return False
-    spread_of = _without(rest, _SPREAD)
+    spread_of = _without(rest, SPREAD)
     if spread_of != rest:
         return spread_of == primary or (part == "test" and spread_of in HEADLINES)
     words = rest.split("/")
@@ -62,7 +62,7 @@ def read_measures(text: str) -> dict[str, float]:
     found = {}
     for name, values in json.loads(text).items():
         found[stored_name(name)] = float(values["value"])
-        for bound in _BOUNDS:
+        for bound in BOUNDS:
             if bound[1:] in values:
                 found[stored_name(f"{name}{bound}")] = float(values[bound[1:]])
     return found
@@ -72,7 +72,7 @@ def with_bounds(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """Return for each metric its `value`, and `ci_low` and `ci_high` if it has an interval."""
     found: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
-        base = _without(name, _BOUNDS)
+        base = _without(name, BOUNDS)
         key = name.removeprefix(base)[1:] if base != name and base in metrics else "value"
         found.setdefault(name if key == "value" else base, {})[key] = float(value)
     return found

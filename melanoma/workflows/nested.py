@@ -39,6 +39,7 @@ __all__ = [
     "free_memory",
     "log_cross_validation",
     "parent_run",
+    "prepare",
     "stored_evaluation",
 ]
 
@@ -132,7 +133,7 @@ def compare_protocols(experiment: Experiment) -> Result:
         audit = audit_source(experiment.source, experiment.settings.audit, experiment.settings.data.max_megapixels)
         tracking_log.announce_audit(audit)
         for name, one in runs.items():
-            prepare_data = partial(_prepare, one, audit)
+            prepare_data = partial(prepare, one, audit)
             results[name] = run_experiment(one, prepare_data, name=f"{experiment.name} {name}", nested=True)
             free_memory()
         # The images that the initial weights were trained on are known only after the weights were loaded.
@@ -161,7 +162,8 @@ def _prepare_fold(settings: TrainConfig, audit: Audit, dataset: Dataset, parts: 
     return audit, balance(settings, with_split(dataset, parts))
 
 
-def _prepare(experiment: Experiment, audit: Audit) -> tuple[Audit, Dataset]:
+def prepare(experiment: Experiment, audit: Audit) -> tuple[Audit, Dataset]:
+    """Decode, clean, split and balance the images of one of several runs that share an audit."""
     return audit, prepare_dataset(experiment.settings, experiment.source, audit)
 
 

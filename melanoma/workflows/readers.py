@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
 from melanoma.data.cache import write_atomically, write_errors
 from melanoma.errors import DataError
-from melanoma.evaluation.paired import predictions_in
+from melanoma.evaluation.paired import predictions_of_tables
 from melanoma.evaluation.predictions import BinaryTask, Predictions
 from melanoma.evaluation.proportions import FEWEST_GROUPS
 from melanoma.evaluation.readers import Reader, ReaderTest, compare_with_readers, reader_calls
@@ -46,7 +45,7 @@ def compare_readers(
     open_store(uri)
     record = RunRecord.read(run)
     tested = record.predictions("test")
-    predictions = predictions_in(tested, class_names_in(tested), record.binary_tasks, _groups(tested))
+    [predictions] = predictions_of_tables([tested], class_names_in(tested), record.binary_tasks)
     chosen = _task(predictions, task)
     point = _threshold(record.json(Artifact.OPERATING_POINTS), chosen)
     readers = reader_calls(ratings, list(tested.path), chosen, predictions.group_numbers, threshold)
@@ -84,10 +83,6 @@ def _ratings(file: Path) -> pd.DataFrame:
             f"A table of readers has the columns reader, image and rating. Received: {', '.join(table)} in {file}"
         )
     return table
-
-
-def _groups(tested: pd.DataFrame) -> np.ndarray | None:
-    return tested["group"].to_numpy() if "group" in tested else None
 
 
 def _task(predictions: Predictions, name: str | None) -> BinaryTask:

@@ -1,18 +1,17 @@
 """Several trainings that differ in the seed only, on the same split, under one parent run."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from melanoma.auditing.audit import audit_source
 from melanoma.auditing.findings import Audit
-from melanoma.data.dataset import Dataset
 from melanoma.evaluation.seeds import over_seeds
 from melanoma.tracking.log_seeds import log_seeds
 from melanoma.tracking.names import Tag
 from melanoma.workflows.experiment import Experiment, Result, run_experiment
-from melanoma.workflows.nested import cross_validate, free_memory, parent_run
-from melanoma.workflows.stages import number_of_folds, prepare_once
+from melanoma.workflows.nested import cross_validate, free_memory, parent_run, prepare
+from melanoma.workflows.stages import number_of_folds
 from melanoma.workflows.summary import show_seeds
 
 __all__ = ["train_seeds"]
@@ -20,19 +19,20 @@ __all__ = ["train_seeds"]
 log = logging.getLogger("melanoma")
 
 
-def train_seeds(experiment: Experiment) -> Result:
-    """Run an experiment once for each seed, from `seed` on, and log the metrics over the seeds to the parent run.
+def train_seeds(experiment: Experiment, number: int) -> Result:
+    """Run an experiment with a number of seeds, from `seed` on, and log the metrics over the seeds to the parent run.
 
     All seeds have the split of the first one, so that they are measured on the same images. In the parent run,
     `<part>/<metric>` is the mean over the seeds with an interval for other images and other seeds, and `_std` the
     standard deviation over the seeds.
     """
     settings = experiment.settings
-    seeds = range(settings.seed, settings.seed + int(settings.seeds or 1))
+    folded = number_of_folds(settings, experiment.source) > 0
     with parent_run(experiment, experiment.tags) as run:
+        audit = None if folded else audit_source(experiment.source, settings.audit, settings.data.max_megapixels)
         results = {}
-        for seed in seeds:
-            results[seed] = _train(_with_seed(experiment, seed))
+        for seed in range(settings.seed, settings.seed + number):
+            results[seed] = _train(_with_seed(experiment, seed), audit)
             free_memory()
         first, *_ = results.values()
         protocol = first.protocol
@@ -48,13 +48,12 @@ def train_seeds(experiment: Experiment) -> Result:
     return Result(run.id, first.evaluations, None, protocol, measures=run.measures)
 
 
-def _train(experiment: Experiment) -> Result:
-    settings = experiment.settings
-    log.info("Seed %d", settings.seed)
-    if number_of_folds(settings, experiment.source):
+def _train(experiment: Experiment, audit: Audit | None) -> Result:
+    """Run one seed, with the audit that all seeds share; None for a cross-validation, which makes its own."""
+    log.info("Seed %d", experiment.settings.seed)
+    if audit is None:
         return cross_validate(experiment, nested=True)
-    prepare_data: Callable[[], tuple[Audit, Dataset]] = partial(prepare_once, settings, experiment.source)
-    return run_experiment(experiment, prepare_data, name=experiment.name, nested=True)
+    return run_experiment(experiment, partial(prepare, experiment, audit), name=experiment.name, nested=True)
 
 
 def _with_seed(experiment: Experiment, seed: int) -> Experiment:
@@ -62,7 +61,7 @@ def _with_seed(experiment: Experiment, seed: int) -> Experiment:
     settings = experiment.settings
     split = settings.seed if settings.split.seed is None else settings.split.seed
     name = settings.tracking.run_name
-    own = name and f"{name} s{seed}"
+    own = None if name is None else f"{name} s{seed}"
     changed = {"seed": seed, "split.seed": split, "tracking.run_name": own}
     replaced = {*changed, "seeds"}
     resolved = experiment.resolved

@@ -1,7 +1,6 @@
 """Display of the result of a run on the terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import nan
 from statistics import mean, stdev
 
 from rich.markup import escape
@@ -109,9 +108,8 @@ def show_seeds(
     for name in dict.fromkeys([*headlines(primary), *tasks]):
         if name in test:
             one = test[name]
-            cells = [with_bounds(one.mean, *(ends or (nan, nan))) for ends in (one.both, one.sampling)]
             spread = (one.std, min(one.values), max(one.values))
-            table.add_row(escape(name), *cells, *(f"{number:.3f}" for number in spread))
+            table.add_row(escape(name), *one.texts(), *(f"{number:.3f}" for number in spread))
     console = out()
     console.print(table)
     console.print("The interval is for other images and other seeds.", soft_wrap=True)

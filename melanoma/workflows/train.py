@@ -50,7 +50,7 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
         from melanoma.workflows.summary import show_findings, show_result
 
     if settings.seeds is not None:
-        return train_seeds(experiment)
+        return train_seeds(experiment, settings.seeds)
     if settings.protocol == "both":
         return compare_protocols(experiment)
     if number_of_folds(settings, source):
