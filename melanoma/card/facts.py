@@ -75,6 +75,8 @@ class CardFacts:
         results: For each metric, a text for each column.
         findings: What the result says about the training.
         sets: The `wanted` coverage, the `coverage` and the `size` of prediction sets, as text.
+        ood: The `share` of flagged images, and the `wanted` one among images like the training images, as text; None
+            without out-of-distribution scores.
         abstention: The `wanted` share, the `share`, the `accuracy` and the `threshold` of abstention, as text.
         subgroup_metric: The metric of `subgroups`.
         worst: Description of the worst subgroup.
@@ -138,6 +140,7 @@ class CardFacts:
     points: list[Point]
     sets: dict[str, str]
     abstention: dict[str, str]
+    ood: dict[str, str] | None
     subgroups: list[SubgroupRow]
     subgroup_metric: str
     worst: str | None

@@ -151,6 +151,7 @@ def _result_facts(trained: RunRecord, evaluated: RunRecord, counts: pd.DataFrame
 def _decision_facts(trained: RunRecord, evaluated: RunRecord) -> dict[str, Any]:
     evaluation, metrics = trained.config["evaluation"], evaluated.metrics
     each = " for each class" if evaluation.get("coverage_per_class") else ""
+    flagged = metrics.get("test/out_of_distribution/share")
     return {
         "points": _points(evaluated),
         "sets": _texts(metrics, "test/prediction_set/", {"coverage": "{:.1%}", "size": "{:.2f}"})
@@ -158,6 +159,9 @@ def _decision_facts(trained: RunRecord, evaluated: RunRecord) -> dict[str, Any]:
         "abstention": _texts(metrics, "test/abstention/", {"share": "{:.1%}", "accuracy": "{:.1%}"})
         | _texts(trained.metrics, "abstention/", {"threshold": "{:.3f}"})
         | {"wanted": _text(evaluation.get("abstain"), "{:.0%}")},
+        "ood": None
+        if flagged is None
+        else {"share": f"{flagged:.1%}", "wanted": _text(evaluation.get("out_of_distribution"), "{:.1%}")},
     }
 
 

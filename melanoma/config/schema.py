@@ -237,6 +237,7 @@ class EvaluationConfig:
     coverage: float = number(0.9, above=0, below=1, kind="a share")
     coverage_per_class: bool = False
     abstain: float = number(0.1, least=0, below=1, kind="a share")
+    out_of_distribution: float | None = number(0.01, above=0, below=1, kind="a share")
     prevalence: dict[str, Any] = field(default_factory=dict)
     subgroups: list[str] = field(default_factory=list)
     subgroup_minimum: int = number(30, least=2)

@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
 from melanoma.config.schema import EvaluationConfig
-from melanoma.data.dataset import Dataset
 from melanoma.data.groups import connected_groups
 from melanoma.evaluation.intervals import intervals_of
 from melanoma.evaluation.metrics import measure
-from melanoma.evaluation.predict import predict_probabilities
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 from melanoma.evaluation.proportions import Bounded, difference_interval
 from melanoma.evaluation.remarks import remarks_on
@@ -30,7 +28,6 @@ __all__ = [
     "evaluate",
     "groups_of",
     "normalized",
-    "predict_parts",
     "predictions_of",
     "predictions_table",
 ]
@@ -49,6 +46,7 @@ class Evaluation:
         metrics: Metrics by name; see `measure`.
         intervals: Lower and upper bound by metric; see `intervals_of`.
         confusion: Confusion matrix of counts, true class by predicted class.
+        ood_scores: Out-of-distribution score of each image; above 1 it is unlike the training images. None if unknown.
     """
 
     part: str
@@ -57,6 +55,7 @@ class Evaluation:
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     confusion: NDArray[np.integer]
+    ood_scores: NDArray[np.float64] | None = None
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
@@ -123,16 +122,6 @@ def evaluate(part: str, rows: pd.DataFrame, predictions: Predictions, bootstrap:
     )
 
 
-@stage("Predicting the validation and test images")
-def predict_parts(model: Any, dataset: Dataset, batch_size: int) -> dict[str, NDArray[np.float64]]:
-    """Predict the probabilities of the validation and the test images, if any, each of shape (n, classes)."""
-    return {
-        part: predict_probabilities(model, dataset.store, dataset.part(part).row.to_numpy(), batch_size=batch_size)
-        for part in ("validation", "test")
-        if len(dataset.part(part))
-    }
-
-
 def bootstrap_of(settings: EvaluationConfig, seed: int) -> Bootstrap:
     """Return the settings of the bootstrap from the configuration."""
     return Bootstrap(settings.bootstrap, settings.confidence, seed)
@@ -151,8 +140,9 @@ def predictions_table(
 ) -> pd.DataFrame:
     """Return a table with one row per image.
 
-    Its columns are path, part, label, `sha256` and group if known, predicted, and one probability per class. `sets`
-    adds the classes of the prediction set, and `abstention` adds whether the model abstains.
+    Its columns are path, part, label, `sha256` and group if known, predicted, one probability per class, and the
+    out-of-distribution score if known. `sets` adds the classes of the prediction set, and `abstention` adds whether the
+    model abstains.
     """
     tables = []
     for evaluation in evaluations:
@@ -170,6 +160,8 @@ def predictions_table(
             table["prediction_set"] = ["; ".join(names[row]) for row in sets.members(evaluation.probabilities)]
         if abstention is not None:
             table["abstained"] = abstention.abstained(evaluation.probabilities)
+        if evaluation.ood_scores is not None:
+            table["ood_score"] = evaluation.ood_scores.round(4)
         tables.append(pd.concat([table, scores], axis=1))
     return pd.concat(tables, ignore_index=True)
 

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from melanoma.models.build import HEAD, network_of
+from melanoma.models.features import HEAD, network_of
 
 __all__ = ["grad_cam"]
 

@@ -13,7 +13,7 @@ from melanoma.evaluation.predictions import Bootstrap, Predictions
 from melanoma.evaluation.proportions import quantile
 from melanoma.evaluation.texts import with_bounds
 
-__all__ = ["OverSeeds", "compare_over_seeds", "over_seeds"]
+__all__ = ["OverSeeds", "compare_over_seeds", "error_of_mean", "over_seeds", "welch_degrees"]
 
 _BLOCKS = 10  # of images, left out in turn
 _NONE, _MANY = 1e-12, 1e6  # a variance, and degrees of freedom
@@ -110,7 +110,7 @@ def compare_over_seeds(
     for name in (name for name in compared[0] if name in own and all(name in one for one in compared)):
         values = [np.array([one[name] for one in side]) for side in sides]
         variances = [float(v.var(ddof=1)) / len(v) if len(v) > 1 else 0.0 for v in values]
-        seeds, degrees = sum(variances), _welch(variances, [len(v) - 1 for v in values])
+        seeds, degrees = sum(variances), welch_degrees(variances, [len(v) - 1 for v in values])
         difference, tests = float(values[0].mean() - values[1].mean()), [one[name] for one in compared]
         below, above = (
             float(np.mean(distances))
@@ -150,17 +150,28 @@ def _half(distance: float, own: float, number: int, seeds: float, degrees: float
 def _error(one: float, own: float, number: int, seeds: float, degrees: float) -> tuple[float, float]:
     """Return the standard error of a mean over seeds, and its degrees of freedom.
 
-    Seeds that happen to agree do not make the mean more certain than that of the same models on other images.
-
     `one` is the standard error of one seed, for other images; the other arguments are those of `_half`.
     """
-    shared, same = one**2 * (1 - own), one**2 * (1 - own * (number - 1) / number)
+    return error_of_mean(one**2 * (1 - own * (number - 1) / number), one**2 * (1 - own), seeds, degrees)
+
+
+def error_of_mean(same: float, shared: float, seeds: float, degrees: float) -> tuple[float, float]:
+    """Return the standard error of a mean over seeds, for other images and seeds, and its degrees of freedom.
+
+    Seeds that happen to agree do not make the mean more certain than that of the same models on other images.
+
+    Args:
+        same: Variance of the mean for other images and the same models.
+        shared: The part of it that all models share.
+        seeds: Variance over the seeds, divided by their number.
+        degrees: Degrees of freedom of `seeds`.
+    """
     if shared + seeds <= same or seeds <= _NONE:
         return float(np.sqrt(same)), _MANY
     return float(np.sqrt(shared + seeds)), degrees * ((shared + seeds) / seeds) ** 2
 
 
-def _welch(variances: Sequence[float], degrees: Sequence[int]) -> float:
+def welch_degrees(variances: Sequence[float], degrees: Sequence[int]) -> float:
     """Return the degrees of freedom of a sum of variances (Welch 1947)."""
     parts = sum(v**2 / d for v, d in zip(variances, degrees, strict=True) if d > 0)
     return sum(variances) ** 2 / parts if parts > 0 else 1.0

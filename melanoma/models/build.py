@@ -10,6 +10,7 @@ import keras
 from keras import layers
 
 from melanoma.errors import ConfigError, ModelError
+from melanoma.models.features import AVERAGED, HEAD, network_of
 from melanoma.models.model_files import UnsafeModel, load_keras_file
 
 __all__ = [
@@ -18,12 +19,8 @@ __all__ = [
     "head",
     "load_model_file",
     "load_weights_file",
-    "network_of",
     "with_probabilities",
 ]
-
-HEAD = "head"
-_AVERAGED = "averaged"
 
 
 def head(features: keras.KerasTensor, classes: int, dropout: float = 0.0) -> keras.KerasTensor:
@@ -75,13 +72,8 @@ def with_probabilities(
     return keras.Model(images, probabilities, name="melanoma")
 
 
-def network_of(model: keras.Model) -> keras.Model:
-    """Return the network inside a model that averages over views of the image, or the model itself."""
-    return next((layer for layer in model.layers if layer.name == _AVERAGED), model)
-
-
 def _averaged(network: keras.Model, images: keras.KerasTensor, turned: bool) -> keras.KerasTensor:
-    network.name = _AVERAGED
+    network.name = AVERAGED
     views = [images, keras.ops.flip(images, axis=2)]
     views += [keras.ops.flip(view, axis=1) for view in views]
     if turned:

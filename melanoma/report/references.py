@@ -17,6 +17,8 @@ from melanoma.data.groups import connected_groups
 from melanoma.data.progress import track
 from melanoma.errors import ModelError
 from melanoma.evaluation.intervals import bootstrap_weights
+from melanoma.evaluation.proportions import quantile
+from melanoma.evaluation.seeds import error_of_mean, welch_degrees
 from melanoma.lineage.protocol import Shortcut
 from melanoma.tracking.records import RunRecord, find_runs
 
@@ -51,7 +53,7 @@ class Measured:
 
     Attributes:
         runs: The latest run of each seed.
-        test: Accuracy on the delivered test images.
+        test: Mean accuracy on the delivered test images, with its interval for other images and seeds.
     """
 
     runs: list[RunRecord]
@@ -134,7 +136,7 @@ def _measured(found: Sequence[RunRecord], protocol: str) -> Measured | None:
         return None
     runs = [by_seed[seed] for seed in sorted(by_seed)]
     answers = _answers(runs)
-    return Measured(runs, _interval(_accuracy(answers, _weights(answers, np.random.default_rng(0)))))
+    return Measured(runs, _interval(_accuracies(answers, _weights(answers, np.random.default_rng(0)))))
 
 
 def _answers(runs: Sequence[RunRecord], part: str = "test") -> pd.DataFrame:
@@ -159,21 +161,45 @@ def _weights(answers: pd.DataFrame, rng: np.random.Generator) -> NDArray[np.floa
     return np.concatenate([np.ones((1, len(answers)), np.float32), drawn])
 
 
-def _accuracy(
+def _accuracies(
     answers: pd.DataFrame, weights: NDArray[np.float32], shares: pd.Series | None = None
 ) -> NDArray[np.float64]:
-    """Compute the accuracy for each line of weights; with `shares`, reweight the classes to these shares."""
+    """Compute the accuracy for each line of weights and each run, shape (lines, runs).
+
+    With `shares`, the classes are reweighted to these shares.
+    """
     hit = answers.hit.to_numpy(np.float64)
-    if shares is None:
-        return weights @ hit / weights.sum(axis=1)
-    of_class = {label: (answers.label == label).to_numpy(np.float64) for label in shares.index}
-    recalls = [weights @ (hit * rows) / (weights @ rows) for rows in of_class.values()]
-    return shares.to_numpy() @ np.array(recalls)
+    columns = []
+    for run in answers.run.unique():
+        own = (answers.run == run).to_numpy(np.float64)
+        if shares is None:
+            columns.append(weights @ (hit * own) / (weights @ own))
+            continue
+        of_class = [own * (answers.label == label).to_numpy() for label in shares.index]
+        recalls = [weights @ (hit * rows) / (weights @ rows) for rows in of_class]
+        columns.append(shares.to_numpy() @ np.array(recalls))
+    return np.stack(columns, axis=1)
 
 
-def _interval(values: NDArray[np.float64]) -> Interval:
-    low, high = np.quantile(values[1:], [0.025, 0.975])
-    return Interval(float(values[0]), float(low), float(high))
+def _interval(*sides: NDArray[np.float64]) -> Interval:
+    """Return the mean over the runs, or the difference of two means, with an interval for other images and seeds.
+
+    The variance of a mean has the parts that `over_seeds` describes; here the bootstrap gives them. With one seed there
+    is no part for other seeds.
+
+    Args:
+        sides: Results of `_accuracies`; the second one is subtracted.
+    """
+    means = sides[0].mean(axis=1) - sum(side.mean(axis=1) for side in sides[1:])
+    value, drawn = float(means[0]), means[1:]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    several = [side for side in sides if side.shape[1] > 1]
+    variances = [float(side[0].var(ddof=1)) / side.shape[1] for side in several]
+    own = sum(float((side[1:] - side[0]).var(axis=1, ddof=1).mean()) / side.shape[1] for side in several)
+    same, degrees = float(drawn.var()), welch_degrees(variances, [side.shape[1] - 1 for side in several])
+    error, degrees = error_of_mean(same, max(same - own, 0.0), sum(variances), degrees)
+    wider = 1.0 if same == 0 else error / np.sqrt(same) * quantile(0.95, degrees) / quantile(0.95)
+    return Interval(value, value - wider * (value - float(low)), value + wider * (float(high) - value))
 
 
 def _inflation(theirs: Sequence[RunRecord], ours: Sequence[RunRecord]) -> Interval | None:
@@ -182,8 +208,7 @@ def _inflation(theirs: Sequence[RunRecord], ours: Sequence[RunRecord]) -> Interv
     if not set(shares.index) <= set(reported.label):
         return None
     rng = np.random.default_rng(0)
-    first, second = (_accuracy(answers, _weights(answers, rng), shares) for answers in (reported, honest))
-    return _interval(first - second)
+    return _interval(*(_accuracies(answers, _weights(answers, rng), shares) for answers in (reported, honest)))
 
 
 def gain(before: Measured, after: Measured) -> Interval:
@@ -192,5 +217,4 @@ def gain(before: Measured, after: Measured) -> Interval:
     pairs = [[run for run in measured.runs if run.config["seed"] in seeds] for measured in (after, before)]
     answers = _answers([*pairs[0], *pairs[1]])
     weights, later = _weights(answers, np.random.default_rng(0)), (answers.run < len(pairs[0])).to_numpy()
-    first, second = (_accuracy(answers[rows], weights[:, rows]) for rows in (later, ~later))
-    return _interval(first - second)
+    return _interval(*(_accuracies(answers[rows], weights[:, rows]) for rows in (later, ~later)))

@@ -119,8 +119,8 @@ def page(classifier: LesionClassifier, card: str) -> FastAPI:
 def _answer(classifier: LesionClassifier, image: bytes) -> dict[str, Any]:
     """Return what the page shows for an image."""
     pixels = classifier.pixels(image)
-    probabilities = classifier.probabilities(pixels[None])
-    row = classifier.decided(probabilities).iloc[0]
+    probabilities, ood_scores = classifier.outputs(pixels[None])
+    row = classifier.decided(probabilities, ood_scores).iloc[0]
     heat = grad_cam(classifier.model, pixels[None].astype(np.float32), probabilities.argmax(axis=1))
     points = classifier.facts["operating_points"]
     return {
@@ -138,6 +138,8 @@ def _answer(classifier: LesionClassifier, image: bytes) -> dict[str, Any]:
         ],
         "prediction_set": row.get("prediction_set"),
         "abstain": bool(row.get("abstain", False)),
+        "ood_score": None if ood_scores is None else float(ood_scores[0]),
+        "out_of_distribution": bool(row.get("out_of_distribution", False)),
         "explained": classifier.classes[int(probabilities[0].argmax())],
         "heat": None if heat is None else _data_address(overlay_heatmap(pixels, heat[0])),
         "seen": _data_address(pixels),

@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..data.decode import FORMATS, UnreadableImage, decode, resized
+from ..evaluation.out_of_distribution import DETECTOR, OodDetector, load_detector
 from ..evaluation.uncertain import Abstention, PredictionSets
-from ..models.model_files import CHECKSUMS, UnsafeModel, changed_file, load_keras_file
+from ..models.features import with_features
+from ..models.model_files import CHECKSUMS, changed_file, load_keras_file
 
 __all__ = ["MAX_SERVED", "LesionClassifier"]
 
@@ -50,9 +52,13 @@ class LesionClassifier:
         facts: Content of `facts.json` of a package: `classes`, `image_size`, `resize`, `max_megapixels`,
             `binary_tasks`, `operating_points`, `prediction_sets` and `abstention`.
         version: Version of the model, for the column `model_version`.
+        detector: Out-of-distribution detector, if any.
+
+    Raises:
+        ValueError: If the detector does not fit the model.
     """
 
-    def __init__(self, model: Any, facts: dict[str, Any], version: str):
+    def __init__(self, model: Any, facts: dict[str, Any], version: str, detector: OodDetector | None = None):
         size = int(facts["image_size"])
         self.model = model
         self.facts = facts
@@ -66,10 +72,14 @@ class LesionClassifier:
         sets, abstention = facts["prediction_sets"], facts["abstention"]
         self._sets = PredictionSets(**sets) if sets else None
         self._abstention = Abstention(**abstention) if abstention else None
+        self._detector = detector
+        scored = model if detector is None else with_features(model)
+        if scored is None:
+            raise ValueError("The network has no feature maps for its out-of-distribution detector")
         # One graph for any number of images, so that no request waits for tracing.
         signature = [tf.TensorSpec((None, size, size, 3), tf.uint8)]
-        self._graph = tf.function(lambda pixels: model(pixels, training=False), input_signature=signature)
-        self._graph(np.zeros((1, size, size, 3), np.uint8))
+        self._graph = tf.function(lambda pixels: scored(pixels, training=False), input_signature=signature)
+        self.outputs(np.zeros((1, size, size, 3), np.uint8))
         self._threads = ThreadPoolExecutor(_DECODERS)
 
     @classmethod
@@ -88,10 +98,10 @@ class LesionClassifier:
             raise MlflowException(f"The packaged model was changed after it was written: {wrong}", DATA_LOSS)
         facts = json.loads((data / "facts.json").read_text(encoding="utf-8"))
         try:
-            model = load_keras_file(data / "model.keras")
-        except UnsafeModel as error:
+            model, detector = load_keras_file(data / "model.keras"), load_detector(data / DETECTOR)
+        except ValueError as error:  # UnsafeModel is one
             raise MlflowException(f"The packaged model is refused: {error}", DATA_LOSS) from error
-        return cls(model, facts, _version(package, facts))
+        return cls(model, facts, _version(package, facts), detector)
 
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
         """Predict decisions for images.
@@ -104,7 +114,8 @@ class LesionClassifier:
         Returns:
             A row for each image: `predicted` (for two classes by the operating point, otherwise the most probable
             class), `score` (its probability), `probability/<class>`, for each operating point `score/<task>` and
-            `referred/<task>`, `prediction_set` (list of classes), `abstain`, and `model_version`.
+            `referred/<task>`, `prediction_set` (list of classes), `abstain`, `ood_score` and `out_of_distribution`
+            (whether the image is unlike the training images, which is a score above 1), and `model_version`.
 
         Raises:
             MlflowException: BAD_REQUEST, with one sentence, if an image cannot be used.
@@ -112,18 +123,34 @@ class LesionClassifier:
         images = _images(data)
         if _is_served():
             self._refuse_too_many_pixels(images)
-        return self.decided(np.concatenate([self.probabilities(pixels) for pixels in self.decoded(images)]))
+        return pd.concat([self.decided(*self.outputs(pixels)) for pixels in self.decoded(images)], ignore_index=True)
+
+    def outputs(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Return the probabilities and the out-of-distribution scores of images.
+
+        Args:
+            pixels: Shape (n, image_size, image_size, 3), 0 to 255.
+
+        Returns:
+            Probabilities of shape (n, classes), and scores of shape (n,), or None without a detector.
+        """
+        if self._detector is None:
+            return np.asarray(self._graph(pixels), dtype=np.float64), None
+        probabilities, *features = (np.asarray(one) for one in self._graph(pixels))
+        return probabilities.astype(np.float64), self._detector.scores(features)
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Return probabilities of shape (n, classes) for pixels of shape (n, image_size, image_size, 3), 0 to 255."""
-        return np.asarray(self._graph(pixels), dtype=np.float64)
+        """Return the probabilities of `outputs`."""
+        return self.outputs(pixels)[0]
 
     def get_raw_model(self) -> "LesionClassifier":
         """Return this classifier; MLflow's method of the same name calls it."""
         return self
 
-    def decided(self, probabilities: NDArray[np.float64]) -> pd.DataFrame:
-        """Return the rows of `predict` for probabilities of shape (n, classes)."""
+    def decided(
+        self, probabilities: NDArray[np.float64], ood_scores: NDArray[np.float64] | None = None
+    ) -> pd.DataFrame:
+        """Return the rows of `predict` for the results of `outputs`."""
         chosen = probabilities.argmax(axis=1)
         scores = {task: probabilities[:, self._positive(task)].sum(axis=1) for task in self._points}
         referred = {task: score >= self._points[task] for task, score in scores.items()}
@@ -138,6 +165,8 @@ class LesionClassifier:
             table["prediction_set"] = [[self.classes[i] for i in np.flatnonzero(row)] for row in members]
         if self._abstention is not None:
             table["abstain"] = self._abstention.abstained(probabilities)
+        if ood_scores is not None:
+            table |= {"ood_score": ood_scores, "out_of_distribution": ood_scores > 1}
         table["model_version"] = [self.version] * len(chosen)
         return pd.DataFrame(table)
 

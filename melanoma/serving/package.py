@@ -25,6 +25,7 @@ from PIL import Image
 import melanoma
 from melanoma.data.cache import content_key
 from melanoma.errors import ModelError
+from melanoma.evaluation.out_of_distribution import DETECTOR, save_detector
 from melanoma.models.model_files import CHECKSUMS, UnsafeModel, sha256_of
 from melanoma.serving.classifier import LesionClassifier
 from melanoma.terminal import stage
@@ -37,7 +38,14 @@ __all__ = ["load_classifier", "load_package", "save_package", "write_package"]
 
 log = logging.getLogger("melanoma")
 
-_CODE = ("serving/classifier.py", "data/decode.py", "evaluation/uncertain.py", "models/model_files.py")
+_CODE = (
+    "serving/classifier.py",
+    "data/decode.py",
+    "evaluation/out_of_distribution.py",
+    "evaluation/uncertain.py",
+    "models/features.py",
+    "models/model_files.py",
+)
 _NEEDS = ("tensorflow", "keras", "mlflow", "numpy", "pandas", "pillow", "h5py", "pyyaml")
 
 
@@ -97,7 +105,7 @@ def load_classifier(model: str) -> LesionClassifier:
     saved = load_saved_model(model)
     if saved.file.parent.name == PACKAGE:
         return load_package(saved.file.parents[2])
-    return LesionClassifier(saved.keras_model, _facts(saved), f"run {saved.run_id}")
+    return LesionClassifier(saved.keras_model, _facts(saved), f"run {saved.run_id}", saved.detector)
 
 
 def write_package(model: str, target: Path) -> None:
@@ -119,6 +127,8 @@ def _parts(folder: Path, saved: SavedModel) -> dict[str, Any]:
     data = folder / PACKAGE
     data.mkdir()
     shutil.copyfile(saved.file, data / "model.keras")
+    if saved.detector is not None:
+        save_detector(saved.detector, data / DETECTOR)
     facts = _facts(saved)
     (data / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     try:
@@ -131,7 +141,7 @@ def _parts(folder: Path, saved: SavedModel) -> dict[str, Any]:
     checksums |= {f"code/{code.name}/{name}": digest for name, digest in sha256_of(code).items()}
     (data / CHECKSUMS).write_text(json.dumps(checksums, indent=1), encoding="utf-8")
     example = _example(saved)
-    answer = LesionClassifier(saved.keras_model, facts, "").predict(example)
+    answer = LesionClassifier(saved.keras_model, facts, "", saved.detector).predict(example)
     return {
         "loader_module": f"{code.name}.serving.classifier",
         "data_path": str(data),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from melanoma.errors import ModelError
 from melanoma.evaluation.decisions import Decisions, decisions_from_metadata
+from melanoma.evaluation.out_of_distribution import DETECTOR, OodDetector, load_detector, save_detector
 from melanoma.models.model_files import UnsafeModel, load_keras_file
 from melanoma.terminal import stage
 from melanoma.tracking.model_store import PACKAGE, checked_model, log_model_files, model_address
@@ -41,6 +42,7 @@ class SavedModel:
         run_id: ID of the run that trained it, or None.
         max_megapixels: Maximum size of the training images; larger ones were refused.
         decisions: Operating points, prediction sets and abstention, fitted on validation.
+        detector: Out-of-distribution detector; None for a model that was saved without it.
         file: File of the Keras model.
     """
 
@@ -51,6 +53,7 @@ class SavedModel:
     run_id: str | None
     max_megapixels: float
     decisions: Decisions
+    detector: OodDetector | None
     file: Path
 
 
@@ -65,7 +68,14 @@ def _registered() -> str:
 
 @stage("Saving the model")
 def save_model(
-    model: keras.Model, *, classes: list[str], image_size: int, resize: str, example: NDArray, metadata: dict[str, Any]
+    model: keras.Model,
+    *,
+    classes: list[str],
+    image_size: int,
+    resize: str,
+    example: NDArray,
+    detector: OodDetector | None = None,
+    metadata: dict[str, Any],
 ) -> str:
     """Log a model under the name `model` to the active run, and return its address `models:/<id>`.
 
@@ -75,6 +85,7 @@ def save_model(
         image_size: Side of the input in pixels.
         resize: Resize method (see `melanoma.data.decode.decode`).
         example: Example images, shape (n, image_size, image_size, 3), 0 to 255.
+        detector: Out-of-distribution detector, if any.
         metadata: Additional metadata of the model.
     """
     shape = (-1, image_size, image_size, 3)
@@ -89,6 +100,7 @@ def save_model(
             "model",
             _save_into_folder,
             model=model,
+            detector=detector,
             signature=signature,
             input_example=example.astype(np.float32),
             # Given here because MLflow would start a process with TensorFlow to infer them.
@@ -98,10 +110,12 @@ def save_model(
     return logged.address
 
 
-def _save_into_folder(*, model: keras.Model, path: str, **arguments: Any) -> None:
+def _save_into_folder(*, model: keras.Model, detector: OodDetector | None, path: str, **arguments: Any) -> None:
     """Save a model; the folder must exist because `mlflow.keras.save_model` writes the input example before it."""
     Path(path).mkdir(parents=True, exist_ok=True)
     mlflow.keras.save_model(model, path, **arguments)
+    if detector is not None:
+        save_detector(detector, _keras_file(Path(path)).with_name(DETECTOR))
 
 
 @stage("Loading the model")
@@ -124,7 +138,8 @@ def load_saved_model(model: str) -> SavedModel:
             )
         if checked.info.flavors.get("keras", {}).get("save_exported_model"):
             raise ModelError(f"The model was saved as exported code, which is not run. Received: {model}")
-        loaded = load_keras_file(_keras_file(folder))
+        file = _keras_file(folder)
+        loaded, detector = load_keras_file(file), load_detector(file.with_name(DETECTOR))
     except UnsafeModel as error:
         raise ModelError(f"The model is refused: {error}. Received: {model}") from error
     except (MlflowException, OSError, ValueError, TypeError, KeyError) as error:
@@ -138,7 +153,8 @@ def load_saved_model(model: str) -> SavedModel:
         checked.run_id,
         float(metadata.get("max_megapixels", 50.0)),
         decisions_from_metadata(metadata),
-        _keras_file(folder),
+        detector,
+        file,
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from melanoma.config.schema import TrainingConfig
 from melanoma.evaluation.metrics import epoch_metrics, is_error
 from melanoma.evaluation.predictions import Predictions
-from melanoma.models.build import HEAD
+from melanoma.models.features import HEAD
 from melanoma.training.callbacks import Keep, Profile, Report, StopOnNaN, TimeLimit, Validate
 from melanoma.training.compat import all_layers
 

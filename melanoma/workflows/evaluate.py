@@ -99,7 +99,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
                 bootstrap,
                 binary_tasks=data.binary_tasks,
                 fit=None if settings.recalibrate is None else fit_recalibration,
-                decisions=None if settings.recalibrate is not None else saved.decisions,
+                saved=saved,
             )
             evaluation = measured.evaluations[-1]
             # The test metrics of the training run, for comparison with those on other images.

@@ -132,7 +132,7 @@ def run_experiment(
             tracking_log.log_samples(run, dataset, fitted.augment, settings.seed)
             measured = _measured(run, fitted.model, dataset, settings, protocol)
             evaluations = measured.evaluations
-            found = log_findings(run, measured.model, fitted, dataset, settings, evaluations[0])
+            found = log_findings(run, fitted, dataset, settings, measured.training, evaluations[0])
             log_card(run)
             address = save_measured(measured, dataset, settings.data, protocol)
         finally:

@@ -1,15 +1,12 @@
 """Findings of a training: is it over- or underfitting, which classes are rare, what to try next."""
 
 from math import isfinite
-from typing import Any
-
-import numpy as np
 
 from melanoma.config.schema import TrainConfig, TrainingConfig
 from melanoma.data.dataset import Dataset
-from melanoma.evaluation.evaluate import Evaluation, bootstrap_of, predictions_of
+from melanoma.evaluation.evaluate import Evaluation, bootstrap_of
 from melanoma.evaluation.findings import Gap, Trained, findings, generalization_gap
-from melanoma.evaluation.predict import predict_probabilities
+from melanoma.evaluation.predictions import Predictions
 from melanoma.evaluation.texts import named_bounds
 from melanoma.terminal import stage
 from melanoma.tracking.names import Tag
@@ -18,25 +15,31 @@ from melanoma.training.network import Fitted
 
 __all__ = ["log_findings"]
 
-_MOST = 1000  # training images that are predicted
-
 
 @stage("Comparing training and validation")
 def log_findings(
-    run: Run, model: Any, fitted: Fitted, dataset: Dataset, settings: TrainConfig, validation: Evaluation
+    run: Run,
+    fitted: Fitted,
+    dataset: Dataset,
+    settings: TrainConfig,
+    training: Predictions | None,
+    validation: Evaluation,
 ) -> list[str]:
     """Log and return what the result says about the training.
 
     Args:
         run: Run that has logged its evaluation.
-        model: Model that is saved.
         fitted: History of the training.
         dataset: Data set of the images.
         settings: The whole configuration.
+        training: Predictions of training images without augmentation; None if there are none.
         validation: Evaluation of the validation images.
     """
     originals = dataset.part("train").query("parent == ''")
-    gap = _gap(model, dataset, settings, validation)
+    gap: Gap | None = None
+    if training is not None:
+        bootstrap = bootstrap_of(settings.evaluation, settings.seed)
+        gap = generalization_gap(training, validation.predictions, str(settings.primary_metric), bootstrap)
     if gap is not None:
         name = gap.metric
         run.log_measures({f"training/{name}": gap.training, f"gap/{name}": gap.value})
@@ -73,15 +76,3 @@ def _longer(fitted: Fitted, settings: TrainingConfig) -> str:
     if minutes is not None and len(fitted.history) < settings.epochs:
         return f"training.max_minutes={max(2 * minutes, 1):g}"
     return f"epochs={2 * len(fitted.history)}"
-
-
-def _gap(model: Any, dataset: Dataset, settings: TrainConfig, validation: Evaluation) -> Gap | None:
-    """Predict training images without augmentation, and compare the primary metric with that of validation."""
-    rows = dataset.part("train").query("parent == ''")
-    if len(rows) > _MOST:
-        rows = rows.iloc[np.sort(np.random.default_rng(settings.seed).choice(len(rows), _MOST, replace=False))]
-    batch_size = settings.evaluation.batch_size
-    of_training = predict_probabilities(model, dataset.store, rows.row.to_numpy(), batch_size=batch_size)
-    training = predictions_of(rows, of_training, dataset.classes, settings.data.binary_tasks)
-    bootstrap = bootstrap_of(settings.evaluation, settings.seed)
-    return generalization_gap(training, validation.predictions, str(settings.primary_metric), bootstrap)

@@ -116,7 +116,7 @@ def _predict_batch(classifier: "LesionClassifier", files: list[Path]) -> list[di
             row["error"] = str(error)
         rows.append(row)
     if pixels:
-        decided = classifier.decided(classifier.probabilities(np.stack(pixels)))
+        decided = classifier.decided(*classifier.outputs(np.stack(pixels)))
         if "prediction_set" in decided:
             decided["prediction_set"] = decided.prediction_set.map("; ".join)
         answers = iter(decided.to_dict("records"))
@@ -137,9 +137,10 @@ def _show(table: pd.DataFrame, thresholds: Mapping[str, float], target: Path) ->
     for row in table.head(_SHOWN).to_dict("records"):
         if isinstance(row["predicted"], str):
             note = " (abstained)" if row.get("abstain") is True else f" {row['score']:.3f}"
+            unlike = "[yellow]unlike the training images:[/yellow] " if row.get("out_of_distribution") is True else ""
             shown.add_row(
                 escape(_short(row["path"])),
-                escape(row["predicted"]) + note,
+                unlike + escape(row["predicted"]) + note,
                 *(
                     f"{row[f'score/{t}']:.3f}: {'referred' if row[f'referred/{t}'] else 'not referred'}"
                     for t in thresholds
@@ -155,6 +156,13 @@ def _show(table: pd.DataFrame, thresholds: Mapping[str, float], target: Path) ->
         rule = "Referred: the probability is at or above the threshold, which was chosen on validation."
         of_two = len([column for column in table if column.startswith("probability/")]) == 2
         out().print(rule + " With two classes it decides the predicted class, too, also below 0.5." * of_two)
+    flagged = int((table["ood_score"] > 1).sum()) if "ood_score" in table else 0
+    if flagged:
+        console().print(
+            f"{flagged} of {len(table)} images are unlike the training images (ood_score above 1); do not rely on what "
+            "is predicted for them.",
+            style="yellow",
+        )
     failed = int(table.predicted.isna().sum())
     if failed:
         console().print(f"{failed} of {len(table)} images could not be read; see the column error.", style="yellow")

@@ -7,10 +7,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from melanoma.data.synthetic import write_synthetic
 from melanoma.tracking.records import RunRecord
@@ -68,6 +70,51 @@ def test_other_images_beside_the_runs_own(run_here, trained: Trained, other_imag
     assert (table.predicted == more_likely.map({True: "malignant", False: "benign"})).all()
     card = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/model_card.md")
     assert "| metric | validation (34 images) | test (50 images) | other images (20 images) |" in card
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Crops of two photographs that show no skin, filed under two classes."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for label, picture in zip(("benign", "malignant"), load_sample_images().images, strict=True):
+        (folder / label).mkdir()
+        for number in range(15):
+            top, left = rng.integers(0, 227), rng.integers(0, 440)
+            crop = Image.fromarray(picture[top : top + 200, left : left + 200])
+            crop.save(folder / label / f"{number}.png")
+    return folder
+
+
+def test_images_unlike_the_training_images_are_flagged(run_here, trained: Trained, photographs: Path, tmp_path: Path):
+    done = run_here(
+        "evaluate", f"run={trained.run.info.run_id}", "data=folder", f"data.path={photographs}",
+        f"tracking.uri={trained.uri}", "tracking.experiment=photographs",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = all_runs(trained.uri, "photographs")
+    metrics = measured(run)
+    told = f"{metrics['test/out_of_distribution/share']:.1%} ["
+    assert metrics["test/out_of_distribution/share_ci_low"] > 0.5
+    for text in (done.stderr, run.data.tags["mlflow.note.content"]):
+        assert told in text
+        assert "of the test images are unlike the training images, where 1.0% are expected" in " ".join(text.split())
+    figures = {a.path for a in client(trained.uri).list_artifacts(run.info.run_id, "figures")}
+    assert "figures/out_of_distribution.png" in figures
+    card = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/model_card.md")
+    assert f"flags {metrics['test/out_of_distribution/share']:.1%} of these images" in " ".join(card.split())
+    (photograph,) = (photographs / "benign").glob("0.png")
+    output = tmp_path / "found.csv"
+    done = run_here(
+        "predict", f"model={trained.run.info.run_id}", f"input={photograph}", f"output={output}",
+        f"tracking.uri={trained.uri}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = pd.read_csv(output).to_dict("records")
+    assert row["ood_score"] > 1
+    assert row["out_of_distribution"] is True
+    assert "unlike the training images: " in " ".join(done.stdout.replace("│", " ").split())
+    assert "1 of 1 images are unlike the training images" in done.stderr
 
 
 def test_recalibration_for_another_site(run_here, trained: Trained, tmp_path: Path):
@@ -192,6 +239,7 @@ def test_predict_a_folder(trained: Trained, other_images: Path, tmp_path: Path):
     sums = good["probability/benign"] + good["probability/malignant"]
     assert sums.to_numpy() == pytest.approx(1, abs=1e-5)
     assert set(good.predicted) <= {"benign", "malignant"}
+    assert (good.out_of_distribution == (good.ood_score > 1)).all()
     assert table.error.dropna().tolist() == ["not an image"]
     assert "1 of 21 images could not be read" in done.stderr
 

@@ -10,7 +10,8 @@ import pytest
 from melanoma.config.diagnose import compose_config
 from melanoma.config.launch import register_resolvers
 from melanoma.data.synthetic import write_synthetic
-from melanoma.models.build import load_model_file, network_of
+from melanoma.models.build import load_model_file
+from melanoma.models.features import network_of
 from tests.commands import run_melanoma
 from tests.integration.conftest import copied_store, measured, only_run, trained_here
 

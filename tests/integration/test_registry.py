@@ -151,6 +151,9 @@ def test_the_package_is_complete(store: Store, tmp_path: Path):
     answer = loaded.predict(example).iloc[0]
     assert answer.model_version == f"{NAME}/1"
     saved = load_saved_model(address)
+    assert saved.detector is not None
+    assert answer.out_of_distribution == (answer.ood_score > 1)
+    assert {"ood_score", "out_of_distribution"} < set(loaded.metadata.signature.outputs.input_names())
     assert saved.run_id == store.good
     assert (saved.classes, saved.image_size) == (["benign", "malignant"], 48)
     assert saved.decisions.points[0].threshold == facts["operating_points"]["malignant"]

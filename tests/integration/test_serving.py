@@ -22,6 +22,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from melanoma.data.synthetic import write_synthetic
 from melanoma.serving.classifier import MAX_SERVED
 from melanoma.serving.package import save_package
 from tests.browser import CHROMIUM, needs_chromium
@@ -297,6 +298,9 @@ def test_the_page_in_a_browser(trained: Trained, tmp_path: Path):
     (tmp_path / "renamed.jpg").write_bytes(b"hello")
     (tmp_path / "truncated.jpg").write_bytes(lesion()[:300])
     (tmp_path / "large.jpg").write_bytes(lesion() + bytes(33 * 1024**2))
+    (tmp_path / "drawn").mkdir()
+    write_synthetic(tmp_path / "drawn", classes=["benign", "malignant"], images=4, size=48, seed=0)
+    drawn = next((tmp_path / "drawn" / "benign").glob("*.jpg"))
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     with started("app", trained, tmp_path / "log") as (_, port), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
@@ -312,6 +316,11 @@ def test_the_page_in_a_browser(trained: Trained, tmp_path: Path):
         assert "malignant: " in page.inner_text("#binary-tasks")
         assert page.locator("#set .tag").count() >= 1
         assert page.locator("#heat").get_attribute("src").startswith("data:image/png")
+        # The picture is noise.
+        assert re.search(r"unlike the training images \(score \d+\.\d, flagged", page.inner_text("#unlike"))
+        page.set_input_files("#file", drawn)
+        page.locator("#unlike").wait_for(state="hidden")
+        page.locator("#predicted").wait_for()
         for name, words in {
             "renamed.jpg": "This file cannot be used (not an image)",
             "truncated.jpg": "This file cannot be used (damaged",

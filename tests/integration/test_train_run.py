@@ -23,6 +23,7 @@ from melanoma.evaluation.metrics import measure
 from melanoma.evaluation.predictions import Predictions
 from melanoma.evaluation.uncertain import fit_abstention, fit_prediction_sets
 from melanoma.paths import cache_dir
+from melanoma.serving.package import load_classifier
 from melanoma.tracking.measures import read_measures
 from melanoma.tracking.names import stored_name
 from melanoma.tracking.page import describe_experiment
@@ -133,6 +134,21 @@ def test_uncertain_cases_are_fitted_on_validation_and_kept_with_the_model(traine
     covered = [label in members for label, members in zip(test.label, sets, strict=True)]
     assert metrics["test/prediction_set/coverage"] == pytest.approx(np.mean(covered))
     assert metrics["test/abstention/share"] == pytest.approx(test.abstained.mean())
+
+
+def test_out_of_distribution_scores_are_fitted_and_kept_with_the_model(trained: Trained):
+    metrics = measured(trained.run)
+    validation, test = (rows_of(trained, part)[0] for part in ("validation", "test"))
+    # The threshold is the largest distance of 34 validation images.
+    assert validation.ood_score.max() == 1
+    assert metrics["validation/out_of_distribution/share"] == 0
+    assert metrics["test/out_of_distribution/share"] == pytest.approx((test.ood_score > 1).mean())
+    assert "test/out_of_distribution/share" not in trained.run.data.metrics
+    mlflow.set_tracking_uri(trained.uri)
+    root = _root_of(test)
+    pixels = np.stack([decode(root / path, size=48) for path in test.path])
+    _, scores = load_classifier(trained.run.info.run_id).outputs(pixels)
+    assert scores == pytest.approx(test.ood_score.to_numpy(), abs=1e-3)
 
 
 def test_calibration_is_fitted_on_validation_and_compared_with_none(trained: Trained):

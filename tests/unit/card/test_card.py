@@ -21,6 +21,7 @@ FACTS = CardFacts(
     columns=[Column("validation", 2), Column("test", 1)], results=[("accuracy", ["0.500", "-"])], remarks="",
     findings=["Overfitting."], points=[],
     sets={"wanted": "90%", "coverage": "90%", "size": "1.5"},
+    ood={"share": "1.2%", "wanted": "1.0%"},
     abstention={"wanted": "10%", "share": "1%", "accuracy": "2%", "threshold": "0.5"}, subgroups=[],
     subgroup_metric="", worst=None, metadata_columns=[], tone_estimated=False, external=False, seen=False,
     seen_unknown=False, external_name=None, external_path=None, recalibrated=0, limits=["One seed."],
@@ -64,6 +65,13 @@ def test_what_is_not_known_is_marked_and_not_invented():
     assert tripod["17"] == NOT_KNOWN
     known = sum(answer != NOT_KNOWN for answer in clear.values())
     assert f"{known} of 25 items" in card
+
+
+@pytest.mark.parametrize("ood", [FACTS.ood, None])
+def test_the_share_of_flagged_images_is_told_where_it_is_known(ood: dict | None):
+    card = model_card(replace(FACTS, ood=ood), {})
+    assert ("flags 1.2% of these images as unlike the training images, where 1.0% are expected" in card) == bool(ood)
+    assert rows(card, "CLEAR Derm")["15"].startswith("Flagged by a score" if ood else "Not tested. The model abstains")
 
 
 def test_answers_of_the_user_fill_items():

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from melanoma.errors import TrainingError
-from melanoma.models.build import HEAD
+from melanoma.models.features import HEAD
 from melanoma.models.losses import training_loss
 from melanoma.training.fit import Recipe
 from melanoma.training.range_test import choose, range_test
