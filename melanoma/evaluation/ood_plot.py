@@ -12,6 +12,7 @@ from melanoma.evaluation.plots import GREY
 __all__ = ["ood_figure"]
 
 _MOST, _COLUMNS, _BINS = 8, 4, 40
+_TICKS = [one * 10**power for power in (-2, -1, 0, 1, 2) for one in (1, 2, 3, 5, 7)]
 
 
 def ood_figure(
@@ -29,12 +30,17 @@ def ood_figure(
     figure = Figure(figsize=(8.4, 3.2 + 2.3 * lines), layout="constrained")
     grid = figure.add_gridspec(1 + lines, _COLUMNS, height_ratios=[1.3, *[1] * lines])
     axes = figure.add_subplot(grid[0, :])
-    # Scores are distances, so that their ratios count.
-    edges = np.geomspace(max(float(scores.min()), 1e-3), max(float(scores.max()), 1.0) * 1.05, _BINS).tolist()
+    # Scores are distances, so that their ratios count. The threshold is an edge of bins.
+    low, high = np.log([min(max(float(scores.min()), 1e-3), 0.9), max(float(scores.max()), 1.1)])
+    step = (high - low) / _BINS
+    edges = np.exp(step * np.arange(np.floor(low / step), np.ceil(high / step) + 1)).tolist()
     axes.hist(scores[scores <= 1], edges, color="#4c78a8", label="like the training images")
     axes.hist(scores[scores > 1], edges, color="#e45756", label="unlike the training images")
     axes.axvline(1, color=GREY, linestyle="--", linewidth=1)
     axes.set(xscale="log", xlabel="out-of-distribution score (1: threshold)", ylabel="images")
+    ticks = [tick for tick in _TICKS if edges[0] <= tick <= edges[-1]]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
     axes.set_title(f"{(scores > 1).mean():.1%} of {len(scores):,} images are unlike the training images", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
