@@ -135,7 +135,7 @@ COMMANDS = {
         "melanoma.workflows.checks:audit_faults",
     ),
     "cache": Command(
-        "list or clear the cache of decoded images, audits and augmented files",
+        "list, check or clear the cache of decoded images, audits and augmented files",
         "melanoma.commands.cache:main",
     ),
     "completion": Command(

@@ -182,11 +182,10 @@ class Sweep(Run):
         """The trials, best first, with their metric, overrides and run ID."""
         from io import StringIO
 
-        import pandas as pd
-
+        from melanoma.data.csv_text import read_csv_text
         from melanoma.tracking.names import Artifact
 
-        return pd.read_csv(StringIO(self.record.text(Artifact.LEADERBOARD)))
+        return read_csv_text(StringIO(self.record.text(Artifact.LEADERBOARD)))
 
     @property
     def best(self) -> Run:

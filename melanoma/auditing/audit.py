@@ -10,7 +10,7 @@ from melanoma.auditing.findings import Audit, find
 from melanoma.auditing.inspection import Inspection, inspect_files
 from melanoma.auditing.near import near_duplicates
 from melanoma.config.schema import ArchiveConfig, AuditConfig
-from melanoma.data.digests import file_digests
+from melanoma.data.digests import file_digests, unread_reasons
 from melanoma.data.sources import Source, image_files, open_path
 from melanoma.errors import DataError
 from melanoma.terminal import stage
@@ -32,7 +32,7 @@ def audit_source(source: Source, settings: AuditConfig, max_megapixels: float) -
     table = source.table.copy()
     table["sha256"], inspection = _inspect(source.root, list(table.path), max_megapixels)
     readable = table.sha256.isin(inspection.facts.index)
-    reason = table.sha256.map(inspection.reasons).astype(object).fillna("no permission to read it, or deleted")
+    reason = table.sha256.map(inspection.reasons).astype(object).fillna(unread_reasons(source.root, table))
     unreadable = table[["path", "label"]].assign(reason=reason)[~readable].reset_index(drop=True)
     pairs = np.empty((0, 2), np.int64)
     if settings.near_duplicates:

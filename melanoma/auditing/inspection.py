@@ -95,7 +95,7 @@ def recalled(digests: Collection[str]) -> tuple[pd.Series, NDArray[np.uint8]]:
     for folder in sorted((cache_dir() / "inspected").glob("[!.]*")):
         try:
             facts, thumbnails = _read(folder)
-        except OSError:  # cleared by another process
+        except (OSError, ValueError, KeyError):  # cleared by another process, or damaged
             continue
         wanted = facts.index.isin(digests)
         known.append(facts.pixels[wanted])

@@ -7,6 +7,7 @@ import pandas as pd
 
 from melanoma.auditing.report import picture
 from melanoma.data.cache import write_atomically, write_errors
+from melanoma.data.csv_text import csv_text
 from melanoma.pages import render_page
 
 __all__ = ["write_label_report"]
@@ -46,7 +47,7 @@ def write_label_report(assessed: pd.DataFrame, root: Path, facts: dict[str, Any]
     }
     page = folder / "labels.html"
     with write_errors("report", f"audit.output={folder}"):
-        write_atomically(folder / "labels.csv", table.round(4).to_csv(index=False))
+        write_atomically(folder / "labels.csv", csv_text(table.round(4)))
         write_atomically(page, render_page("auditing", "labels.html.j2", content))
     return page.absolute()
 

@@ -41,6 +41,7 @@ def model_card(facts: CardFacts, answers: Mapping[str, str]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_without_html,
     )
     environment.filters["cell"] = _cell
     lists = []
@@ -99,4 +100,9 @@ def _checklists() -> dict[str, Any]:
 
 def _cell(text: object) -> str:
     """Escape a text for a cell of a Markdown table, so that no name of a class or file makes a link or an image."""
-    return " ".join(str(text).replace("|", "\\|").replace("](", "]\\(").replace("<", "\\<").split())
+    return " ".join(str(text).replace("|", "\\|").replace("](", "]\\(").split())
+
+
+def _without_html(value: object) -> object:
+    """Escape HTML in the value of an expression, because viewers of Markdown may render it."""
+    return value.replace("<", "&lt;") if isinstance(value, str) else value

@@ -1,6 +1,11 @@
-"""`melanoma cache list|clear`."""
+"""`melanoma cache list|check|clear`."""
 
-from melanoma.data.cache import KINDS, clear, entries
+import argparse
+import shutil
+from collections.abc import Sequence
+from typing import NoReturn
+
+from melanoma.data.cache import KINDS, CacheEntry, clear, damaged_file, entries
 from melanoma.errors import MelanomaError
 from melanoma.paths import cache_dir
 from melanoma.terminal import out
@@ -11,25 +16,49 @@ _USAGE = f"""melanoma cache: decoded images, audits and augmented files, keyed b
 Cleared entries are made again when needed.
 
 Usage: melanoma cache list
-       melanoma cache clear [KIND]      KIND: {", ".join(KINDS)}
+       melanoma cache check             compare all files with their checksums, and remove damaged entries
+       melanoma cache clear [KIND] [--older-than DAYS] [--keep-gigabytes NUMBER]
+
+KIND: {", ".join(KINDS)}
+--older-than DAYS         only entries that were not used in these days
+--keep-gigabytes NUMBER   only the entries that were not used for longest, so that at most NUMBER GB stay
 
 The folder is MELANOMA_CACHE_DIR, else the user's cache folder."""
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise MelanomaError(f"{message}.\n{_USAGE}")
+
+
 def main(arguments: list[str]) -> None:
-    """List or clear the cache."""
-    action, rest = (arguments[0] if arguments else "list"), arguments[1:]
-    if action in ("--help", "-h"):
+    """List, check or clear the cache."""
+    if {"--help", "-h"} & {*arguments}:
         out().print(_USAGE, markup=False)
-    elif action == "list" and not rest:
+        return
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("action", choices=("list", "check", "clear"), nargs="?", default="list")
+    parser.add_argument("kind", choices=KINDS, nargs="?")
+    parser.add_argument("--older-than", type=_positive, metavar="DAYS")
+    parser.add_argument("--keep-gigabytes", type=_positive, metavar="NUMBER")
+    given = parser.parse_args(arguments)
+    narrowed = (given.kind, given.older_than, given.keep_gigabytes)
+    if given.action != "clear" and narrowed != (None, None, None):
+        parser.error(f"Only clear takes a kind, --older-than and --keep-gigabytes; received {' '.join(arguments)}")
+    if given.action == "list":
         _list()
-    elif action == "clear" and len(rest) <= 1 and set(rest) <= set(KINDS):
-        removed = clear(rest[0] if rest else None)
-        out().print(f"Removed {len(removed)} entries, {_size(sum(e.bytes for e in removed))}, from {cache_dir()}")
+    elif given.action == "check":
+        _check()
     else:
-        raise MelanomaError(
-            f"Expected list, or clear with one kind or none.\n{_USAGE}\nReceived: {' '.join(arguments)}"
-        )
+        removed = clear(given.kind, unused_days=given.older_than, keep_gigabytes=given.keep_gigabytes)
+        out().print(f"Removed {_summary(removed)}, from {cache_dir()}", soft_wrap=True)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
 
 
 def _list() -> None:
@@ -40,7 +69,27 @@ def _list() -> None:
     for entry in found:
         table.add_row(entry.kind, entry.key, _size(entry.bytes), f"{entry.last_used:%Y-%m-%d %H:%M}")
     out().print(table)
-    out().print(f"{len(found)} entries, {_size(sum(e.bytes for e in found))}, in {cache_dir()}", soft_wrap=True)
+    out().print(f"{_summary(found)}, in {cache_dir()}", soft_wrap=True)
+
+
+def _check() -> None:
+    from melanoma.data.images import damaged_row
+
+    found = [entry for entry in entries() if entry.path.is_dir()]
+    damaged = 0
+    for entry in found:
+        damage = damaged_file(entry.path)
+        if damage is None and entry.kind == "decoded":
+            damage = damaged_row(entry.path)
+        if damage is not None:
+            damaged += 1
+            shutil.rmtree(entry.path)
+            out().print(f"Damaged: {damage} in {entry.path}; removed, and made anew when needed", soft_wrap=True)
+    out().print(f"{len(found)} entries checked, {damaged} damaged, in {cache_dir()}", soft_wrap=True)
+
+
+def _summary(found: Sequence[CacheEntry]) -> str:
+    return f"{len(found)} entries, {_size(sum(entry.bytes for entry in found))}"
 
 
 def _size(count: float) -> str:

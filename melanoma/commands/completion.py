@@ -39,7 +39,7 @@ _OTHER = {
     "compare": ["--experiment", "--tag", "--part", "--common", "--html", "--tracking-uri"],
     "readers": ["--task", "--threshold", "--html", "--tracking-uri"],
     "report": ["experiments", "--html", "--output", "--tracking-uri"],
-    "cache": ["list", "clear"],
+    "cache": ["list", "check", "clear"],
     "completion": ["bash", "zsh", "fish"],
 }
 

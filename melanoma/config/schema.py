@@ -37,6 +37,7 @@ class ArchiveConfig:
 
     max_files: int = number(1_000_000, least=1)
     max_gigabytes: float = number(100.0, above=0)
+    max_ratio: float = number(100.0, above=0)
 
 
 @dataclass

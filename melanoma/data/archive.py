@@ -15,6 +15,8 @@ from melanoma.errors import DataError
 
 __all__ = ["file_sha256", "unpack"]
 
+_SMALL = 100e6  # bytes that any archive may unpack to
+
 
 def unpack(archive: Path, caps: ArchiveConfig) -> Path:
     """Return the folder of an archive's files in the cache. An archive is extracted on first use of its content.
@@ -60,9 +62,24 @@ def _check(members: list[zipfile.ZipInfo], archive: Path, caps: ArchiveConfig) -
             f"The archive unpacks to more than data.archive.max_gigabytes={caps.max_gigabytes:g} allows; raise that if "
             f"you trust it. Received: {size / 1e9:.2f} GB in {archive}"
         )
+    ratio = size / max(archive.stat().st_size, 1)
+    if size > _SMALL and ratio > caps.max_ratio:
+        raise DataError(
+            f"The archive unpacks to more than data.archive.max_ratio={caps.max_ratio:g} times its size, as none of "
+            f"photographs does; raise that if you trust it. Received: {size / 1e9:.2f} GB, {ratio:.0f} times {archive}"
+        )
+    seen: set[PurePosixPath] = set()
     for member in members:
         name = member.filename
         path = PurePosixPath(name.replace("\\", "/"))
+        if not path.name:
+            raise DataError(f"A member of the archive has no name; make the archive anew. Received: {archive}")
+        if path in seen:
+            raise DataError(
+                f"The archive holds two files of one name; make it anew with one of them. Received: {name!r} in "
+                f"{archive}"
+            )
+        seen.add(path)
         drive = len(path.parts) > 0 and path.parts[0].endswith(":")
         if path.is_absolute() or ".." in path.parts or drive or "\0" in name:
             raise DataError(f"A member of the archive would be written outside its folder; refused. Received: {name!r}")

@@ -1,19 +1,23 @@
 """Cache of derived data, keyed by content and shared between processes.
 
 Layout: `<cache>/<kind>/<key>/`. An entry is created in a temporary folder and then renamed, so that an entry is either
-complete or absent. A lock per key ensures that one process creates an entry while the others wait.
+complete or absent. A lock per key ensures that one process creates an entry while the others wait. An entry lists its
+files with their sizes and checksums; it is created anew if they changed.
 """
 
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +27,26 @@ from melanoma.errors import DataError
 from melanoma.paths import cache_dir
 
 __all__ = [
+    "CHECKSUMS",
     "CacheEntry",
+    "cache_errors",
     "cached_folder",
     "check_writable",
     "clear",
     "content_key",
+    "damaged_file",
     "entries",
     "write_atomically",
     "write_errors",
 ]
+
+log = logging.getLogger("melanoma")
+
+CHECKSUMS = ".checksums.json"  # of each file by its path in an entry: bytes, and the CRC-32 of those that are compared
+_COMPARED = 64 * 1024**2  # bytes of a file at the top of an entry, up to which its content is compared at each use
+_CHUNK = 1024**2
+# Errors of a disk that is full or read-only. The third is that of a limit of the process.
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 KINDS = ("archives", "augmentor", "decoded", "digests", "inspected", "near_duplicates", "synthetic")
 
@@ -54,29 +69,102 @@ def content_key(*parts: Any) -> str:
 
 
 def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
-    """Return the folder of an entry, after creating it with `make(temporary_folder)` if it does not exist.
+    """Return the folder of an entry, after creating it with `make(temporary_folder)` if it is absent or damaged.
 
     If `make` raises an exception, the temporary folder is removed. The temporary folder of a killed process is removed
     when the same entry is created the next time.
+
+    Raises:
+        DataError: If the disk of the cache is full or read-only.
     """
     home = cache_dir() / kind
     final = home / key
-    if not final.is_dir():
-        home.mkdir(parents=True, exist_ok=True)
-        with FileLock(home / f".{key}.lock"):
-            if not final.is_dir():
-                for orphan in home.glob(f".{key}.*.tmp"):
-                    shutil.rmtree(orphan, ignore_errors=True)
-                temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".tmp", dir=home))
-                try:
-                    make(temporary)
-                    temporary.chmod(0o755)
-                    temporary.rename(final)
-                except BaseException:
-                    shutil.rmtree(temporary, ignore_errors=True)
-                    raise
-    os.utime(final)
+    with cache_errors():
+        if not final.is_dir() or damaged_file(final) is not None:
+            _create(final, make)
+        with suppress(PermissionError):  # a cache that others filled
+            os.utime(final)
     return final
+
+
+def _create(final: Path, make: Callable[[Path], None]) -> None:
+    home, key = final.parent, final.name
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / f".{key}.lock"):
+        if final.is_dir():
+            damage = damaged_file(final)
+            if damage is None:
+                return  # another process was faster
+            log.warning("A part of the cache is damaged and is made anew: %s in %s", damage, final)
+            shutil.rmtree(final)
+        for orphan in home.glob(f".{key}.*.tmp"):
+            shutil.rmtree(orphan, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".tmp", dir=home))
+        try:
+            make(temporary)
+            files = {path.relative_to(temporary).as_posix(): _facts(path, temporary) for path in _files(temporary)}
+            (temporary / CHECKSUMS).write_text(json.dumps(files), encoding="utf-8")
+            temporary.chmod(0o755)
+            temporary.rename(final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def cache_errors() -> Iterator[None]:
+    """Convert the error of a disk that is full or read-only while the cache is written to a DataError.
+
+    Raises:
+        DataError: If the block raises such an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise DataError(
+            f"The cache cannot be written ({error.strerror}). Make space, as by `melanoma cache clear`, or name a "
+            f"folder on another disk by MELANOMA_CACHE_DIR; what was complete is kept. Received: {cache_dir()}"
+        ) from error
+
+
+def damaged_file(entry: Path) -> str | None:
+    """Describe the first file of an entry that was changed since it was made; None if there is none.
+
+    Sizes are compared, and the content of files of up to 64 MiB at the top of the entry. An entry of an older version
+    has no checksums and is not compared.
+    """
+    try:
+        known = dict(json.loads((entry / CHECKSUMS).read_text(encoding="utf-8")))
+        for name, (size, checksum) in known.items():
+            path = entry / name
+            if path.stat().st_size != size or (checksum is not None and _checksum(path) != checksum):
+                return str(name)
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename)).name
+        return None if missing == CHECKSUMS else missing
+    except (ValueError, TypeError):
+        return CHECKSUMS
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _facts(path: Path, entry: Path) -> tuple[int, int | None]:
+    """Return the size of a file, and its checksum if it is compared at each use."""
+    size = path.stat().st_size
+    return size, _checksum(path) if path.parent == entry and size <= _COMPARED else None
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(_CHUNK):
+            value = zlib.crc32(block, value)
+    return value
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -147,12 +235,34 @@ def entries() -> list[CacheEntry]:
     return sorted(found, key=lambda entry: -entry.bytes)
 
 
-def clear(kind: str | None = None) -> list[CacheEntry]:
-    """Remove all entries, or those of one kind, with the leftovers of killed processes, and return the removed entries.
+def clear(
+    kind: str | None = None, *, unused_days: float | None = None, keep_gigabytes: float | None = None
+) -> list[CacheEntry]:
+    """Remove entries, and return the removed ones.
 
-    A run that has an entry open can still read it. The disk space is freed when the run ends.
+    A run that has an entry open can still read it. The disk space is freed when the run ends. Without limits, the
+    leftovers of killed processes are removed, too.
+
+    Args:
+        kind: Only entries of this kind.
+        unused_days: Only entries that were not used in these days.
+        keep_gigabytes: Only the entries that were not used for longest, so that at most this size stays.
     """
     removed = [entry for entry in entries() if kind in (None, entry.kind)]
-    for name in KINDS if kind is None else (kind,):
-        shutil.rmtree(cache_dir() / name, ignore_errors=True)
+    if unused_days is None and keep_gigabytes is None:
+        for name in KINDS if kind is None else (kind,):
+            shutil.rmtree(cache_dir() / name, ignore_errors=True)
+        return removed
+    if unused_days is not None:
+        before = datetime.now(UTC) - timedelta(days=unused_days)
+        removed = [entry for entry in removed if entry.last_used < before]
+    if keep_gigabytes is not None:
+        newest = sorted(removed, key=lambda entry: entry.last_used, reverse=True)
+        sizes = accumulate(entry.bytes for entry in newest)
+        removed = [entry for entry, size in zip(newest, sizes, strict=True) if size > keep_gigabytes * 1e9]
+    for entry in removed:
+        if entry.path.is_dir():
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            entry.path.unlink(missing_ok=True)
     return removed

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from melanoma.data.csv_text import read_csv_text
 from melanoma.data.digests import file_digests
 from melanoma.data.sources import Source
 from melanoma.errors import DataError
@@ -63,7 +64,7 @@ def with_corrections(source: Source, file: Path) -> Source:
 
 def _decisions(file: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        table = read_csv_text(file, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(

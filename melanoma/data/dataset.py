@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from melanoma.config.schema import BalanceConfig, DataConfig
 from melanoma.data.balance import augment_files
-from melanoma.data.digests import data_fingerprint, file_digests
+from melanoma.data.digests import data_fingerprint, file_digests, unread_reasons
 from melanoma.data.groups import connected_groups
 from melanoma.data.images import ImageStore, decode_images
 from melanoma.data.sources import Source, open_path
@@ -116,7 +116,7 @@ def load_images(source: Source, settings: DataConfig, least: int = 2) -> Dataset
         resize=settings.resize,
         max_pixels=settings.max_megapixels * 1e6,
     )
-    reason = pd.Series("no permission to read it, or deleted", index=table.index[table.sha256.isna()], dtype=object)
+    reason = unread_reasons(source.root, table)
     reason = pd.concat([reason, pd.Series({readable.index[i]: why for i, why in reasons.items()}, dtype=object)])
     quarantined = table.loc[reason.index, ["path", "label"]].assign(reason=reason).sort_values("path")
     _check_quarantine(quarantined, len(table), settings.max_quarantined)

@@ -5,14 +5,16 @@ Every packaged model contains a copy of this file, so it must not import other m
 
 import errno
 import io
+import stat
 import warnings
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-__all__ = ["DECODER", "FORMATS", "ReadFault", "UnreadableImage", "decode", "open_rgb", "resized"]
+__all__ = ["DECODER", "FORMATS", "ReadFault", "UnreadableImage", "decode", "open_rgb", "resized", "unusable"]
 
 # Part of every cache key. Change it whenever the decoded pixels of a file change.
 DECODER = "decode-1"
@@ -20,6 +22,8 @@ FORMATS = ("JPEG", "PNG")
 # Errors of the machine rather than of the image: too many open files, a failing disk or network drive.
 _PASSING = {errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOMEM, errno.EINTR}
 _MAX_SCANS = 100
+_MAX_BYTES = 1024**3  # of a file; 100 megapixels of uncompressed 16-bit RGBA have 800 MB
+_BLOCK = 1024**2
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -87,6 +91,9 @@ def open_rgb(image: Path | bytes, *, max_pixels: float = 50e6, at_least: int | N
     Raises:
         UnreadableImage: If the image cannot be decoded.
     """
+    reason = None if isinstance(image, bytes) else unusable(image)
+    if reason is not None:
+        raise UnreadableImage(reason)
     try:
         source = io.BytesIO(image) if isinstance(image, bytes) else image
         with warnings.catch_warnings():
@@ -113,6 +120,22 @@ def open_rgb(image: Path | bytes, *, max_pixels: float = 50e6, at_least: int | N
         raise UnreadableImage(f"damaged ({reason})") from error
 
 
+def unusable(file: Path) -> str | None:
+    """Return why a file is not opened at all, or None: only regular files of up to 1 GiB are.
+
+    Opening a pipe or a device may wait for ever.
+    """
+    try:
+        status = file.stat()
+    except PermissionError:
+        return "no permission to read it"
+    except OSError as error:
+        return f"it cannot be opened ({error.strerror})"
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    return f"larger than allowed ({status.st_size / 1e9:.1f} GB)" if status.st_size > _MAX_BYTES else None
+
+
 def _upright(picture: Image.Image) -> Image.Image:
     """Apply EXIF orientation. Pillow's `exif_transpose` also rewrites the EXIF data and fails on malformed tags."""
     picture.load()  # a PNG may hold its EXIF after the pixels
@@ -129,12 +152,20 @@ def _refuse_costly(opened: ImageFile.ImageFile, max_pixels: float) -> None:
         raise UnreadableImage("animated")
     if opened.format == "JPEG" and opened.fp is not None:
         # Each scan is a pass over all pixels. A normal progressive JPEG has about ten; an extra scan can take 75 bytes.
-        at = opened.fp.tell()
-        opened.fp.seek(0)
-        scans = opened.fp.read().count(b"\xff\xda")
-        opened.fp.seek(at)
+        scans = _occurrences(opened.fp, b"\xff\xda")
         if scans > _MAX_SCANS:
             raise UnreadableImage(f"more scans than allowed ({scans})")
+
+
+def _occurrences(file: IO[bytes], marker: bytes) -> int:
+    """Count a marker of two bytes in a file, block by block, and return to the present position."""
+    at, found, last = file.tell(), 0, b""
+    file.seek(0)
+    while block := file.read(_BLOCK):
+        found += (last + block).count(marker)
+        last = block[-1:]
+    file.seek(at)
+    return found
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

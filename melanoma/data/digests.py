@@ -8,21 +8,27 @@ from pathlib import Path
 import pandas as pd
 
 from melanoma.data.archive import file_sha256
-from melanoma.data.cache import content_key, write_atomically
+from melanoma.data.cache import cache_errors, content_key, write_atomically
 from melanoma.data.contents import available_cores
+from melanoma.data.decode import unusable
 from melanoma.data.progress import track
 from melanoma.paths import cache_dir
 
-__all__ = ["data_fingerprint", "file_digests"]
+__all__ = ["data_fingerprint", "file_digests", "unread_reasons"]
 
 
 def file_digests(root: Path, paths: list[str]) -> list[str | None]:
-    """Return the hexadecimal SHA-256 of each file below `root`, or None for a file that cannot be read."""
+    """Return the hexadecimal SHA-256 of each file below `root`, or None for a file that cannot be read.
+
+    A file that is not opened at all is one of these; see `melanoma.data.decode.unusable`.
+    """
     memo_file = cache_dir() / "digests" / f"{content_key(str(root.resolve()))}.json"
     memo = _remembered(memo_file)
 
     def digest(path: str) -> tuple[str, list[int | str] | None]:
         try:
+            if unusable(root / path) is not None:
+                return path, None
             status = (root / path).stat()
             known = memo.get(path)
             if known and known[:2] == [status.st_size, status.st_mtime_ns] and os.access(root / path, os.R_OK):
@@ -35,8 +41,15 @@ def file_digests(root: Path, paths: list[str]) -> list[str | None]:
         found = dict(track(pool.map(digest, paths), "Reading images", len(paths)))
     kept = {path: entry for path, entry in found.items() if entry is not None}
     if any(memo.get(path) != entry for path, entry in kept.items()):
-        write_atomically(memo_file, json.dumps({**memo, **kept}))
+        with cache_errors():
+            write_atomically(memo_file, json.dumps({**memo, **kept}))
     return [None if (entry := found[path]) is None else str(entry[2]) for path in paths]
+
+
+def unread_reasons(root: Path, table: pd.DataFrame) -> pd.Series:
+    """Return why each file without a `sha256` was not read, by the index of the table."""
+    unread = table.path[table.sha256.isna()]
+    return unread.map(lambda path: unusable(root / path) or "no permission to read it, or deleted").astype(object)
 
 
 def data_fingerprint(table: pd.DataFrame) -> str:

@@ -168,7 +168,8 @@ def open_path(path: str, caps: ArchiveConfig, key: str = "data.path") -> Path:
 def image_files(folder: Path) -> list[Path]:
     """Return the sorted files below a folder that have the suffix of an image, without links and hidden files.
 
-    Files whose name is not UTF-8 are skipped with a warning, because tables and MLflow cannot store such names.
+    Files whose name is not UTF-8 are skipped with a warning, because tables and MLflow cannot store such names. So are
+    pipes, devices and sockets.
     """
     found = []
     for home, folders, files in os.walk(folder, followlinks=False):
@@ -176,7 +177,9 @@ def image_files(folder: Path) -> list[Path]:
         for name in files:
             path = Path(home, name)
             if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") and not path.is_symlink():
-                if _is_text(str(path)):
+                if not path.is_file():
+                    log.warning("Skipped what is no regular file: %s", ascii(str(path)))
+                elif _is_text(str(path)):
                     found.append(path)
                 else:
                     log.warning("Skipped a file whose name is not UTF-8; rename it: %s", ascii(str(path)))

@@ -5,6 +5,7 @@ from collections.abc import Collection
 import pandas as pd
 
 from melanoma.data.cache import content_key
+from melanoma.data.csv_text import read_csv_text
 from melanoma.data.split import PARTS, REMOVED, require_classes
 from melanoma.errors import DataError
 from melanoma.paths import user_path
@@ -59,7 +60,7 @@ def split_table(file: str) -> pd.DataFrame:
     """
     where = user_path(file)
     try:
-        frame = pd.read_csv(where, keep_default_na=False, dtype=str)
+        frame = read_csv_text(where, keep_default_na=False, dtype=str)
     except (OSError, ValueError, UnicodeError) as error:
         raise DataError(f"split.file cannot be read ({error}). Received: {file}") from error
     if not {"path", "part"} <= set(frame):

@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from melanoma.auditing.findings import Audit
 from melanoma.config.launch import typed
 from melanoma.config.schema import FOLDED, TrainConfig
+from melanoma.data.csv_text import csv_text
 from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
 from melanoma.errors import ConfigError, TrialsFailed
@@ -200,7 +201,7 @@ def _checked_metrics(plan: Plan, settings: TrainConfig, source: Source, folds: b
 
 def _report(sweep: Sweep) -> None:
     table = leaderboard(sweep.study, sweep.metrics)
-    sweep.run.log_text(table.to_csv(index=False), Artifact.LEADERBOARD)
+    sweep.run.log_text(csv_text(table), Artifact.LEADERBOARD)
     for name, figure in sweep_figures(sweep.study, sweep.metrics).items():
         sweep.run.log_figure(figure, name)
     if sweep.of_folds:

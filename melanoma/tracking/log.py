@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from melanoma.auditing.findings import Audit
 from melanoma.auditing.names import FINDINGS
 from melanoma.data.cache import content_key
+from melanoma.data.csv_text import csv_text
 from melanoma.data.dataset import Dataset
 from melanoma.data.split import PARTS, REMOVED
 from melanoma.data.split_file import shared_with_training
@@ -50,7 +51,7 @@ def log_audit(run: Run, audit: Audit, dataset: Dataset, *, announce: bool = True
     reasons = removed.reason.value_counts()
     run.log_measures({"data/removed": len(removed), **{f"data/removed/{why}": n for why, n in reasons.items()}})
     if len(removed):
-        run.log_text(removed.to_csv(index=False), Artifact.REMOVED)
+        run.log_text(csv_text(removed), Artifact.REMOVED)
     clusters = audit.groups["label_conflicts"] + audit.groups["split_leaks"] + audit.groups["near_duplicate_groups"]
     if clusters:
         run.log_figure(plots.cluster_figure(audit, clusters), "duplicate_clusters")
@@ -79,8 +80,8 @@ def log_dataset(run: Run, dataset: Dataset, source: str, balance: str = "none") 
     ]
     listed = [table.assign(reason="")[columns + extra], *(t.reindex(columns=columns + extra) for t in left_out)]
     if len(dataset.quarantined):
-        run.log_text(dataset.quarantined.to_csv(index=False), Artifact.QUARANTINED)
-    run.log_evidence("".join(t.to_csv(index=False, header=not i) for i, t in enumerate(listed)), Artifact.SPLIT)
+        run.log_text(csv_text(dataset.quarantined), Artifact.QUARANTINED)
+    run.log_evidence("".join(csv_text(t, header=not i) for i, t in enumerate(listed)), Artifact.SPLIT)
     run.set_tags({Tag.FINGERPRINT: dataset.fingerprint, Tag.SPLIT_HASH: dataset.split_hash})
     trained = dataset.part("train").label.value_counts().reindex(dataset.classes, fill_value=0)
     few = trained[trained < _FEW] if len(dataset.part("train")) else trained.head(0)

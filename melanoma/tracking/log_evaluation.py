@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from melanoma.data.csv_text import csv_text
 from melanoma.data.dataset import Dataset
 from melanoma.data.split_file import split_hash
 from melanoma.evaluation import curve_plots, plots
@@ -70,7 +71,7 @@ def log_evaluations(
     run.log_json(confusion_json(evaluations), Artifact.CONFUSION)
     sets, abstention = (None, None) if decisions is None else (decisions.sets, decisions.abstention)
     predictions = predictions_table(evaluations, sets, abstention)
-    run.log_evidence(predictions.to_csv(index=False), Artifact.PREDICTIONS)
+    run.log_evidence(csv_text(predictions), Artifact.PREDICTIONS)
 
 
 def _figures(
@@ -104,7 +105,7 @@ def log_folds(
     table = dataset.table[["path", "label", "sha256", "cluster", "group"]].assign(fold="")
     for name, parts in folds.items():
         table.loc[parts == "test", "fold"] = name
-    run.log_text(table.to_csv(index=False), Artifact.FOLDS)
+    run.log_text(csv_text(table), Artifact.FOLDS)
     tested = split_hash(table.assign(part=table.fold))
     run.set_tags({Tag.FINGERPRINT: dataset.fingerprint, Tag.SPLIT_HASH: tested})
     run.log_measures({"data/images/test": len(pooled.rows), "folds": len(folds)})
@@ -115,7 +116,7 @@ def log_folds(
     run.log_measures({f"{name}_mean": value for name, value in values.mean().items()})
     # The standard deviation is undefined for a metric that only one fold has.
     run.log_measures({f"{name}_std": value for name, value in values.std(ddof=1).dropna().items()})
-    run.log_text(values.to_csv(index_label="fold"), Artifact.FOLD_METRICS)
+    run.log_text(csv_text(values, index_label="fold"), Artifact.FOLD_METRICS)
 
 
 def log_difference(run: Run, published: list[Evaluation], clean: list[Evaluation]) -> None:

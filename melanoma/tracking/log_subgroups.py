@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from melanoma.config.schema import EvaluationConfig
+from melanoma.data.csv_text import csv_text
 from melanoma.data.dataset import Dataset
 from melanoma.evaluation import plots
 from melanoma.evaluation.evaluate import Evaluation
@@ -54,7 +55,7 @@ def log_subgroups(
     if not found:
         return
     main = subgroup_metric(evaluation.predictions)
-    run.log_evidence(pd.DataFrame([as_columns(one, main) for one in found]).to_csv(index=False), Artifact.SUBGROUPS)
+    run.log_evidence(csv_text(pd.DataFrame([as_columns(one, main) for one in found])), Artifact.SUBGROUPS)
     values = [one for one in found if one.value]
     for subgroup in values:
         prefix = f"{evaluation.part}/subgroup/{subgroup.column}/{subgroup.value}"

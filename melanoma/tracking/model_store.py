@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,7 +114,11 @@ def log_model_files(name: str, save: Callable[..., None], run_id: str | None = N
     flavor = SimpleNamespace(save_model=save_model)
     # MLflow would load the model again to try the example, and only warn; promotion tries it in a new process.
     trusting: dict[str, Any] = {"validate_serving_input": False}
-    info = Model.log(artifact_path=None, name=name, flavor=flavor, run_id=run_id, **parts, **trusting)
+    try:
+        info = Model.log(artifact_path=None, name=name, flavor=flavor, run_id=run_id, **parts, **trusting)
+    except BaseException:
+        _end_pending(name, run_id)
+        raise
     stored = sha256_of(downloaded(info.model_uri))
     written["MLmodel"] = stored["MLmodel"]  # MLflow changes it after `save`
     if stored != written:
@@ -121,6 +126,21 @@ def log_model_files(name: str, save: Callable[..., None], run_id: str | None = N
     logged = LoggedFiles(str(info.model_uri), str(info.model_id), written)
     mlflow.MlflowClient().set_logged_model_tags(logged.model_id, logged.tags)
     return logged
+
+
+def _end_pending(name: str, run_id: str | None) -> None:
+    """Mark a model whose logging was interrupted as failed; else it would stay pending for ever."""
+    active = mlflow.active_run()
+    run_id = run_id or (None if active is None else active.info.run_id)
+    if run_id is None:
+        return
+    client = mlflow.MlflowClient()
+    with suppress(MlflowException):  # the store may be the reason
+        experiment = client.get_run(run_id).info.experiment_id
+        of_run = f"source_run_id = '{run_id}' AND name = '{name}'"
+        for one in client.search_logged_models([experiment], of_run):
+            if one.status == LoggedModelStatus.PENDING:
+                client.finalize_logged_model(one.model_id, LoggedModelStatus.FAILED)
 
 
 def model_address(model: str | None) -> str:

@@ -15,6 +15,7 @@ import yaml
 from mlflow.exceptions import MlflowException
 
 from melanoma.config.renamed import move_renamed
+from melanoma.data.csv_text import read_csv_text
 from melanoma.errors import ModelError
 from melanoma.lineage.protocol import Protocol
 from melanoma.pages import image_url
@@ -247,10 +248,10 @@ class RunRecord:
     def _predictions(self) -> pd.DataFrame:
         # Class names may be 0, NA or None.
         texts = dict.fromkeys(("path", "part", "label", "sha256", "group", "predicted"), str)
-        return pd.read_csv(StringIO(self.text(Artifact.PREDICTIONS)), keep_default_na=False, dtype=texts)
+        return read_csv_text(StringIO(self.text(Artifact.PREDICTIONS)), keep_default_na=False, dtype=texts)
 
     def _table(self, path: str) -> pd.DataFrame:
-        return pd.read_csv(StringIO(self.text(path)), keep_default_na=False, dtype=str)
+        return read_csv_text(StringIO(self.text(path)), keep_default_na=False, dtype=str)
 
 
 _SEVERAL = "The run has several seeds; give the run of one of them. Received: the parent run of {}"

@@ -39,6 +39,8 @@ __all__ = [
     "without_password",
 ]
 
+log = logging.getLogger("melanoma")
+
 
 def tracking_uri(configured: str | None) -> str:
     """Return the store's URI: `tracking.uri`, or else MLFLOW_TRACKING_URI, or else `mlflow.db` in the project root.
@@ -66,6 +68,10 @@ def open_store(configured: str | None) -> str:
                 "There is no tracking store yet; train first, or name another (tracking.uri, MLFLOW_TRACKING_URI). "
                 f"Received: {uri}"
             ]
+        )
+    if path is not None and path.stat().st_size == 0:
+        raise ConfigError(
+            [f"The tracking store is an empty file, as after a full disk; restore it from a copy. Received: {uri}"]
         )
     import mlflow
 
@@ -157,6 +163,10 @@ def _setup_lock(path: Path | None) -> Iterator[None]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
+        if path.is_file() and path.stat().st_size == 0:
+            log.warning(
+                "The tracking store was an empty file and is made anew; if it held runs, restore a copy: %s", path
+            )
         _use_write_ahead_log(path)
         yield
 

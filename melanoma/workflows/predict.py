@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from melanoma.config.command_schema import PredictConfig
 from melanoma.config.launch import typed
 from melanoma.data.cache import check_writable, write_atomically, write_errors
+from melanoma.data.csv_text import csv_text
 from melanoma.data.decode import UnreadableImage
 from melanoma.data.progress import track
 from melanoma.data.sources import image_files
@@ -67,7 +68,7 @@ def _predict_files(settings: PredictConfig, files: list[Path], target: Path) -> 
     classifier = load_classifier(settings.saved_model)
     table = predicted(classifier, files, settings.batch_size)
     with write_errors("result", f"output={settings.output}"):
-        write_atomically(target, table.to_csv(index=False))
+        write_atomically(target, csv_text(table))
     _show(table, classifier.facts["operating_points"], target)
     return table
 

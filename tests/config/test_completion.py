@@ -40,7 +40,7 @@ def completed(line: str, breaks: str = " =:") -> list[str]:
         ("melanoma predict mod", {"model="}),
         ("melanoma promote registry=i", {"isic9"}),
         ("melanoma audit data=syn", {"synthetic"}),
-        ("melanoma cache ", {"list", "clear"}),
+        ("melanoma cache ", {"list", "check", "clear"}),
         ("melanoma train nothing", set()),
     ],
 )

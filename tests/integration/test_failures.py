@@ -4,8 +4,14 @@ import signal
 from pathlib import Path
 
 import pytest
+from mlflow.entities import LoggedModelStatus
 from PIL import Image
 
+from melanoma.config.schema import TrackingConfig
+from melanoma.data.synthetic import write_synthetic
+from melanoma.tracking.model_store import log_model_files
+from melanoma.tracking.records import RunRecord
+from melanoma.tracking.run import tracked_run
 from tests.commands import Started, run_melanoma
 from tests.integration.conftest import SMALL, all_runs, client, measured, only_run
 
@@ -139,3 +145,48 @@ def test_class_names_that_mlflow_rich_and_matplotlib_read_otherwise(store: str, 
         key for key in measured(only_run(store)) if key.startswith("test/sensitivity/") and "_ci_" not in key
     ]
     assert len(sensitivities) == 3
+
+
+def test_an_empty_store_file_is_told(new_store: str, tmp_path: Path, run_here):
+    file = Path(new_store.removeprefix("sqlite:///"))
+    file.parent.mkdir(parents=True)
+    file.touch()
+    done = run_here("registry", f"tracking.uri={new_store}")
+    assert done.returncode == 2
+    assert "The tracking store is an empty file" in done.stderr
+    done = run_here("train", *SMALL, "training.epochs=1", f"tracking.uri={new_store}")
+    assert done.returncode == 0, done.stderr
+    assert "was an empty file and is made anew" in " ".join(done.stderr.split())
+
+
+def test_a_model_whose_saving_is_interrupted_is_not_left_pending(store: str):
+    def interrupted(path: str, **_: object) -> None:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        (Path(path) / "half").write_text("written")
+        raise KeyboardInterrupt
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        tracked_run(store, TrackingConfig(system_metrics=False), tags={}, name="interrupted"),
+    ):
+        log_model_files("model", interrupted)
+    run = only_run(store)
+    assert run.info.status == "KILLED"
+    [model] = client(store).search_logged_models([run.info.experiment_id])
+    assert model.status == LoggedModelStatus.FAILED
+
+
+def test_a_class_that_looks_like_a_formula_is_none_in_the_tables(store: str, tmp_path: Path, run_here):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write_synthetic(folder, classes=["nevus", "=cmd|'C'!A0"], images=60, size=32, seed=0)
+    done = run_here(
+        "train", *(word for word in SMALL if not word.startswith("data.source")), "data=folder",
+        f"data.path={folder}", "data.positive=nevus", "training.epochs=1", f"tracking.uri={store}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = RunRecord.read(only_run(store).info.run_id)
+    for path in ("evaluation/predictions.csv", "data/split.csv"):
+        assert not any(cell.startswith("=") for line in run.text(path).splitlines() for cell in line.split(","))
+    assert set(run.predictions().label) == {"nevus", "=cmd|'C'!A0"}
+    assert set(run.split.label) == {"nevus", "=cmd|'C'!A0"}

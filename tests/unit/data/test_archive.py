@@ -11,7 +11,7 @@ import pytest
 
 from melanoma.config.schema import ArchiveConfig
 from melanoma.data.archive import unpack
-from melanoma.data.cache import entries
+from melanoma.data.cache import CHECKSUMS, entries
 from melanoma.errors import DataError
 
 GOOD = {"set/a/1.jpg": b"one", "set/b/2.jpg": b"two" * 1000}
@@ -32,7 +32,8 @@ def unpacked(content: bytes, folder: Path, max_files: int = 100, max_bytes: floa
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 def left_behind(cache: Path) -> list[Path]:
@@ -73,10 +74,18 @@ def test_backslashes_separate_folders(tmp_path, cache):
 
 def test_the_same_archive_is_unpacked_once(tmp_path, cache):
     folder = unpacked(zip_bytes(GOOD), tmp_path)
-    (folder / "set/a/1.jpg").write_bytes(b"would be overwritten")
+    (folder / "set/a/1.jpg").write_bytes(b"two")  # would be overwritten
     (tmp_path / "moved").mkdir()
     assert unpacked(zip_bytes(GOOD), tmp_path / "moved") == folder
-    assert (folder / "set/a/1.jpg").read_bytes() == b"would be overwritten"
+    assert (folder / "set/a/1.jpg").read_bytes() == b"two"
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b"on"), lambda file: file.unlink()])
+def test_an_archive_whose_files_were_cut_or_deleted_is_unpacked_anew(tmp_path, cache, damage, caplog):
+    folder = unpacked(zip_bytes(GOOD), tmp_path)
+    damage(folder / "set/a/1.jpg")
+    assert files(unpacked(zip_bytes(GOOD), tmp_path)) == GOOD
+    assert "A part of the cache is damaged and is made anew" in caplog.text
 
 
 def test_a_changed_archive_is_unpacked_anew(tmp_path, cache):
@@ -103,9 +112,10 @@ HOSTILE = {
         with_field(zip_bytes({"bomb.jpg": bytes(900_000)}), 22, 24, struct.pack("<I", 10)),
         "damaged at 'bomb.jpg'",
     ),
+    "a file without a name": (zip_bytes({"b.jpg": b"2"}).replace(b"b.jpg", b"././."), "has no name"),
     "same file twice": (
         zip_bytes({"a.jpg": b"1", "b.jpg": b"2"}).replace(b"b.jpg", b"a.jpg"),
-        "Unpacking failed at 'a.jpg'",
+        "holds two files of one name.*'a.jpg'",
     ),
     "file and folder": (zip_bytes({"a": b"1", "a/1.jpg": b"2"}), "Unpacking failed at 'a/1.jpg'"),
     "unknown method": (with_field(zip_bytes(GOOD), 8, 10, b"\x63\0"), "damaged at 'set/a/1.jpg'"),
@@ -122,6 +132,16 @@ def test_hostile_archives_are_refused_and_leave_nothing(tmp_path, cache, content
     assert entries() == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "set.zip"]
     assert not Path("/tmp/evil.jpg").exists()
+
+
+def test_a_bomb_is_refused_by_its_ratio(tmp_path, cache):
+    content = zip_bytes({f"{i}.jpg": bytes(30_000_000) for i in range(4)})
+    with pytest.raises(DataError, match=r"more than data\.archive\.max_ratio=100 times its size.*0\.12 GB"):
+        unpacked(content, tmp_path, max_bytes=1e9)
+    assert left_behind(cache) == []
+    archive = tmp_path / "set.zip"
+    folder = unpack(archive, ArchiveConfig(max_ratio=5000))
+    assert len(files(folder)) == 4
 
 
 def test_an_archive_exactly_at_its_caps_is_unpacked(tmp_path, cache):

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from datetime import UTC, datetime
@@ -10,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from melanoma.data.cache import cached_folder, check_writable, clear, content_key, entries, write_atomically
+from melanoma.commands.cache import main as cache_command
+from melanoma.data.cache import (
+    CHECKSUMS,
+    cached_folder,
+    check_writable,
+    clear,
+    content_key,
+    entries,
+    write_atomically,
+)
+from melanoma.errors import DataError, MelanomaError
 
 FORK = multiprocessing.get_context("fork")
 
@@ -20,8 +31,8 @@ def make(folder: Path) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    """What is in a folder, but for locks."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+    """What is in a folder, but for locks and checksums."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock" and path.name != CHECKSUMS)
 
 
 def test_an_entry_is_made_once(cache):
@@ -96,10 +107,63 @@ def test_what_a_killed_process_left_is_removed_by_the_next(cache):
     assert names(cache / "decoded") == [other.name, "key"]
 
 
+def _zeroed(file: Path) -> None:
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+DAMAGES = {
+    "zeroed": _zeroed,
+    "cut": lambda file: os.truncate(file, file.stat().st_size - 1),
+    "longer": lambda file: file.write_bytes(file.read_bytes() + b"x"),
+    "deleted": lambda file: file.unlink(),
+    "checksums cut": lambda file: os.truncate(file.parent / CHECKSUMS, 5),
+    "checksums of another kind": lambda file: (file.parent / CHECKSUMS).write_text('{"content": 3}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_entry_is_made_anew_with_a_line(cache, damage, caplog):
+    folder = cached_folder("decoded", "key", make)
+    damage(folder / "content")
+    assert cached_folder("decoded", "key", make) == folder
+    assert (folder / "content").read_text() == "made"
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("A part of the cache is damaged and is made anew: ")
+    assert cached_folder("decoded", "key", lambda _: pytest.fail("made again")) == folder
+
+
+def test_an_entry_of_an_older_version_is_not_compared(cache):
+    folder = cached_folder("decoded", "key", make)
+    (folder / CHECKSUMS).unlink()
+    (folder / "content").write_text("other")
+    assert cached_folder("decoded", "key", lambda _: pytest.fail("made again")) == folder
+
+
+def _with_little_space(queue) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    try:
+        cached_folder("decoded", "key", lambda folder: (folder / "content").write_bytes(bytes(5000)))
+    except DataError as error:
+        queue.put(str(error))
+
+
+def test_a_full_disk_ends_in_one_message_and_leaves_nothing(cache):
+    """A limit of the process on the size of files stands for the end of the disk."""
+    queue = FORK.Queue()
+    process = FORK.Process(target=_with_little_space, args=(queue,))
+    process.start()
+    message = queue.get(timeout=30)
+    process.join()
+    assert message.startswith("The cache cannot be written (")
+    assert "melanoma cache clear" in message
+    assert names(cache / "decoded") == []
+    assert names(cached_folder("decoded", "key", make)) == ["content"]
+
+
 def filled(cache: Path) -> None:
     for kind, key, size in (("decoded", "d1", 300), ("archives", "a1", 200), ("archives", "a2", 700)):
         folder = cached_folder(kind, key, lambda folder: (folder / "deep/er").mkdir(parents=True))
-        (folder / "x").write_bytes(bytes(size - 100))
+        (folder / "x").write_bytes(bytes(size - 100 - (folder / CHECKSUMS).stat().st_size))
         (folder / "deep/er/y").write_bytes(bytes(100))
     write_atomically(cache / "digests/memo.json", "x" * 50)
     (cache / "archives/.a3.abc.tmp").mkdir()
@@ -226,3 +290,64 @@ def test_a_file_name_that_is_not_utf_8_is_written_so_that_json_reads_it(tmp_path
     path = tmp_path / "file.json"
     write_atomically(path, json.dumps(["a/\udcff.png"], ensure_ascii=False))
     assert json.loads(path.read_text(encoding="utf-8")) == ["a/\udcff.png"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "removed"),
+    [
+        ({"unused_days": 5}, ["a2", "d1"]),
+        ({"unused_days": 15}, ["a2"]),
+        ({"kind": "decoded", "unused_days": 5}, ["d1"]),
+        ({"keep_gigabytes": 600e-9}, ["a2"]),
+        ({"keep_gigabytes": 549e-9}, ["d1", "a2"]),
+        ({"keep_gigabytes": 1}, []),
+        ({"unused_days": 5, "keep_gigabytes": 0}, ["d1", "a2"]),
+    ],
+)
+def test_clear_keeps_what_was_used_last(cache, limits, removed):
+    filled(cache)
+    for number, entry in enumerate(entries()):  # a2, d1, a1, memo
+        used = time.time() - 86_400 * [20, 10, 1, 0][number]
+        os.utime(entry.path, (used, used))
+    everything = {entry.key for entry in entries()}
+    assert sorted(entry.key for entry in clear(**limits)) == sorted(removed)
+    assert {entry.key for entry in entries()} == everything - {*removed}
+
+
+def test_check_removes_what_is_damaged(cache, write_image, capsys):
+    from melanoma.data.images import decode_images
+
+    files = [write_image(cache.parent / f"{i}.png", i) for i in range(3)]
+    for size in (8, 16):
+        decode_images(files, list("abc"), size=size, resize="stretch", max_pixels=1e6)
+    cached_folder("archives", "good", make)
+    cache_command(["check"])
+    assert "3 entries checked, 0 damaged" in capsys.readouterr().out
+    [pixels] = [one for one in cache.glob("decoded/*/images.u8") if one.stat().st_size == 3 * 8 * 8 * 3]
+    known = json.loads((pixels.parent / CHECKSUMS).read_text())
+    known["images.u8"][1] = None  # as of a large entry
+    (pixels.parent / CHECKSUMS).write_text(json.dumps(known))
+    pixels.write_bytes(pixels.read_bytes()[:-1] + b"x")
+    cache_command(["check"])
+    told = capsys.readouterr().out
+    assert "Damaged: row 2 of images.u8" in told
+    assert "3 entries checked, 1 damaged" in told
+    assert len(entries()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["clean"], "invalid choice: 'clean'"),
+        (["clear", "pictures"], "invalid choice: 'pictures'"),
+        (["clear", "--older-than", "soon"], "--older-than: invalid"),
+        (["clear", "--keep-gigabytes", "-1"], "--keep-gigabytes: "),
+        (["check", "decoded"], "Only clear takes"),
+        (["clear", "--older", "3"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_words_are_told_with_the_usage(cache, words, message):
+    with pytest.raises(MelanomaError, match=message) as raised:
+        cache_command(words)
+    assert "Usage: melanoma cache list" in str(raised.value)
+    assert raised.value.exit_code == 2

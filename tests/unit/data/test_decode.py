@@ -1,6 +1,7 @@
 """Image files to pixels: every kind of JPEG and PNG right, everything else put aside with a reason."""
 
 import io
+import os
 import random
 import struct
 import subprocess
@@ -294,10 +295,36 @@ def test_a_file_without_permission_is_put_aside(public_path, unprivileged):
     assert unprivileged(reason, public_path / "closed.png") == "no permission to read it"
 
 
-@pytest.mark.parametrize("name", ["nowhere.jpg", "."])
-def test_what_is_no_file_is_put_aside(tmp_path, name):
-    with pytest.raises(UnreadableImage, match=r"^damaged"):
-        decode(tmp_path / name, size=8)
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nowhere.jpg", "cannot be opened"),
+        (".", "not a regular"),
+        ("pipe.jpg", "not a regular"),
+        ("zero", "not a regular"),
+    ],
+)
+def test_what_is_no_file_is_put_aside_without_opening_it(tmp_path, name: str, reason: str):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    file = Path("/dev/zero") if name == "zero" else tmp_path / name
+    with pytest.raises(UnreadableImage, match=reason):
+        decode(file, size=8)
+
+
+def test_a_huge_file_is_put_aside_without_opening_it(tmp_path):
+    (tmp_path / "huge.jpg").touch()
+    os.truncate(tmp_path / "huge.jpg", 3 * 1024**3)
+    with pytest.raises(UnreadableImage, match=r"^larger than allowed \(3\.2 GB\)$"):
+        decode(tmp_path / "huge.jpg", size=8)
+
+
+def test_scans_are_counted_over_the_edges_of_blocks(monkeypatch):
+    monkeypatch.setattr("melanoma.data.decode._BLOCK", 7)
+    content = encoded(picture(), "JPEG")
+    assert decode(content, size=8).shape == (8, 8, 3)
+    for padding in range(7):
+        with pytest.raises(UnreadableImage, match=r"more scans than allowed \(102\)"):
+            decode(content + bytes(padding) + b"\xff\xda" * 101, size=8)
 
 
 def corrupted(content: bytes, rng: random.Random) -> bytes:

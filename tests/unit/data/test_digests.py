@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from melanoma.data.digests import data_fingerprint, file_digests
+from melanoma.data.digests import data_fingerprint, file_digests, unread_reasons
 
 
 def sha256(content: bytes) -> str:
@@ -129,3 +129,16 @@ def test_the_fingerprint_does_not_depend_on(same):
 )
 def test_the_fingerprint_depends_on(other):
     assert data_fingerprint(other) != data_fingerprint(TABLE)
+
+
+def test_pipes_devices_and_huge_files_are_not_opened(tmp_path, cache):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "huge.jpg").touch()
+    os.truncate(tmp_path / "huge.jpg", 2 * 1024**3)
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    paths = ["pipe.jpg", "huge.jpg", "device.jpg", "none.jpg"]
+    assert file_digests(tmp_path, paths) == [None] * 4
+    reasons = unread_reasons(tmp_path, pd.DataFrame({"path": paths, "sha256": None}))
+    assert [reason.split(" (")[0] for reason in reasons] == [
+        "not a regular file", "larger than allowed", "not a regular file", "it cannot be opened",
+    ]  # fmt: skip

@@ -15,6 +15,7 @@ from melanoma.data.cache import entries
 from melanoma.data.decode import decode
 from melanoma.data.images import ImageStore, decode_images
 from melanoma.errors import DataError
+from tests.unit.data.conftest import noise
 
 SIZE = 12
 FORK = multiprocessing.get_context("fork")
@@ -99,14 +100,62 @@ def test_joining_an_empty_store_moves_no_row(files, cache):
         np.testing.assert_array_equal(joined.read([len(joined) - 1]), store.read([2]))
 
 
-def test_a_damaged_cache_is_told_with_what_to_do(files, cache):
+@pytest.fixture
+def large(monkeypatch) -> None:
+    """As if the entry were too large to be compared at each use."""
+    monkeypatch.setattr("melanoma.data.cache._COMPARED", 0)
+
+
+def _cut(pixels: Path) -> None:
+    """As after the entry was opened: it has the right size."""
+    content = pixels.read_bytes()
+    pixels.write_bytes(content[: -SIZE * SIZE * 3 - 1] + bytes(SIZE * SIZE * 3 + 1))
+
+
+@pytest.mark.parametrize("damage", [_cut, lambda pixels: pixels.write_bytes(bytes(pixels.stat().st_size))])
+def test_damaged_rows_are_decoded_again_with_a_line(files, cache, large, damage, caplog):
+    expected = np.stack([decode(file, size=SIZE) for file in files])
     store_of(files)
     [pixels] = cache.glob("decoded/*/images.u8")
-    os.truncate(pixels, pixels.stat().st_size - 1)
-    store, _, _ = store_of(files)
-    assert store.read([5]).shape == (1, SIZE, SIZE, 3)
-    with pytest.raises(OSError, match=r"damaged; run `melanoma cache clear`\. Received: row 6"):
-        store.read([5, 6])
+    damage(pixels)
+    store, rows, _ = store_of(files)
+    np.testing.assert_array_equal(store.read(rows), expected)
+    assert "A part of the cache is damaged; images are decoded again, such as " in caplog.text
+    caplog.clear()
+    store, rows, _ = store_of(files)  # it was mended on disk, too
+    np.testing.assert_array_equal(store.read(rows), expected)
+    assert caplog.text == ""
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_mended(files, cache):
+    expected = np.stack([decode(file, size=SIZE) for file in files])
+    store, rows, _ = store_of(files)
+    store.read(rows)
+    [pixels] = cache.glob("decoded/*/images.u8")
+    os.truncate(pixels, 10)
+    np.testing.assert_array_equal(store.read(rows), expected)
+
+
+@pytest.mark.parametrize("lost", [lambda file: file.unlink(), lambda file: noise(99).save(file)])
+def test_a_damaged_row_whose_file_is_lost_or_changed_ends_in_one_message(files, cache, large, lost):
+    store_of(files)
+    [pixels] = cache.glob("decoded/*/images.u8")
+    store, rows, _ = store_of(files)
+    pixels.write_bytes(bytes(pixels.stat().st_size))
+    lost(files[3])
+    with pytest.raises(DataError, match=r"cannot be decoded again.*melanoma cache clear decoded.*3\.png"):
+        store.read([rows[3]])
+
+
+@pytest.mark.parametrize("name", ["images.u8", "index.json", "checksums.u32"])
+def test_a_damaged_entry_is_decoded_anew(files, cache, name, caplog):
+    before, rows, _ = store_of(files)
+    expected = before.read(rows)
+    [file] = cache.glob(f"decoded/*/{name}")
+    file.write_bytes(bytes(file.stat().st_size))
+    store, rows, _ = store_of(files)
+    np.testing.assert_array_equal(store.read(rows), expected)
+    assert f"made anew: {name}" in caplog.text
 
 
 def test_a_cleared_cache_stays_readable_for_who_has_it_open(files, cache):

@@ -1,5 +1,7 @@
 """Folders and archives of class folders: what is found, under which label, in which part."""
 
+import os
+import socket
 import unicodedata
 import zipfile
 from pathlib import Path
@@ -98,6 +100,17 @@ def test_symbolic_links_are_not_followed(tmp_path, cache, write_folders):
     (root / "a/linked folder").symlink_to(tmp_path / "elsewhere/secret")
     (root / "a/linked.jpg").symlink_to(tmp_path / "elsewhere/secret/000.jpg")
     assert triples(listed(root)) == {("a/000.jpg", "a", ""), ("b/000.jpg", "b", "")}
+
+
+def test_pipes_and_sockets_are_skipped_with_a_line(tmp_path, cache, write_folders, caplog):
+    root = write_folders(tmp_path / "set", {"a": 2, "b": 2})
+    os.mkfifo(root / "a/pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(root / "b/socket.png"))
+        found = class_folders(root)
+    assert len(found.table) == 4
+    for name in ("pipe.jpg", "socket.png"):
+        assert any(f"no regular file: '{root}" in line and name in line for line in caplog.messages)
 
 
 def test_hidden_files_and_what_macos_adds_are_ignored(tmp_path, cache, write_folders):
