@@ -77,6 +77,10 @@ COMMANDS = {
         "compare a model with human readers of its test images",
         "melanoma.commands.readers:main",
     ),
+    "runs": Command(
+        "the runs that are open, and the end of those whose process died",
+        "melanoma.commands.runs:main",
+    ),
     "predict": Command(
         "decisions and class probabilities for images, as a table and a CSV",
         "melanoma.workflows.predict:predict",

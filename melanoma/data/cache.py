@@ -21,7 +21,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from melanoma.errors import DataError
 from melanoma.paths import cache_dir
@@ -36,6 +36,7 @@ __all__ = [
     "content_key",
     "damaged_file",
     "entries",
+    "remove_leftovers",
     "write_atomically",
     "write_errors",
 ]
@@ -265,4 +266,16 @@ def clear(
             shutil.rmtree(entry.path, ignore_errors=True)
         else:
             entry.path.unlink(missing_ok=True)
+    return removed
+
+
+def remove_leftovers() -> int:
+    """Remove the temporary folders of killed processes, and return their number. Those of living ones are locked."""
+    removed = 0
+    for orphan in cache_dir().glob("*/.*.tmp"):
+        key = orphan.name.removeprefix(".").rsplit(".", 2)[0]
+        with suppress(Timeout, OSError), FileLock(orphan.parent / f".{key}.lock", timeout=0):
+            if orphan.is_dir():
+                shutil.rmtree(orphan)
+                removed += 1
     return removed

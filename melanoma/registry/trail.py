@@ -6,23 +6,21 @@ import os
 import shlex
 import socket
 import sys
-import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import mlflow
-import psutil
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from melanoma.tracking.heartbeat import owner
 from melanoma.tracking.names import Tag
 from melanoma.tracking.store import without_password
 
-__all__ = ["Decision", "decisions", "new_decision", "owner", "process_alive", "sentence_on", "write_down"]
+__all__ = ["ABANDONED", "Decision", "decisions", "new_decision", "sentence_on", "write_down"]
 
-_ABANDONED = 3600  # seconds after which the process of a decision on another machine is considered dead
+ABANDONED = 3600  # seconds after which the process of a decision on another machine is considered dead
 _HEADING = "**Decisions**"  # in the description of a registered model
 _LISTED = 20  # decisions in that description
 
@@ -110,31 +108,6 @@ def sentence_on(decision: Decision) -> str:
     why = f": {', '.join(decision.failed)}" if decision.failed else ""
     state = "" if decision.state == "done" else f" ({decision.state})"
     return f"{what} {subject}{before}{why}{state}"
-
-
-def owner() -> str:
-    """Return the identity of this process for `process_alive`, as host:process:start."""
-    return f"{_machine()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
-
-
-def _machine() -> str:
-    """Return the host and, if available, the PID namespace, because containers may share a host name."""
-    try:
-        return f"{socket.gethostname()}/{Path('/proc/self/ns/pid').readlink()}".replace(":", "")
-    except OSError:
-        return socket.gethostname()
-
-
-def process_alive(owner: str, begun: float) -> bool:
-    """Return whether a process may still be running; on another machine, this is assumed for one hour."""
-    host, _, process = owner.partition(":")
-    if host == _machine():
-        number, _, started = process.partition(":")
-        try:
-            return f"{psutil.Process(int(number)).create_time():.0f}" == started
-        except (psutil.Error, ValueError):
-            return False
-    return time.time() - begun < _ABANDONED
 
 
 def _user() -> str:

@@ -21,7 +21,8 @@ from mlflow.exceptions import MlflowException
 
 from melanoma.data.cache import content_key
 from melanoma.paths import cache_dir
-from melanoma.registry.trail import Decision, decisions, owner, process_alive, write_down
+from melanoma.registry.trail import ABANDONED, Decision, decisions, write_down
+from melanoma.tracking.heartbeat import owner, process_alive
 from melanoma.tracking.names import Alias, Artifact, Tag
 from melanoma.tracking.run import with_retries
 from melanoma.tracking.store import sqlite_path
@@ -152,7 +153,7 @@ def repair(name: str) -> list[str]:
     for decision in trail:
         if decision.state != "begun":
             continue
-        goes_on = process_alive(decision.owner, datetime.fromisoformat(decision.when).timestamp())
+        goes_on = process_alive(decision.owner, datetime.fromisoformat(decision.when).timestamp(), ABANDONED)
         champion = alias_of(name, Alias.CHAMPION)
         if champion is not None and int(champion.version) == decision.version:
             _finish(name, decision)  # the decision is final; only its records are incomplete
@@ -166,7 +167,7 @@ def repair(name: str) -> list[str]:
     were = {decision.version for decision in trail if decision.state == "done"}
     for version in _pending(name):
         if int(version.version) not in were and not process_alive(
-            version.tags.get(Tag.PROMOTION_OWNER, ""), version.creation_timestamp / 1000
+            version.tags.get(Tag.PROMOTION_OWNER, ""), version.creation_timestamp / 1000, ABANDONED
         ):
             client.delete_model_version(name, version.version)
             done.append(f"Deleted version {version.version}: its promotion was interrupted before it was decided.")

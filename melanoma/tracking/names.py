@@ -23,6 +23,8 @@ class Tag:
     FINDINGS = "melanoma.findings"
     WORST_SUBGROUP = "melanoma.worst_subgroup"
     HOST = "melanoma.host"
+    OWNER = "melanoma.owner"  # the process that writes the run
+    HEARTBEAT = "melanoma.heartbeat"  # when it was last known to live
     ERROR = "melanoma.error"
     PRUNED = "melanoma.pruned"
     WEIGHTS = "melanoma.weights"

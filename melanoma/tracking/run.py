@@ -21,6 +21,7 @@ from mlflow.utils.time import get_current_time_millis
 
 from melanoma.config.schema import TrackingConfig
 from melanoma.errors import ConfigError, RunKilled, RunPruned
+from melanoma.tracking.heartbeat import heartbeat, signs_of_life
 from melanoma.tracking.measures import is_shown, measures_csv, measures_json
 from melanoma.tracking.names import Artifact, Tag, stored_name
 from melanoma.tracking.page import describe_experiment
@@ -223,10 +224,11 @@ def tracked_run(
             describe_experiment(started.info.experiment_id, run.primary)
         if under_mlflow_run:
             _remark_on_experiment(started.info.experiment_id, experiment)
-        run.set_tags({Tag.HOST: socket.gethostname(), **git_commit(), **tags})
+        run.set_tags({Tag.HOST: socket.gethostname(), **signs_of_life(), **git_commit(), **tags})
         try:
             try:
-                yield run
+                with heartbeat(run.id):
+                    yield run
             finally:
                 run.save_measures()
         except RunPruned as error:

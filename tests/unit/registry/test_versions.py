@@ -252,7 +252,7 @@ def test_one_that_died_on_another_machine_after_its_alias_is_finished_by_a_rollb
     promoted(uri, first)
     promoted(uri, second)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("melanoma.registry.trail._machine", lambda: "elsewhere")
+        elsewhere.setattr("melanoma.tracking.heartbeat._machine", lambda: "elsewhere")
         version = register(NAME, "test", f"runs:/{third}/package", None, third, {})
         write_down(NAME, new_decision("promote", version, alias_of(NAME, Alias.CHAMPION), third, []))
         mlflow.MlflowClient().set_registered_model_alias(NAME, Alias.CHAMPION, str(version.version))
@@ -263,11 +263,11 @@ def test_one_that_died_on_another_machine_after_its_alias_is_finished_by_a_rollb
 
 def test_one_that_is_under_way_on_another_machine_is_left_alone(uri: str, monkeypatch):
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("melanoma.registry.trail._machine", lambda: "elsewhere")
+        elsewhere.setattr("melanoma.tracking.heartbeat._machine", lambda: "elsewhere")
         register(NAME, "test", "runs:/x/package", None, run_of(uri, "theirs"), {})
     assert repair(NAME) == []
     assert list(state()[2].values()) == ["pending"]
-    monkeypatch.setattr("melanoma.registry.trail._ABANDONED", 0)
+    monkeypatch.setattr("melanoma.registry.versions.ABANDONED", 0)
     assert repair(NAME) == ["Deleted version 1: its promotion was interrupted before it was decided."]
     assert state()[2] == {}
 

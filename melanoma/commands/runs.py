@@ -1,0 +1,30 @@
+"""`melanoma runs`."""
+
+import argparse
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str]) -> None:
+    """List the runs with the status RUNNING, or end those whose process died."""
+    parser = argparse.ArgumentParser(
+        prog="melanoma runs",
+        description="List the runs with the status RUNNING, with whether their process lives; or end the dead ones as "
+        "KILLED, with their unfinished models, and remove what killed processes left in the cache.",
+        epilog="A run is dead if its process is gone, or, on another machine, without a sign of life for 10 minutes.",
+    )
+    parser.add_argument("action", choices=("list", "clean"), nargs="?", default="list")
+    parser.add_argument("runs", metavar="RUN", nargs="*", help="clean: end only these, also of older versions")
+    parser.add_argument("--dry-run", action="store_true", help="clean: only say what would be ended")
+    parser.add_argument(
+        "--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db in the project's folder"
+    )
+    options = parser.parse_args(arguments)
+    if options.action == "list" and (options.runs or options.dry_run):
+        parser.error("only `clean` takes runs and --dry-run")
+    from melanoma.workflows.runs import clean_runs, show_runs
+
+    if options.action == "list":
+        show_runs(options.tracking_uri)
+    else:
+        clean_runs(options.tracking_uri, options.runs, dry_run=options.dry_run)

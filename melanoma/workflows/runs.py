@@ -1,0 +1,167 @@
+"""Runs whose process lives or died, and the end of the dead ones."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import mlflow
+from mlflow.entities import LoggedModelStatus, Run
+from rich.markup import escape
+from rich.table import Table
+
+from melanoma.data.cache import remove_leftovers
+from melanoma.errors import ModelError
+from melanoma.terminal import out
+from melanoma.tracking.heartbeat import INTERVAL, process_alive
+from melanoma.tracking.names import Tag
+from melanoma.tracking.store import open_store, store_errors
+
+__all__ = ["RUNNING", "OpenRun", "clean_runs", "open_runs", "show_runs"]
+
+RUNNING, DEAD, UNKNOWN = "running", "dead", "not known"
+_PATIENCE = 10 * INTERVAL  # without a heartbeat, for a process on another machine
+_UNITS = (("d", 86_400), ("h", 3600), ("min", 60))
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run with the status RUNNING.
+
+    Attributes:
+        run: The run.
+        state: `running`, `dead`, or `not known` for a run of an older version.
+        last_sign: Time of its last sign of life, in seconds since 1970.
+    """
+
+    run: Run
+    state: str
+    last_sign: float
+
+    @property
+    def label(self) -> str:
+        """Name and ID."""
+        return f"{self.run.info.run_name} ({self.run.info.run_id})"
+
+
+def open_runs() -> list[OpenRun]:
+    """Return the runs with the status RUNNING in the open store, oldest first."""
+    found = mlflow.search_runs(
+        search_all_experiments=True,
+        filter_string="attributes.status = 'RUNNING'",
+        order_by=["attributes.start_time ASC"],
+        output_format="list",
+    )
+    return [_with_state(run) for run in found]
+
+
+def _with_state(run: Run) -> OpenRun:
+    tags, last_sign = run.data.tags, run.info.start_time / 1000
+    if Tag.OWNER not in tags:
+        return OpenRun(run, UNKNOWN, last_sign)
+    if Tag.HEARTBEAT in tags:
+        last_sign = datetime.fromisoformat(tags[Tag.HEARTBEAT]).timestamp()
+    alive = process_alive(tags[Tag.OWNER], last_sign, _PATIENCE)
+    return OpenRun(run, RUNNING if alive else DEAD, last_sign)
+
+
+def show_runs(uri: str | None) -> None:
+    """Print the runs with the status RUNNING, with what is known about their processes."""
+    open_store(uri)
+    with store_errors():
+        found = open_runs()
+    if not found:
+        out().print("No run has the status RUNNING.")
+        return
+    table = Table("run", "ID", "state", "started", "last sign of life", "host and process")
+    now = time.time()
+    for one in found:
+        info, tags = one.run.info, one.run.data.tags
+        place = ", ".join(filter(None, [tags.get(Tag.HOST, ""), _number(tags.get(Tag.OWNER, ""))]))
+        started, sign = (_ago(now - then) for then in (info.start_time / 1000, one.last_sign))
+        table.add_row(escape(str(info.run_name)), info.run_id, one.state, started, sign, escape(place))
+    out().print(table)
+    dead = sum(one.state == DEAD for one in found)
+    if dead:
+        out().print(f"{dead} of {len(found)} have no process any more; `melanoma runs clean` ends them.")
+
+
+def clean_runs(uri: str | None, run_ids: Sequence[str] = (), *, dry_run: bool = False) -> list[str]:
+    """End runs whose process died as KILLED, and remove what killed processes left in the cache.
+
+    Args:
+        uri: URI of the store; None for the default.
+        run_ids: IDs of runs to end, also of those whose process is not known; empty for all dead ones.
+        dry_run: Whether only to print what would be done.
+
+    Returns:
+        The IDs of the ended runs.
+
+    Raises:
+        ModelError: If one of `run_ids` has not the status RUNNING, or is still running.
+    """
+    open_store(uri)
+    with store_errors():
+        found = open_runs()
+        chosen = _chosen(found, run_ids) if run_ids else [one for one in found if one.state == DEAD]
+        for one in chosen:
+            kept = _kept(one.run)
+            if not dry_run:
+                _end(one.run)
+            out().print(
+                f"{'Would end' if dry_run else 'Ended'} {one.label}; kept: {kept}", markup=False, soft_wrap=True
+            )
+    unknown = [one.run.info.run_id for one in found if one.state == UNKNOWN and one not in chosen]
+    leftovers = 0 if dry_run else remove_leftovers()
+    out().print(f"{len(chosen)} runs, {leftovers} leftovers in the cache")
+    if unknown:
+        out().print(
+            f"Not known whether they live, as an older version started them; to end them: melanoma runs clean "
+            f"{' '.join(unknown)}",
+            soft_wrap=True,
+        )
+    return [one.run.info.run_id for one in chosen]
+
+
+def _chosen(found: Sequence[OpenRun], run_ids: Sequence[str]) -> list[OpenRun]:
+    by_id = {one.run.info.run_id: one for one in found}
+    for run_id in run_ids:
+        if run_id not in by_id:
+            raise ModelError(f"No run of this ID has the status RUNNING; see `melanoma runs`. Received: {run_id}")
+        if by_id[run_id].state == RUNNING:
+            raise ModelError(f"The process of the run lives; stop it with Ctrl-C or kill. Received: {run_id}")
+    return [by_id[run_id] for run_id in run_ids]
+
+
+def _kept(run: Run) -> str:
+    """Describe what a run has logged."""
+    client = mlflow.MlflowClient()
+    epochs = len(client.get_metric_history(run.info.run_id, "train/loss"))
+    models = [one for one in _models(run) if one.status == LoggedModelStatus.READY]
+    return f"{epochs} {'epoch' if epochs == 1 else 'epochs'}, {'the model' if models else 'no model'}"
+
+
+def _end(run: Run) -> None:
+    client = mlflow.MlflowClient()
+    for one in _models(run):
+        if one.status == LoggedModelStatus.PENDING:
+            client.finalize_logged_model(one.model_id, LoggedModelStatus.FAILED)
+    client.set_tag(run.info.run_id, Tag.ERROR, "The process died without ending its run, as by kill -9 or a power cut")
+    client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _models(run: Run) -> list:
+    of_run = f"source_run_id = '{run.info.run_id}'"
+    return list(mlflow.MlflowClient().search_logged_models([run.info.experiment_id], of_run))
+
+
+def _number(owner: str) -> str:
+    """Return the number of the process from `melanoma.tracking.heartbeat.owner`; empty if it is not known."""
+    return owner.rpartition(":")[0].rpartition(":")[2]
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in _UNITS:
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"
