@@ -26,6 +26,9 @@ KIND: {", ".join(KINDS)}
 The folder is MELANOMA_CACHE_DIR, else the user's cache folder."""
 
 
+_MOST = 100_000
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise MelanomaError(f"{message}.\n{_USAGE}")
@@ -39,8 +42,8 @@ def main(arguments: list[str]) -> None:
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("action", choices=("list", "check", "clear"), nargs="?", default="list")
     parser.add_argument("kind", choices=KINDS, nargs="?")
-    parser.add_argument("--older-than", type=_positive, metavar="DAYS")
-    parser.add_argument("--keep-gigabytes", type=_positive, metavar="NUMBER")
+    parser.add_argument("--older-than", type=_number, metavar="DAYS")
+    parser.add_argument("--keep-gigabytes", type=_number, metavar="NUMBER")
     given = parser.parse_args(arguments)
     narrowed = (given.kind, given.older_than, given.keep_gigabytes)
     if given.action != "clear" and narrowed != (None, None, None):
@@ -54,10 +57,13 @@ def main(arguments: list[str]) -> None:
         out().print(f"Removed {_summary(removed)}, from {cache_dir()}", soft_wrap=True)
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise ValueError
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= _MOST:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to {_MOST}; received {text}")
     return value
 
 
@@ -73,14 +79,10 @@ def _list() -> None:
 
 
 def _check() -> None:
-    from melanoma.data.images import damaged_row
-
     found = [entry for entry in entries() if entry.path.is_dir()]
     damaged = 0
     for entry in found:
-        damage = damaged_file(entry.path)
-        if damage is None and entry.kind == "decoded":
-            damage = damaged_row(entry.path)
+        damage = damaged_file(entry.path, thoroughly=True)
         if damage is not None:
             damaged += 1
             shutil.rmtree(entry.path)

@@ -43,7 +43,7 @@ __all__ = [
 
 log = logging.getLogger("melanoma")
 
-CHECKSUMS = ".checksums.json"  # of each file by its path in an entry: bytes, and the CRC-32 of those that are compared
+CHECKSUMS = ".checksums.json"  # bytes and CRC-32 of each file, by its path in an entry
 _COMPARED = 64 * 1024**2  # bytes of a file at the top of an entry, up to which its content is compared at each use
 _CHUNK = 1024**2
 # Errors of a disk that is full or read-only. The third is that of a limit of the process.
@@ -83,7 +83,7 @@ def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     with cache_errors():
         if not final.is_dir() or damaged_file(final) is not None:
             _create(final, make)
-        with suppress(PermissionError):  # a cache that others filled
+        with suppress(OSError):  # of a cache that others filled, or an entry that was just cleared
             os.utime(final)
     return final
 
@@ -97,13 +97,14 @@ def _create(final: Path, make: Callable[[Path], None]) -> None:
             if damage is None:
                 return  # another process was faster
             log.warning("A part of the cache is damaged and is made anew: %s in %s", damage, final)
-            shutil.rmtree(final)
+            # Moved first, so that no other process sees a part of it. It is removed as an orphan.
+            final.rename(home / f".{key}.damaged.tmp")
         for orphan in home.glob(f".{key}.*.tmp"):
             shutil.rmtree(orphan, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".tmp", dir=home))
         try:
             make(temporary)
-            files = {path.relative_to(temporary).as_posix(): _facts(path, temporary) for path in _files(temporary)}
+            files = {path.relative_to(temporary).as_posix(): _facts(path) for path in _files(temporary)}
             (temporary / CHECKSUMS).write_text(json.dumps(files), encoding="utf-8")
             temporary.chmod(0o755)
             temporary.rename(final)
@@ -114,7 +115,7 @@ def _create(final: Path, make: Callable[[Path], None]) -> None:
 
 @contextmanager
 def cache_errors() -> Iterator[None]:
-    """Convert the error of a disk that is full or read-only while the cache is written to a DataError.
+    """Convert the error of a disk that is full, or of a cache that may not be written, to a DataError.
 
     Raises:
         DataError: If the block raises such an OSError.
@@ -122,7 +123,8 @@ def cache_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_SPACE:
+        of_cache = str(error.filename or "").startswith(str(cache_dir()))
+        if error.errno not in _NO_SPACE and not (of_cache and isinstance(error, PermissionError)):
             raise
         raise DataError(
             f"The cache cannot be written ({error.strerror}). Make space, as by `melanoma cache clear`, or name a "
@@ -130,17 +132,22 @@ def cache_errors() -> Iterator[None]:
         ) from error
 
 
-def damaged_file(entry: Path) -> str | None:
+def damaged_file(entry: Path, *, thoroughly: bool = False) -> str | None:
     """Describe the first file of an entry that was changed since it was made; None if there is none.
 
-    Sizes are compared, and the content of files of up to 64 MiB at the top of the entry. An entry of an older version
-    has no checksums and is not compared.
+    An entry of an older version has no checksums and is not compared.
+
+    Args:
+        entry: Folder of the entry.
+        thoroughly: Whether to compare the content of all files. If not, only sizes are compared, and the content of
+            files of up to 64 MiB at the top of the entry.
     """
     try:
         known = dict(json.loads((entry / CHECKSUMS).read_text(encoding="utf-8")))
         for name, (size, checksum) in known.items():
             path = entry / name
-            if path.stat().st_size != size or (checksum is not None and _checksum(path) != checksum):
+            compared = thoroughly or (path.parent == entry and size <= _COMPARED)
+            if path.stat().st_size != size or (compared and _checksum(path) != checksum):
                 return str(name)
     except FileNotFoundError as error:
         missing = Path(str(error.filename)).name
@@ -154,10 +161,8 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _facts(path: Path, entry: Path) -> tuple[int, int | None]:
-    """Return the size of a file, and its checksum if it is compared at each use."""
-    size = path.stat().st_size
-    return size, _checksum(path) if path.parent == entry and size <= _COMPARED else None
+def _facts(path: Path) -> tuple[int, int]:
+    return path.stat().st_size, _checksum(path)
 
 
 def _checksum(path: Path) -> int:

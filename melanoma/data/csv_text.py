@@ -5,6 +5,7 @@ be run by a spreadsheet. It is written with an apostrophe before it (OWASP, CSV 
 """
 
 import csv
+import re
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,5 +33,10 @@ def read_csv_text(file: str | Path | IO[str], **options: Any) -> pd.DataFrame:
 
 
 def _replaced(table: pd.DataFrame, pattern: str, by: str) -> pd.DataFrame:
-    texts = [column for column in table if pd.api.types.is_string_dtype(table[column]) or table[column].dtype == object]
-    return table.assign(**{column: table[column].replace(pattern, by, regex=True) for column in texts})
+    table = table.copy()
+    for place, dtype in enumerate(table.dtypes):
+        if dtype.kind == "O":
+            texts = table.iloc[:, place]
+            texts = texts.astype(object) if isinstance(dtype, pd.CategoricalDtype) else texts
+            table.isetitem(place, texts.replace(pattern, by, regex=True))
+    return table.set_axis([re.sub(pattern, by, name) if isinstance(name, str) else name for name in table], axis=1)

@@ -42,7 +42,8 @@ def file_digests(root: Path, paths: list[str]) -> list[str | None]:
     kept = {path: entry for path, entry in found.items() if entry is not None}
     if any(memo.get(path) != entry for path, entry in kept.items()):
         with cache_errors():
-            write_atomically(memo_file, json.dumps({**memo, **kept}))
+            files = {**memo, **kept}
+            write_atomically(memo_file, json.dumps({"checksum": content_key(files), "files": files}))
     return [None if (entry := found[path]) is None else str(entry[2]) for path in paths]
 
 
@@ -62,7 +63,10 @@ def data_fingerprint(table: pd.DataFrame) -> str:
 
 
 def _remembered(memo_file: Path) -> dict[str, list[int | str]]:
+    """Return the sizes, times and SHA-256 of files; empty if the memo is damaged or of an older version."""
     try:
-        return dict(json.loads(memo_file.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        memo = json.loads(memo_file.read_text(encoding="utf-8"))
+        files = dict(memo["files"])
+        return files if memo["checksum"] == content_key(files) else {}
+    except (OSError, ValueError, TypeError, KeyError):
         return {}

@@ -19,7 +19,7 @@ from melanoma.data.contents import by_content, read_each
 from melanoma.data.decode import DECODER, UnreadableImage, decode
 from melanoma.errors import DataError
 
-__all__ = ["ImageStore", "RowChecks", "damaged_row", "decode_images"]
+__all__ = ["ImageStore", "RowChecks", "decode_images"]
 
 log = logging.getLogger("melanoma")
 
@@ -160,17 +160,3 @@ def decode_images(
     rows = [index["rows"].get(digest) for digest in digests]
     reasons = {i: index["reasons"][digest] for i, digest in enumerate(digests) if digest in index["reasons"]}
     return store, rows, reasons
-
-
-def damaged_row(folder: Path) -> str | None:
-    """Describe the first damaged image of an entry of the cache; None if there is none."""
-    known = folder / "checksums.u32"  # entries of older versions have none
-    checksums = np.fromfile(known, np.uint32) if known.is_file() else np.empty(0, np.uint32)
-    if len(checksums) == 0:
-        return None
-    stride = (folder / "images.u8").stat().st_size // len(checksums)
-    with (folder / "images.u8").open("rb") as file:
-        for row, checksum in enumerate(checksums):
-            if zlib.crc32(file.read(stride)) != checksum:
-                return f"row {row} of images.u8"
-    return None

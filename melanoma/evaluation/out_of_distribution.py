@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ DETECTOR = "out_of_distribution.npz"  # name of the file, beside the model's
 
 _COMPONENTS = 32
 _FEW = 20  # images, below which nothing is fitted
-_MAX_BYTES = 256 * 1024**2
+_MAX_BYTES = 64 * 1024**2
 _ARRAYS = ("center", "scale", "components", "variances")
 _NUMBERS = ("noise", "share", "threshold")
 
@@ -53,11 +53,19 @@ class OodDetector:
 
         Args:
             features: Features of each resolution, as `with_features` gives them.
+
+        Raises:
+            ValueError: If the features are those of another network.
         """
-        scaled = (np.concatenate(features, axis=1).astype(np.float64) - self.center) * self.scale
-        along = scaled @ self.components.T
-        rest = np.maximum((scaled**2).sum(axis=1) - (along**2).sum(axis=1), 0)
-        return np.sqrt((along**2 / self.variances).sum(axis=1) + rest / self.noise) / self.threshold
+        every = np.concatenate(features, axis=1).astype(np.float64)
+        if every.shape[1] != len(self.center):
+            raise ValueError(f"The detector is for {len(self.center)} features. Received: {every.shape[1]}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = (every - self.center) * self.scale
+            along = scaled @ self.components.T
+            rest = np.maximum((scaled**2).sum(axis=1) - (along**2).sum(axis=1), 0)
+            scores = np.sqrt((along**2 / self.variances).sum(axis=1) + rest / self.noise) / self.threshold
+        return np.nan_to_num(scores, nan=np.inf, posinf=np.inf)
 
 
 def fit_distance(features: Sequence[NDArray]) -> OodDetector | None:
@@ -67,18 +75,21 @@ def fit_distance(features: Sequence[NDArray]) -> OodDetector | None:
         features: Features of each resolution, as `with_features` gives them.
 
     Returns:
-        The detector; None if there are fewer than 20 images, or if all have the same features.
+        The detector; None if there are fewer than 20 images, or if their features are all the same or not finite.
     """
     from sklearn.decomposition import PCA
 
     images = len(features[0])
-    if images < _FEW or not any(np.ptp(one, axis=0).any() for one in features):
+    if images < _FEW or not all(np.isfinite(one).all() for one in features):
         return None
     scale = np.concatenate([np.full(one.shape[1], _factor(one)) for one in features])
     every = np.concatenate(features, axis=1).astype(np.float64)
     center = every.mean(axis=0)
     # As they are saved, so that the scores of a saved model are the same.
-    center, scale = center.astype(np.float32), scale.astype(np.float32)
+    with np.errstate(over="ignore"):
+        center, scale = center.astype(np.float32), scale.astype(np.float32)
+    if not (np.isfinite(scale).all() and scale.any()):
+        return None
     number = min(_COMPONENTS, images // 4, every.shape[1] - 1)
     found = PCA(number, svd_solver="arpack", random_state=0).fit((every - center) * scale)
     least = np.finfo(np.float32).tiny + 1e-6 * float(found.explained_variance_.sum())
@@ -123,12 +134,16 @@ def load_detector(path: Path) -> OodDetector | None:
     if not path.is_file():
         return None
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError("it is too large")
+        with ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
+                raise ValueError("it is too large")
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name], dtype=np.float64) for name in _ARRAYS}
-            noise, share, threshold = (float(one) for one in np.asarray(file["numbers"], dtype=np.float64))
-    except (ValueError, TypeError, OSError, KeyError, EOFError, MemoryError, BadZipFile) as error:
+            found = {name: np.asarray(file[name]) for name in (*_ARRAYS, "numbers")}
+        if any(one.dtype.kind != "f" for one in found.values()):
+            raise ValueError("its numbers are of another type")
+        arrays = {name: found[name].astype(np.float64) for name in _ARRAYS}
+        noise, share, threshold = (float(one) for one in found["numbers"])
+    except Exception as error:  # the errors of a damaged file have no common class
         raise ValueError(f"{path.name} is not readable ({error})") from error
     features, components = len(arrays["center"]) if arrays["center"].ndim else 0, len(arrays["variances"].ravel())
     shapes = {"center": (features,), "scale": (features,), "components": (components, features)}
@@ -144,4 +159,4 @@ def load_detector(path: Path) -> OodDetector | None:
 def _factor(features: NDArray) -> float:
     """Return the factor that gives all features of a resolution together a variance of 1."""
     variance = float(features.astype(np.float64).var(axis=0).sum())
-    return 1 / np.sqrt(variance) if variance > 0 else 0.0
+    return float(1 / np.sqrt(variance)) if variance > 0 else 0.0

@@ -31,20 +31,18 @@ def with_features(model: keras.Model) -> keras.Model | None:
 
     Returns:
         A model from pixels to a list: the probabilities, and features of shape (n, 2 * channels) for each resolution;
-        None for a network without feature maps.
+        None for a network without feature maps, or whose layers are no graph of their own.
     """
     network = network_of(model)
     try:
         maps = _last_maps(network)
-    except (AttributeError, ValueError):  # not a graph of layers
+        # Named, because the automatic names of a loaded model's layers are given again.
+        features = [_Moments(name=f"melanoma_moments_{number}")(one) for number, one in enumerate(maps)]
+        if network is not model:
+            features = keras.Model(network.input, features)(model.input)  # of the image itself, not of its views
+        return keras.Model(model.input, [model.output, *features]) if maps else None
+    except (AttributeError, TypeError, ValueError):  # a subclass of Model, or layers that are called a second time
         return None
-    if not maps:
-        return None
-    # Named, because the automatic names of a loaded model's layers are given again.
-    features = [_Moments(name=f"moments_{number}")(one) for number, one in enumerate(maps)]
-    if network is not model:
-        features = keras.Model(network.input, features)(model.input)  # of the image itself, not of its views
-    return keras.Model(model.input, [model.output, *features])
 
 
 def _last_maps(network: keras.Model) -> list[keras.KerasTensor]:
@@ -74,7 +72,7 @@ class _Moments(layers.Layer):
     """Mean and standard deviation of each channel, shape (n, 2 * channels)."""
 
     def call(self, maps: keras.KerasTensor) -> keras.KerasTensor:
-        step = max(1, maps.shape[1] // _SIDE)
+        step = max(1, (maps.shape[1] or 0) // _SIDE)
         maps = ops.cast(maps[:, ::step, ::step], "float32")
         mean = ops.mean(maps, axis=(1, 2))
         variance = ops.mean(maps * maps, axis=(1, 2)) - mean * mean

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -161,44 +161,51 @@ def _weights(answers: pd.DataFrame, rng: np.random.Generator) -> NDArray[np.floa
     return np.concatenate([np.ones((1, len(answers)), np.float32), drawn])
 
 
-def _accuracies(
-    answers: pd.DataFrame, weights: NDArray[np.float32], shares: pd.Series | None = None
-) -> NDArray[np.float64]:
-    """Compute the accuracy for each line of weights and each run, shape (lines, runs).
+class _Accuracies(NamedTuple):
+    """Accuracies for each line of weights: of all runs together, shape (lines,), and of each, shape (lines, runs)."""
 
-    With `shares`, the classes are reweighted to these shares.
-    """
-    hit = answers.hit.to_numpy(np.float64)
+    pooled: NDArray[np.float64]
+    runs: NDArray[np.float64]
+
+
+def _accuracies(answers: pd.DataFrame, weights: NDArray[np.float32], shares: pd.Series | None = None) -> _Accuracies:
+    """Compute accuracies; with `shares`, the classes are reweighted to these shares. NaN for a run without a class."""
+    hit, run = answers.hit.to_numpy(np.float64), answers.run.to_numpy()
+    kept = [np.ones(len(answers)), *((run == one).astype(np.float64) for one in np.unique(run))]
     columns = []
-    for run in answers.run.unique():
-        own = (answers.run == run).to_numpy(np.float64)
+    for own in kept:
         if shares is None:
             columns.append(weights @ (hit * own) / (weights @ own))
             continue
         of_class = [own * (answers.label == label).to_numpy() for label in shares.index]
-        recalls = [weights @ (hit * rows) / (weights @ rows) for rows in of_class]
+        with np.errstate(invalid="ignore"):
+            recalls = [weights @ (hit * rows) / (weights @ rows) for rows in of_class]
         columns.append(shares.to_numpy() @ np.array(recalls))
-    return np.stack(columns, axis=1)
+    return _Accuracies(columns[0], np.stack(columns[1:], axis=1))
 
 
-def _interval(*sides: NDArray[np.float64]) -> Interval:
-    """Return the mean over the runs, or the difference of two means, with an interval for other images and seeds.
+def _interval(first: _Accuracies, second: _Accuracies | None = None) -> Interval:
+    """Return an accuracy, or the difference of two, with an interval for other images and other seeds.
 
-    The variance of a mean has the parts that `over_seeds` describes; here the bootstrap gives them. With one seed there
-    is no part for other seeds.
-
-    Args:
-        sides: Results of `_accuracies`; the second one is subtracted.
+    The variance of a mean over seeds has the parts that `over_seeds` describes; here the bootstrap gives them. With one
+    seed, or one run that has a class at all, there is no part for other seeds.
     """
-    means = sides[0].mean(axis=1) - sum(side.mean(axis=1) for side in sides[1:])
-    value, drawn = float(means[0]), means[1:]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    several = [side for side in sides if side.shape[1] > 1]
-    variances = [float(side[0].var(ddof=1)) / side.shape[1] for side in several]
-    own = sum(float((side[1:] - side[0]).var(axis=1, ddof=1).mean()) / side.shape[1] for side in several)
-    same, degrees = float(drawn.var()), welch_degrees(variances, [side.shape[1] - 1 for side in several])
-    error, degrees = error_of_mean(same, max(same - own, 0.0), sum(variances), degrees)
-    wider = 1.0 if same == 0 else error / np.sqrt(same) * quantile(0.95, degrees) / quantile(0.95)
+    values = first.pooled if second is None else first.pooled - second.pooled
+    low, high = np.quantile(values[1:], [0.025, 0.975])
+    variances, degrees, own = [], [], 0.0
+    for side in (first, *(() if second is None else (second,))):
+        known = side.runs[:, np.isfinite(side.runs[0])]
+        number = known.shape[1]
+        if number < 2:
+            continue
+        variances.append(float(known[0].var(ddof=1)) / number)
+        degrees.append(number - 1)
+        apart = (known[1:] - known[0])[np.isfinite(known[1:]).all(axis=1)]
+        own += float(apart.var(axis=1, ddof=1).mean()) / number if len(apart) else 0.0
+    same = float(values[1:].var())
+    error, all_degrees = error_of_mean(same, max(same - own, 0.0), sum(variances), welch_degrees(variances, degrees))
+    wider = 1.0 if same == 0 else error / np.sqrt(same) * quantile(0.95, all_degrees) / quantile(0.95)
+    value = float(values[0])
     return Interval(value, value - wider * (value - float(low)), value + wider * (float(high) - value))
 
 

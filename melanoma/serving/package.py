@@ -105,7 +105,10 @@ def load_classifier(model: str) -> LesionClassifier:
     saved = load_saved_model(model)
     if saved.file.parent.name == PACKAGE:
         return load_package(saved.file.parents[2])
-    return LesionClassifier(saved.keras_model, _facts(saved), f"run {saved.run_id}", saved.detector)
+    try:
+        return LesionClassifier(saved.keras_model, _facts(saved), f"run {saved.run_id}", saved.detector)
+    except ValueError as error:
+        raise ModelError(f"The model is refused: {error}. Received: {model}") from error
 
 
 def write_package(model: str, target: Path) -> None:

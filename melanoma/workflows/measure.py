@@ -1,5 +1,6 @@
 """Evaluation of a model on the held-out parts of a data set, logged to a run: calibration, metrics and decisions."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from melanoma.config.schema import DataConfig, EvaluationConfig
 from melanoma.data.dataset import Dataset
+from melanoma.errors import ModelError
 from melanoma.evaluation.calibrated_model import with_calibration
 from melanoma.evaluation.calibration import Isotonic, Recalibration, Temperature
 from melanoma.evaluation.decisions import Decisions, fit_decisions
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from melanoma.tracking.run import Run
 
 __all__ = ["Measured", "log_measured", "measure_model", "save_measured"]
+
+log = logging.getLogger("melanoma")
 
 Calibration = Temperature | Isotonic | Recalibration
 
@@ -146,9 +150,21 @@ def _predicted(
     share = settings.out_of_distribution
     fitted = detector is None and share is not None and {"train", "validation"} <= set(rows)
     scored = with_features(model) if fitted or detector is not None else None
+    if detector is not None and (scored is None or _width(scored) != len(detector.center)):
+        raise ModelError(
+            "The out-of-distribution detector belongs to another network; save the model anew. Received: a detector of "
+            f"{len(detector.center)} features for a network of {0 if scored is None else _width(scored)}"
+        )
     if scored is None:
+        if fitted:
+            log.info("No out-of-distribution score: the layers of the network are no graph with feature maps")
         return _Predicted(_probabilities(model, dataset, rows, settings.batch_size), None, {})
     return _scored(scored, dataset, rows, settings.batch_size, detector, share)
+
+
+def _width(scored: Any) -> int:
+    """Return the number of features of a model of `with_features`."""
+    return sum(int(one.shape[1]) for one in scored.outputs[1:])
 
 
 @stage("Predicting the validation and test images")

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from melanoma.data.cache import write_atomically, write_errors
+from melanoma.data.csv_text import read_csv_text
 from melanoma.errors import DataError
 from melanoma.evaluation.paired import predictions_of_tables
 from melanoma.evaluation.predictions import BinaryTask, Predictions
@@ -73,7 +74,7 @@ def compare_readers(
 
 def _ratings(file: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        table = read_csv_text(file, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise DataError(
             f"The table of readers cannot be read ({str(error).splitlines()[0]}). Received: {file}"

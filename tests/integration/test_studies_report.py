@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from melanoma.errors import DataError
-from melanoma.report.references import Reference, read_references
+from melanoma.report.references import Reference, _accuracies, _interval, _weights, read_references
 from melanoma.report.tables import write_report
 
 MARKS = """# Studies
@@ -142,6 +142,19 @@ def test_the_interval_is_also_for_other_seeds(uri: str):
     # Equal answers on 40 images: the error of one seed. Standard deviation of the seeds 0.2, of their mean 0.115.
     assert same.test.high - same.test.low == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 40), rel=0.1)
     assert other.test.high - other.test.low > 2 * 1.96 * 0.2 / np.sqrt(3)
+
+
+def test_a_class_that_a_run_or_a_draw_does_not_have_leaves_the_interval_finite():
+    rng = np.random.default_rng(0)
+    tables = []
+    for run, rare in enumerate((3, 0, 2)):
+        labels = ["a"] * 40 + ["b"] * rare
+        tables.append(pd.DataFrame({"label": labels, "run": run, "hit": rng.random(len(labels)) < 0.7}))
+    answers = pd.concat(tables, ignore_index=True).assign(group=lambda table: range(len(table)))
+    shares = pd.Series({"a": 0.9, "b": 0.1})
+    found = _interval(_accuracies(answers, _weights(answers, rng), shares))
+    assert np.isfinite([found.value, found.low, found.high]).all()
+    assert found.low < found.value < found.high
 
 
 def test_a_run_with_other_settings_is_not_the_experiment(uri: str):

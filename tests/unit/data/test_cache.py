@@ -314,25 +314,50 @@ def test_clear_keeps_what_was_used_last(cache, limits, removed):
     assert {entry.key for entry in entries()} == everything - {*removed}
 
 
-def test_check_removes_what_is_damaged(cache, write_image, capsys):
-    from melanoma.data.images import decode_images
+def test_check_compares_all_files_and_removes_what_is_damaged(cache, capsys):
+    def deep(folder: Path) -> None:
+        make(folder)
+        (folder / "class").mkdir()
+        (folder / "class/1.jpg").write_bytes(b"picture")
 
-    files = [write_image(cache.parent / f"{i}.png", i) for i in range(3)]
-    for size in (8, 16):
-        decode_images(files, list("abc"), size=size, resize="stretch", max_pixels=1e6)
-    cached_folder("archives", "good", make)
+    for key in ("a", "b"):
+        cached_folder("archives", key, deep)
     cache_command(["check"])
-    assert "3 entries checked, 0 damaged" in capsys.readouterr().out
-    [pixels] = [one for one in cache.glob("decoded/*/images.u8") if one.stat().st_size == 3 * 8 * 8 * 3]
-    known = json.loads((pixels.parent / CHECKSUMS).read_text())
-    known["images.u8"][1] = None  # as of a large entry
-    (pixels.parent / CHECKSUMS).write_text(json.dumps(known))
-    pixels.write_bytes(pixels.read_bytes()[:-1] + b"x")
+    assert "2 entries checked, 0 damaged" in capsys.readouterr().out
+    (cache / "archives/a/class/1.jpg").write_bytes(b"picturE")
+    assert cached_folder("archives", "a", lambda _: pytest.fail("made again"))  # of the same size
     cache_command(["check"])
     told = capsys.readouterr().out
-    assert "Damaged: row 2 of images.u8" in told
-    assert "3 entries checked, 1 damaged" in told
-    assert len(entries()) == 2
+    assert "Damaged: class/1.jpg in" in told
+    assert "2 entries checked, 1 damaged" in told
+    assert [entry.key for entry in entries()] == ["b"]
+
+
+def _use_again_and_again(queue, barrier) -> None:
+    wrong = 0
+    for _ in range(25):
+        barrier.wait()
+        try:
+            wrong += (cached_folder("decoded", "key", make) / "content").read_text() != "made"
+        except OSError:
+            wrong += 1
+        barrier.wait()
+    queue.put(wrong)
+
+
+def test_processes_at_once_on_a_damaged_entry_see_it_whole(cache):
+    queue, barrier = FORK.Queue(), FORK.Barrier(4)
+    cached_folder("decoded", "key", make)
+    processes = [FORK.Process(target=_use_again_and_again, args=(queue, barrier)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for _ in range(25):
+        (cache / "decoded/key/content").write_text("mAde")
+        barrier.wait()
+        barrier.wait()
+    assert [queue.get(timeout=60) for _ in processes] == [0, 0, 0]
+    for process in processes:
+        process.join()
 
 
 @pytest.mark.parametrize(
@@ -340,8 +365,9 @@ def test_check_removes_what_is_damaged(cache, write_image, capsys):
     [
         (["clean"], "invalid choice: 'clean'"),
         (["clear", "pictures"], "invalid choice: 'pictures'"),
-        (["clear", "--older-than", "soon"], "--older-than: invalid"),
-        (["clear", "--keep-gigabytes", "-1"], "--keep-gigabytes: "),
+        (["clear", "--older-than", "soon"], "--older-than: must be a number from 0"),
+        (["clear", "--keep-gigabytes", "-1"], "--keep-gigabytes: must be"),
+        (["clear", "--older-than", "1e12"], "--older-than: must be.*received 1e12"),
         (["check", "decoded"], "Only clear takes"),
         (["clear", "--older", "3"], "unrecognized arguments"),
     ],

@@ -32,3 +32,12 @@ def test_any_text_comes_back(texts: list[str]):
 def test_an_index_is_a_column_and_numbers_stay():
     table = pd.DataFrame({"auc": [-1.5, None]}, index=["=x", "fold 2"])
     assert csv_text(table, index_label="fold") == "fold,auc\n'=x,-1.5\nfold 2,\n"
+
+
+def test_headers_categories_and_columns_of_one_name():
+    table = pd.DataFrame([["=1", "+1", 3]], columns=["=cmd", "a", "a"])
+    table.isetitem(1, table.iloc[:, 1].astype("category"))
+    written = csv_text(table)
+    assert written == "'=cmd,a,a\n'=1,'+1,3\n"
+    assert list(read_csv_text(io.StringIO(written))) == ["=cmd", "a", "a.1"]
+    assert csv_text(pd.DataFrame({0: ["=1"]})) == "0\n'=1\n"

@@ -142,3 +142,18 @@ def test_pipes_devices_and_huge_files_are_not_opened(tmp_path, cache):
     assert [reason.split(" (")[0] for reason in reasons] == [
         "not a regular file", "larger than allowed", "not a regular file", "it cannot be opened",
     ]  # fmt: skip
+
+
+def _with_another_digit(memo: str) -> str:
+    return memo.replace(sha256(b"one"), sha256(b"two"))
+
+
+@pytest.mark.parametrize(
+    "damage", [_with_another_digit, lambda _: "5", lambda _: "[1]", lambda _: '{"files": 5}', lambda memo: memo[:-9]]
+)
+def test_a_damaged_memo_is_made_anew(root, cache, damage):
+    file_digests(root, ["one.jpg"])
+    [memo] = cache.glob("digests/*.json")
+    memo.write_text(damage(memo.read_text()))
+    assert file_digests(root, ["one.jpg"]) == [sha256(b"one")]
+    assert damage(memo.read_text()) != memo.read_text()

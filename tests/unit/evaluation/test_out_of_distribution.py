@@ -1,6 +1,7 @@
 """The out-of-distribution score against its definition, its error rate, planted images, and damaged files."""
 
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,23 @@ def test_images_that_are_all_alike_give_no_detector():
     assert fit_distance([np.ones((50, 4), np.float32), np.zeros((50, 2), np.float32)]) is None
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e-42])
+def test_features_that_are_not_finite_or_vanish_give_no_detector_and_are_flagged(value: float):
+    rng = np.random.default_rng(8)
+    features = drawn(100, rng)
+    if np.isfinite(value):
+        assert fit_distance([np.float32(value) * one for one in features]) is None
+        return
+    features[0][3, 2] = value
+    assert fit_distance(features) is None
+    assert fitted(rng).scores(features)[3] == np.inf
+
+
+def test_features_of_another_network_are_refused():
+    with pytest.raises(ValueError, match=r"for 50 features\. Received: 20"):
+        fitted(np.random.default_rng(9)).scores(drawn(5, np.random.default_rng(0))[:1])
+
+
 def test_a_saved_detector_gives_the_same_scores(tmp_path: Path):
     rng = np.random.default_rng(4)
     detector, new = fitted(rng), drawn(30, rng)
@@ -113,7 +131,31 @@ def _endless(file: Path) -> None:
     file.with_suffix(".zip").rename(file)
 
 
-@pytest.mark.parametrize("damage", [_cut, _pickled, _endless, lambda file: file.write_bytes(b"")])
+def _deflated_wrongly(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        first = archive.infolist()[0]
+    for field in (first.header_offset + 8, content.index(b"PK\1\2") + 10):
+        content[field : field + 2] = (8).to_bytes(2, "little")
+    file.write_bytes(content)
+
+
+def _large(file: Path) -> None:
+    np.savez_compressed(file, center=np.zeros(70_000_000, np.uint8))
+
+
+def _of_numbers_of_another_type(file: Path) -> None:
+    with np.load(file) as found:
+        np.savez(file, **{name: found[name].astype(complex) for name in found.files})
+
+
+DAMAGES = [
+    _cut, _pickled, _endless, _deflated_wrongly, _large, _of_numbers_of_another_type,
+    lambda file: file.write_bytes(b""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_refused(tmp_path: Path, damage, capsys):
     file = tmp_path / "detector.npz"
     save_detector(fitted(np.random.default_rng(5)), file)

@@ -92,3 +92,27 @@ def test_a_network_without_feature_maps_has_none():
     other = Subclassed()
     other(PIXELS)
     assert with_features(other) is None
+
+
+def _reused() -> keras.Model:
+    """Its layers belong to another model, too."""
+    inner = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(4, 3, activation="relu")])
+    pixels = keras.Input((32, 32, 3))
+    maps = pixels
+    for layer in inner.layers:
+        maps = layer(maps)
+    return keras.Model(pixels, keras.layers.Dense(3, "softmax")(keras.layers.GlobalAveragePooling2D()(maps)))
+
+
+def _of_any_size() -> keras.Model:
+    pixels = keras.Input((None, None, 3))
+    maps = keras.layers.Conv2D(4, 3, activation="relu", name="melanoma_moments_0")(pixels)
+    return keras.Model(pixels, keras.layers.Dense(3, "softmax")(keras.layers.GlobalAveragePooling2D()(maps)))
+
+
+@pytest.mark.parametrize("build", [_reused, _of_any_size])
+def test_an_unusual_network_has_features_or_none_but_no_error(build):
+    model = build()
+    found = with_features(model)
+    if found is not None:
+        np.testing.assert_array_equal(found.predict(PIXELS, verbose=0)[0], model.predict(PIXELS, verbose=0))
