@@ -377,3 +377,20 @@ def test_wrong_words_are_told_with_the_usage(cache, words, message):
         cache_command(words)
     assert "Usage: melanoma cache list" in str(raised.value)
     assert raised.value.exit_code == 2
+
+
+def _use(cache: str) -> str:
+    os.environ["MELANOMA_CACHE_DIR"] = cache
+    try:
+        return (cached_folder("decoded", "key", make) / "content").read_text()
+    except DataError as error:
+        return str(error)
+
+
+def test_a_cache_that_may_not_be_written_is_used_or_ends_in_one_message(public_path, monkeypatch, unprivileged):
+    monkeypatch.setenv("MELANOMA_CACHE_DIR", str(public_path / "cache"))
+    folder = cached_folder("decoded", "key", make)
+    assert unprivileged(_use, str(public_path / "cache")) == "made"
+    (folder / "content").write_text("mAde")
+    told = unprivileged(_use, str(public_path / "cache"))
+    assert told.startswith("The cache cannot be written (Permission denied)")
