@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -69,18 +70,19 @@ def test_a_killed_training_is_told_and_ended(uri: str, run_here):
 
 
 @pytest.mark.parametrize(
-    ("tags", "dead"),
+    ("process", "minutes", "dead"),
     [
-        ({Tag.OWNER: owner(), Tag.HEARTBEAT: at(500)}, False),
-        ({Tag.OWNER: here(os.getpid(), "123"), Tag.HEARTBEAT: at(0)}, True),  # the number was given again
-        ({Tag.OWNER: here(2**22 + 1), Tag.HEARTBEAT: at(0)}, True),
-        ({Tag.OWNER: "elsewhere:1:2", Tag.HEARTBEAT: at(9)}, False),
-        ({Tag.OWNER: "elsewhere:1:2", Tag.HEARTBEAT: at(11)}, True),
-        ({}, False),
+        (owner, 500, False),
+        (lambda: here(os.getpid(), "123"), 0, True),  # the number was given again
+        (lambda: here(2**22 + 1), 0, True),
+        (lambda: "elsewhere:1:2", 9, False),
+        (lambda: "elsewhere:1:2", 11, True),
+        (None, 500, False),
     ],
+    ids=["own", "another start", "gone", "elsewhere", "elsewhere, silent", "older version"],
 )
-def test_only_dead_runs_are_ended(uri: str, tags: dict[str, str], dead: bool):
-    run_id = opened(tags)
+def test_only_dead_runs_are_ended(uri: str, process: Callable[[], str] | None, minutes: float, dead: bool):
+    run_id = opened({} if process is None else {Tag.OWNER: process(), Tag.HEARTBEAT: at(minutes)})
     assert clean_runs(uri) == ([run_id] if dead else [])
     assert client(uri).get_run(run_id).info.status == ("KILLED" if dead else "RUNNING")
 
