@@ -1,4 +1,4 @@
-"""Our statistics against those of statsmodels and MAPIE, where these have the same method."""
+"""Our statistics against those of statsmodels, MAPIE and dcurves, where these have the same method."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from melanoma.evaluation.calibration_line import calibration_intervals, calibration_line
+from melanoma.evaluation.curve_plots import net_benefit
 from melanoma.evaluation.paired import Comparison, compare_predictions, corrected
 from melanoma.evaluation.predictions import Bootstrap, Predictions
 from melanoma.evaluation.proportions import difference_interval, mean_influence, quantile, score_interval
@@ -137,3 +138,24 @@ def test_the_threshold_of_split_conformal_prediction():
     expected = float(np.ravel(model._mapie_classifier.conformity_score_function_.quantiles_)[0])
     assert ours.threshold == pytest.approx(expected, abs=1e-12)
     np.testing.assert_array_equal(ours.members(others), sets[:, :, 0])
+
+
+@pytest.mark.parametrize(
+    ("threshold", "model", "everybody"),
+    [
+        (0.05, 0.025614035087719297, 0.09473684210526317),
+        (0.10, 0.018518518518518517, 0.04444444444444445),
+        (0.15, 0.010588235294117645, -0.011764705882352927),
+        (0.20, 0.0016666666666666635, -0.075),
+        (0.30, -0.02, -0.2285714285714286),
+    ],
+)
+def test_net_benefit_is_that_of_dcurves(threshold: float, model: float, everybody: float):
+    """R's dcurves (Sjoberg 2022): its example of family history, positive in 24 of 105 cancers and 91 of 645 others."""
+    cancer = np.repeat([1, 0], [105, 645])
+    history = np.concatenate([np.repeat([1, 0], [24, 81]), np.repeat([1, 0], [91, 554])])
+    for scores, expected in ((history, model), (np.ones(750), everybody)):
+        probabilities = np.stack([1 - scores, scores], axis=1).astype(float)
+        predictions = Predictions(cancer, probabilities, ["none", "cancer"])
+        found, _ = net_benefit(predictions.binary[0], predictions.group_numbers, threshold)
+        assert found == pytest.approx(expected, abs=1e-12)
