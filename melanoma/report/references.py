@@ -17,6 +17,7 @@ from melanoma.data.groups import connected_groups
 from melanoma.data.progress import track
 from melanoma.errors import ModelError
 from melanoma.evaluation.intervals import bootstrap_weights
+from melanoma.evaluation.metrics import default_primary_metric
 from melanoma.evaluation.proportions import quantile
 from melanoma.evaluation.seeds import error_of_mean, welch_degrees
 from melanoma.lineage.protocol import Shortcut
@@ -124,7 +125,17 @@ def _settings(config: Any) -> dict[str, Any]:
 
 def _changed(settings: dict[str, Any], filed: dict[str, Any]) -> set[str]:
     """Return the keys with different values; a key in only one of the two comes from another version and is ignored."""
-    return {key for key in settings.keys() & filed.keys() if settings[key] != filed[key]}
+    changed = {key for key in settings.keys() & filed.keys() if settings[key] != filed[key]}
+    return changed - {key for key in changed if filed[key] is None and _is_filled_in(key, settings)}
+
+
+def _is_filled_in(key: str, settings: dict[str, Any]) -> bool:
+    """Return whether a run has the value that it chooses for a null; see `melanoma.workflows.defaults`."""
+    primary = settings.get("primary_metric")
+    if key == "training.monitor":
+        return bool(settings[key] == f"val/{primary}")
+    defaults = {default_primary_metric(classes, published) for classes in (2, 3) for published in (False, True)}
+    return key == "data.positive" or (key == "primary_metric" and primary in defaults)
 
 
 def _measured(found: Sequence[RunRecord], protocol: str) -> Measured | None:

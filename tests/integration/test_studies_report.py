@@ -166,6 +166,19 @@ def test_a_run_with_other_settings_is_not_the_experiment(uri: str):
     assert honest is not None and honest.test.value == 0.25  # of the last, which only computes by other code
 
 
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"primary_metric": "balanced_accuracy"}, True),
+        ({"primary_metric": "log_loss"}, False),
+        ({"data": {"positive": "melanoma"}}, True),
+    ],
+)
+def test_what_a_run_chooses_for_a_null_is_no_other_setting(uri: str, settings: dict[str, Any], found: bool):
+    logged("isic9_m1", "clean", 0, 20, settings=settings)
+    assert (reference("isic9_m1").honest is not None) == found
+
+
 def test_without_images_of_a_class_there_is_no_inflation(uri: str):
     logged("isic9_m1", "published", 0, 20, validation=(10, 10))
     other = logged("isic9_m1", "clean", 0, 20)
