@@ -2,6 +2,8 @@
 
 import argparse
 
+from melanoma.commands.options import add_tracking_uri
+
 __all__ = ["main"]
 
 
@@ -18,9 +20,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--part", default="test", choices=["test", "validation"], help="default: test")
     parser.add_argument("--common", action="store_true", help="compare on the images that all runs have in common")
     parser.add_argument("--html", metavar="FILE", help="write a page with tables and figures too")
-    parser.add_argument(
-        "--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db in the project's folder"
-    )
+    add_tracking_uri(parser)
     options = parser.parse_args(arguments)
     from melanoma.paths import user_path
     from melanoma.workflows.compare import CompareOptions, compare_runs

@@ -2,6 +2,8 @@
 
 import argparse
 
+from melanoma.commands.options import add_tracking_uri
+
 __all__ = ["main"]
 
 
@@ -17,9 +19,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--task", help="binary task that the ratings are of; not needed if there is only one")
     parser.add_argument("--threshold", type=float, help="ratings of at least this are calls; not needed for 0 and 1")
     parser.add_argument("--html", metavar="FILE", help="write a page with the figure too")
-    parser.add_argument(
-        "--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db in the project's folder"
-    )
+    add_tracking_uri(parser)
     options = parser.parse_args(arguments)
     from melanoma.paths import user_path
     from melanoma.workflows.readers import compare_readers

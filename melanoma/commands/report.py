@@ -2,6 +2,8 @@
 
 import argparse
 
+from melanoma.commands.options import add_tracking_uri
+
 __all__ = ["main"]
 
 
@@ -18,9 +20,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--output", metavar="FOLDER", help="with `experiments`: folder of its README; default: experiments/"
     )
-    parser.add_argument(
-        "--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db in the project's folder"
-    )
+    add_tracking_uri(parser)
     options = parser.parse_args(arguments)
     if options.html is None and options.experiment != "experiments":
         parser.error(f"give the file of the page, as in --html report.html. Received: {options.experiment}")

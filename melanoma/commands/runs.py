@@ -2,6 +2,8 @@
 
 import argparse
 
+from melanoma.commands.options import add_tracking_uri
+
 __all__ = ["main"]
 
 
@@ -16,9 +18,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("action", choices=("list", "clean"), nargs="?", default="list")
     parser.add_argument("runs", metavar="RUN", nargs="*", help="clean: end only these, also of older versions")
     parser.add_argument("--dry-run", action="store_true", help="clean: only say what would be ended")
-    parser.add_argument(
-        "--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db in the project's folder"
-    )
+    add_tracking_uri(parser)
     options = parser.parse_args(arguments)
     if options.action == "list" and (options.runs or options.dry_run):
         parser.error("only `clean` takes runs and --dry-run")

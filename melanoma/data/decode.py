@@ -5,6 +5,7 @@ Every packaged model contains a copy of this file, so it must not import other m
 
 import errno
 import io
+import os
 import stat
 import warnings
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-__all__ = ["DECODER", "FORMATS", "ReadFault", "UnreadableImage", "decode", "open_rgb", "resized", "unusable"]
+__all__ = ["DECODER", "FORMATS", "ReadFault", "UnreadableImage", "decode", "open_rgb", "refused", "resized", "unusable"]
 
 # Part of every cache key. Change it whenever the decoded pixels of a file change.
 DECODER = "decode-1"
@@ -126,11 +127,15 @@ def unusable(file: Path) -> str | None:
     Opening a pipe or a device may wait for ever.
     """
     try:
-        status = file.stat()
+        return refused(file.stat())
     except PermissionError:
         return "no permission to read it"
     except OSError as error:
         return f"it cannot be opened ({error.strerror})"
+
+
+def refused(status: os.stat_result) -> str | None:
+    """Return why a file of this status is not opened, or None; see `unusable`."""
     if not stat.S_ISREG(status.st_mode):
         return "not a regular file"
     return f"larger than allowed ({status.st_size / 1e9:.1f} GB)" if status.st_size > _MAX_BYTES else None

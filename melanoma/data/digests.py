@@ -10,7 +10,7 @@ import pandas as pd
 from melanoma.data.archive import file_sha256
 from melanoma.data.cache import cache_errors, content_key, write_atomically
 from melanoma.data.contents import available_cores
-from melanoma.data.decode import unusable
+from melanoma.data.decode import refused, unusable
 from melanoma.data.progress import track
 from melanoma.paths import cache_dir
 
@@ -27,9 +27,9 @@ def file_digests(root: Path, paths: list[str]) -> list[str | None]:
 
     def digest(path: str) -> tuple[str, list[int | str] | None]:
         try:
-            if unusable(root / path) is not None:
-                return path, None
             status = (root / path).stat()
+            if refused(status) is not None:
+                return path, None
             known = memo.get(path)
             if known and known[:2] == [status.st_size, status.st_mtime_ns] and os.access(root / path, os.R_OK):
                 return path, known

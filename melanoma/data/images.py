@@ -44,20 +44,20 @@ class RowChecks:
     checked: NDArray[np.bool_]
     told: list[Path] = field(default_factory=list)
 
-    def mended(self, row: int, pixels: NDArray[np.uint8], complete: bool) -> NDArray[np.uint8]:
-        """Return the pixels of a row as they were read, or decoded again if they are damaged or not complete.
+    def mend(self, row: int, pixels: NDArray[np.uint8], complete: bool) -> None:
+        """Decode a row again, into `pixels`, if what was read is damaged or not complete.
 
         Raises:
-            DataError: If they are damaged, and the image file was deleted or changed.
+            DataError: If it is damaged, and the image file was deleted or changed.
         """
         if complete and (self.checked[row] or zlib.crc32(pixels.data) == self.checksums[row]):
             self.checked[row] = True
-            return pixels
+            return
         if len(self.told) == 0:
             log.warning("A part of the cache is damaged; images are decoded again, such as %s", self.files[row])
             self.told.append(self.files[row])
         try:
-            pixels, reason = self.decode(self.files[row]), "it changed"
+            pixels[...], reason = self.decode(self.files[row]), "it changed"
         except UnreadableImage as error:
             reason = str(error)
         if zlib.crc32(pixels.data) != self.checksums[row]:
@@ -69,7 +69,6 @@ class RowChecks:
             with suppress(OSError), (self.folder / "images.u8").open("r+b", buffering=0) as file:
                 os.pwrite(file.fileno(), pixels.data, row * pixels.nbytes)
             self.checked[row] = True
-        return pixels
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class ImageStore:
             place = int(row) - self.starts[segment]
             complete = os.preadv(self.files[segment], [target.data], place * stride) == stride
             if self.checks:
-                target[...] = self.checks[segment].mended(place, target, complete)
+                self.checks[segment].mend(place, target, complete)
             elif not complete:
                 raise OSError(
                     f"The cache of decoded images is damaged; run `melanoma cache clear`. Received: row {row}"

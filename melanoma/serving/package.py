@@ -29,7 +29,7 @@ from melanoma.evaluation.out_of_distribution import DETECTOR, save_detector
 from melanoma.models.model_files import CHECKSUMS, UnsafeModel, sha256_of
 from melanoma.serving.classifier import LesionClassifier
 from melanoma.terminal import stage
-from melanoma.tracking.model_store import PACKAGE, LoggedFiles, checked_model, log_model_files
+from melanoma.tracking.model_store import PACKAGE, LoggedFiles, checked_model, log_model_files, models_of
 from melanoma.tracking.models import SavedModel, load_saved_model
 from melanoma.tracking.names import Artifact, Tag
 from melanoma.tracking.records import NotRecorded, RunRecord
@@ -57,10 +57,8 @@ def save_package(run_id: str) -> LoggedFiles:
         ModelError: If the run has no model, or if the model was changed after logging.
         MlflowException: If the store refuses the package.
     """
-    client, experiment = mlflow.MlflowClient(), mlflow.get_run(run_id).info.experiment_id
     saved = load_saved_model(run_id)
-    of_run = f"source_run_id = '{run_id}' AND name = '{PACKAGE}'"
-    for one in client.search_logged_models([experiment], filter_string=of_run):
+    for one in models_of(run_id, PACKAGE):
         files = json.loads(one.tags.get(Tag.FILES, "{}"))
         if one.status == LoggedModelStatus.READY and files:
             try:
@@ -69,7 +67,10 @@ def save_package(run_id: str) -> LoggedFiles:
                 log.warning("A package of this run was changed and is not used: %s", error)
             else:
                 return LoggedFiles(one.model_uri, one.model_id, files)
-    with _active(experiment), tempfile.TemporaryDirectory(prefix="melanoma-package-") as folder:
+    with (
+        _active(mlflow.get_run(run_id).info.experiment_id),
+        tempfile.TemporaryDirectory(prefix="melanoma-package-") as folder,
+    ):
         return log_model_files(PACKAGE, mlflow.pyfunc.save_model, run_id, **_parts(Path(folder), saved))
 
 

@@ -21,11 +21,11 @@ INTERVAL = 60.0  # seconds
 
 def signs_of_life() -> dict[str, str]:
     """Return the tags that name this process and the present time."""
-    return {Tag.OWNER: owner(), **_beat()}
+    return {Tag.OWNER: owner(), Tag.HEARTBEAT: _now()}
 
 
-def _beat() -> dict[str, str]:
-    return {Tag.HEARTBEAT: datetime.now(UTC).isoformat(timespec="seconds")}
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @contextmanager
@@ -39,8 +39,7 @@ def heartbeat(run_id: str) -> Iterator[None]:
     def beat() -> None:
         while not stopped.wait(INTERVAL):
             with suppress(Exception):
-                for key, value in _beat().items():
-                    client.set_tag(run_id, key, value)
+                client.set_tag(run_id, Tag.HEARTBEAT, _now())
 
     threading.Thread(target=beat, name="heartbeat", daemon=True).start()
     try:

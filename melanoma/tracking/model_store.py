@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import mlflow
-from mlflow.entities import LoggedModelStatus
+from mlflow.entities import LoggedModel, LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -29,8 +29,10 @@ __all__ = [
     "CheckedModel",
     "LoggedFiles",
     "checked_model",
+    "end_pending",
     "log_model_files",
     "model_address",
+    "models_of",
     "registered_version",
 ]
 
@@ -117,7 +119,7 @@ def log_model_files(name: str, save: Callable[..., None], run_id: str | None = N
     try:
         info = Model.log(artifact_path=None, name=name, flavor=flavor, run_id=run_id, **parts, **trusting)
     except BaseException:
-        _end_pending(name, run_id)
+        _end_interrupted(name, run_id)
         raise
     stored = sha256_of(downloaded(info.model_uri))
     written["MLmodel"] = stored["MLmodel"]  # MLflow changes it after `save`
@@ -128,19 +130,29 @@ def log_model_files(name: str, save: Callable[..., None], run_id: str | None = N
     return logged
 
 
-def _end_pending(name: str, run_id: str | None) -> None:
+def _end_interrupted(name: str, run_id: str | None) -> None:
     """Mark a model whose logging was interrupted as failed; else it would stay pending for ever."""
     active = mlflow.active_run()
     run_id = run_id or (None if active is None else active.info.run_id)
     if run_id is None:
         return
-    client = mlflow.MlflowClient()
     with suppress(MlflowException):  # the store may be the reason
-        experiment = client.get_run(run_id).info.experiment_id
-        of_run = f"source_run_id = '{run_id}' AND name = '{name}'"
-        for one in client.search_logged_models([experiment], of_run):
-            if one.status == LoggedModelStatus.PENDING:
-                client.finalize_logged_model(one.model_id, LoggedModelStatus.FAILED)
+        end_pending(models_of(run_id, name))
+
+
+def models_of(run_id: str, name: str | None = None) -> list[LoggedModel]:
+    """Return the logged models of a run, or those of one name."""
+    client = mlflow.MlflowClient()
+    named = "" if name is None else f" AND name = '{name}'"
+    experiment = client.get_run(run_id).info.experiment_id
+    return list(client.search_logged_models([experiment], f"source_run_id = '{run_id}'{named}"))
+
+
+def end_pending(models: Sequence[LoggedModel]) -> None:
+    """Mark those of the models as failed that were not logged to the end."""
+    for one in models:
+        if one.status == LoggedModelStatus.PENDING:
+            mlflow.MlflowClient().finalize_logged_model(one.model_id, LoggedModelStatus.FAILED)
 
 
 def model_address(model: str | None) -> str:
@@ -221,11 +233,7 @@ def _entry(address: str) -> _Entry | None:
     if found := re.fullmatch(r"models:/(m-\w+)", address):
         logged = client.get_logged_model(found[1])
     elif found := re.fullmatch(r"runs:/(\w+)/([\w.-]+)", address):
-        of_run = f"source_run_id = '{found[1]}' AND name = '{found[2]}'"
-        experiment = client.get_run(found[1]).info.experiment_id
-        ready = [
-            one for one in client.search_logged_models([experiment], of_run) if one.status == LoggedModelStatus.READY
-        ]
+        ready = [one for one in models_of(found[1], found[2]) if one.status == LoggedModelStatus.READY]
         if not ready:
             seeds = client.get_run(found[1]).data.tags.get(Tag.SEED_RUNS)
             if seeds is not None:

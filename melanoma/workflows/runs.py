@@ -1,68 +1,21 @@
-"""Runs whose process lives or died, and the end of the dead ones."""
+"""The commands of `melanoma runs`: what is running, and the end of what died."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 
-import mlflow
-from mlflow.entities import LoggedModelStatus, Run
 from rich.markup import escape
 from rich.table import Table
 
 from melanoma.data.cache import remove_leftovers
 from melanoma.errors import ModelError
 from melanoma.terminal import out
-from melanoma.tracking.heartbeat import INTERVAL, process_alive
 from melanoma.tracking.names import Tag
+from melanoma.tracking.open_runs import DEAD, RUNNING, UNKNOWN, OpenRun, end_run, kept_of, open_runs
 from melanoma.tracking.store import open_store, store_errors
 
-__all__ = ["RUNNING", "OpenRun", "clean_runs", "open_runs", "show_runs"]
+__all__ = ["clean_runs", "show_runs"]
 
-RUNNING, DEAD, UNKNOWN = "running", "dead", "not known"
-_PATIENCE = 10 * INTERVAL  # without a heartbeat, for a process on another machine
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60))
-
-
-@dataclass(frozen=True)
-class OpenRun:
-    """A run with the status RUNNING.
-
-    Attributes:
-        run: The run.
-        state: `running`, `dead`, or `not known` for a run of an older version.
-        last_sign: Time of its last sign of life, in seconds since 1970.
-    """
-
-    run: Run
-    state: str
-    last_sign: float
-
-    @property
-    def label(self) -> str:
-        """Name and ID."""
-        return f"{self.run.info.run_name} ({self.run.info.run_id})"
-
-
-def open_runs() -> list[OpenRun]:
-    """Return the runs with the status RUNNING in the open store, oldest first."""
-    found = mlflow.search_runs(
-        search_all_experiments=True,
-        filter_string="attributes.status = 'RUNNING'",
-        order_by=["attributes.start_time ASC"],
-        output_format="list",
-    )
-    return [_with_state(run) for run in found]
-
-
-def _with_state(run: Run) -> OpenRun:
-    tags, last_sign = run.data.tags, run.info.start_time / 1000
-    if Tag.OWNER not in tags:
-        return OpenRun(run, UNKNOWN, last_sign)
-    if Tag.HEARTBEAT in tags:
-        last_sign = datetime.fromisoformat(tags[Tag.HEARTBEAT]).timestamp()
-    alive = process_alive(tags[Tag.OWNER], last_sign, _PATIENCE)
-    return OpenRun(run, RUNNING if alive else DEAD, last_sign)
 
 
 def show_runs(uri: str | None) -> None:
@@ -105,9 +58,9 @@ def clean_runs(uri: str | None, run_ids: Sequence[str] = (), *, dry_run: bool = 
         found = open_runs()
         chosen = _chosen(found, run_ids) if run_ids else [one for one in found if one.state == DEAD]
         for one in chosen:
-            kept = _kept(one.run)
+            kept = kept_of(one.run)
             if not dry_run:
-                _end(one.run)
+                end_run(one.run)
             out().print(
                 f"{'Would end' if dry_run else 'Ended'} {one.label}; kept: {kept}", markup=False, soft_wrap=True
             )
@@ -131,28 +84,6 @@ def _chosen(found: Sequence[OpenRun], run_ids: Sequence[str]) -> list[OpenRun]:
         if by_id[run_id].state == RUNNING:
             raise ModelError(f"The process of the run lives; stop it with Ctrl-C or kill. Received: {run_id}")
     return [by_id[run_id] for run_id in run_ids]
-
-
-def _kept(run: Run) -> str:
-    """Describe what a run has logged."""
-    client = mlflow.MlflowClient()
-    epochs = len(client.get_metric_history(run.info.run_id, "train/loss"))
-    models = [one for one in _models(run) if one.status == LoggedModelStatus.READY]
-    return f"{epochs} {'epoch' if epochs == 1 else 'epochs'}, {'the model' if models else 'no model'}"
-
-
-def _end(run: Run) -> None:
-    client = mlflow.MlflowClient()
-    for one in _models(run):
-        if one.status == LoggedModelStatus.PENDING:
-            client.finalize_logged_model(one.model_id, LoggedModelStatus.FAILED)
-    client.set_tag(run.info.run_id, Tag.ERROR, "The process died without ending its run, as by kill -9 or a power cut")
-    client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _models(run: Run) -> list:
-    of_run = f"source_run_id = '{run.info.run_id}'"
-    return list(mlflow.MlflowClient().search_logged_models([run.info.experiment_id], of_run))
 
 
 def _number(owner: str) -> str:

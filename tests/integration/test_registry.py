@@ -561,7 +561,7 @@ def test_a_promotion_killed_at_any_point_leaves_one_champion(made: Store, tmp_pa
         with monkeypatch.context() as patched:
             for name in KILLED_BEFORE:
                 patched.setattr(mlflow.MlflowClient, name, counting(getattr(mlflow.MlflowClient, name)))
-            patched.setattr("melanoma.registry.trail._machine", lambda: "elsewhere")
+            patched.setattr("melanoma.tracking.heartbeat._machine", lambda: "elsewhere")
             patched.setattr("melanoma.registry.promote.withdraw", lambda version: None)  # it is no more
             try:
                 promoted(store, QUICK, ANY, f"run={store.good}")
@@ -569,7 +569,7 @@ def test_a_promotion_killed_at_any_point_leaves_one_champion(made: Store, tmp_pa
             except Killed:
                 pass
         with monkeypatch.context() as patched:
-            patched.setattr("melanoma.registry.trail._ABANDONED", 0)
+            patched.setattr("melanoma.registry.versions.ABANDONED", 0)
             champion = alias_of(NAME, Alias.CHAMPION).run_id
             assert champion in (store.good, store.worse)
             repair(NAME)

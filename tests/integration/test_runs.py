@@ -14,7 +14,8 @@ from mlflow.entities import LoggedModelStatus
 from melanoma.errors import ModelError
 from melanoma.tracking.heartbeat import owner
 from melanoma.tracking.names import Tag
-from melanoma.workflows.runs import RUNNING, clean_runs, open_runs
+from melanoma.tracking.open_runs import RUNNING, open_runs
+from melanoma.workflows.runs import clean_runs
 from tests.commands import Started
 from tests.integration.conftest import SMALL, client, only_run
 
@@ -113,7 +114,7 @@ def test_the_heart_beats(uri: str, monkeypatch):
     from melanoma.tracking.run import tracked_run
 
     monkeypatch.setattr("melanoma.tracking.heartbeat.INTERVAL", 0.2)
-    monkeypatch.setattr("melanoma.tracking.heartbeat._beat", lambda: {Tag.HEARTBEAT: f"{time.time()}"})
+    monkeypatch.setattr("melanoma.tracking.heartbeat._now", lambda: f"{time.time()}")
     with tracked_run(uri, TrackingConfig(system_metrics=False), tags={}, name="beating") as run:
         first = client(uri).get_run(run.id).data.tags[Tag.HEARTBEAT]
         deadline = time.time() + 30
