@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from melanoma.data.images import ImageStore
 
-__all__ = ["prediction_batches"]
+__all__ = ["prediction_batches", "without_autotuning"]
 
 
 def prediction_batches(store: ImageStore, rows: NDArray[np.integer], batch_size: int) -> tf.data.Dataset:
@@ -20,4 +20,16 @@ def prediction_batches(store: ImageStore, rows: NDArray[np.integer], batch_size:
 
     signature = tf.TensorSpec((None, store.size, store.size, 3), tf.float32)
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return dataset.apply(tf.data.experimental.assert_cardinality(-(-len(rows) // batch_size))).prefetch(2)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-len(rows) // batch_size)))
+    return without_autotuning(dataset.prefetch(2))
+
+
+def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Turn off the autotuning of a pipeline whose buffers have fixed sizes.
+
+    It has nothing to tune there, and the end of an iterator waits for its thread, which sleeps for about as long as the
+    iterator has lived, up to a minute.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from melanoma.data.batches import without_autotuning
 from melanoma.data.images import ImageStore
 from melanoma.training.augmentation import mix_pairs
 
@@ -102,4 +103,4 @@ def training_batches(
         ),
     )
     # No parallel calls: the layers' generators must advance in order, and their operations already use all cores.
-    return dataset.prefetch(2).map(change).prefetch(2)
+    return without_autotuning(dataset.prefetch(2).map(change).prefetch(2))
