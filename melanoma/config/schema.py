@@ -19,6 +19,7 @@ __all__ = [
     "AugmentationConfig",
     "BalanceConfig",
     "CardConfig",
+    "CheckpointConfig",
     "DataConfig",
     "DebugConfig",
     "EvaluationConfig",
@@ -196,6 +197,14 @@ class EarlyStoppingConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """Where checkpoints are written, and how often within an epoch; one is written after each epoch in any case."""
+
+    folder: str | None = None
+    minutes: float | None = number(None, above=0, below=math.inf)
+
+
+@dataclass
 class TrainingConfig:
     """Settings of the training loop."""
 
@@ -206,6 +215,7 @@ class TrainingConfig:
     monitor: str | None = None
     restore_best: bool = True
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     label_smoothing: float = number(0.0, least=0, below=1, kind="a share")
     ema: float | None = number(None, above=0, below=1)
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
@@ -279,6 +289,7 @@ class TrainConfig:
     """Configuration of `melanoma train`."""
 
     preset: str | None = None
+    resume: str | None = None
     seed: int = number(0, least=0, most=2**32 - 1)
     seeds: int | None = number(None, least=2, most=100)
     protocol: Literal["clean", "published", "both"] = "clean"

@@ -39,6 +39,7 @@ __all__ = [
     "remove_leftovers",
     "write_atomically",
     "write_errors",
+    "write_folder",
 ]
 
 log = logging.getLogger("melanoma")
@@ -101,16 +102,40 @@ def _create(final: Path, make: Callable[[Path], None]) -> None:
             final.rename(home / f".{key}.damaged.tmp")
         for orphan in home.glob(f".{key}.*.tmp"):
             shutil.rmtree(orphan, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".tmp", dir=home))
-        try:
-            make(temporary)
-            files = {path.relative_to(temporary).as_posix(): _facts(path) for path in _files(temporary)}
-            (temporary / CHECKSUMS).write_text(json.dumps(files), encoding="utf-8")
-            temporary.chmod(0o755)
-            temporary.rename(final)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        write_folder(final, make)
+
+
+def write_folder(final: Path, make: Callable[[Path], None], *, durable: bool = False) -> None:
+    """Create a folder by `make(temporary_folder)`, with checksums of its files; it appears whole or not at all.
+
+    Args:
+        final: The folder, which does not exist, but its parent does.
+        make: Function that writes the files.
+        durable: Whether to wait until all is on the disk, so that it also survives a power cut.
+    """
+    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
+    try:
+        make(temporary)
+        files = {path.relative_to(temporary).as_posix(): _facts(path) for path in _files(temporary)}
+        (temporary / CHECKSUMS).write_text(json.dumps(files), encoding="utf-8")
+        temporary.chmod(0o755)
+        if durable:
+            for path in (*_files(temporary), temporary):
+                _sync(path)
+        temporary.rename(final)
+        if durable:
+            _sync(final.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

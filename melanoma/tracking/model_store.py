@@ -34,6 +34,7 @@ __all__ = [
     "model_address",
     "models_of",
     "registered_version",
+    "remove_other_models",
 ]
 
 log = logging.getLogger("melanoma")
@@ -153,6 +154,13 @@ def end_pending(models: Sequence[LoggedModel]) -> None:
     for one in models:
         if one.status == LoggedModelStatus.PENDING:
             mlflow.MlflowClient().finalize_logged_model(one.model_id, LoggedModelStatus.FAILED)
+
+
+def remove_other_models(run_id: str, address: str) -> None:
+    """Remove the models of a run that was interrupted after or while they were saved, but for the one at an address."""
+    for one in models_of(run_id):
+        if one.model_id != address.removeprefix("models:/"):
+            mlflow.MlflowClient().delete_logged_model(one.model_id)
 
 
 def model_address(model: str | None) -> str:

@@ -10,7 +10,7 @@ from melanoma.tracking.heartbeat import INTERVAL, process_alive
 from melanoma.tracking.model_store import end_pending, models_of
 from melanoma.tracking.names import Tag
 
-__all__ = ["DEAD", "RUNNING", "UNKNOWN", "OpenRun", "end_run", "kept_of", "open_runs"]
+__all__ = ["DEAD", "RUNNING", "UNKNOWN", "OpenRun", "end_run", "kept_of", "open_runs", "state_of"]
 
 RUNNING, DEAD, UNKNOWN = "running", "dead", "not known"
 _PATIENCE = 10 * INTERVAL  # without a heartbeat, for a process on another machine
@@ -45,6 +45,11 @@ def open_runs() -> list[OpenRun]:
         output_format="list",
     )
     return [_with_state(run) for run in found]
+
+
+def state_of(run: Run) -> str:
+    """Return whether the process of a run with the status RUNNING lives: `running`, `dead` or `not known`."""
+    return _with_state(run).state
 
 
 def _with_state(run: Run) -> OpenRun:

@@ -168,6 +168,11 @@ class RunRecord:
             raise NotRecorded(f"The run has no predictions of {part} images that can be matched. Received: {self.id}")
         return predictions
 
+    @property
+    def predicted_parts(self) -> list[str]:
+        """The parts of the data that the run has predictions of, in the order of their evaluation."""
+        return [str(part) for part in self._predictions.part.unique()]
+
     def metrics_named(self, *names: str) -> dict[str, float]:
         """Return the available metrics of the given names under their original names, with their intervals."""
         return metrics_named(self.metrics, names)

@@ -10,7 +10,9 @@ import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -48,6 +50,7 @@ class Run:
         id: ID of the run.
         figures: Whether figures are logged.
         primary: Name of the primary metric, without a part; empty if there is none.
+        before: The run as it was when it was interrupted; None for a new run.
     """
 
     def __init__(
@@ -57,16 +60,24 @@ class Run:
         figures: bool = True,
         all_metrics: bool = False,
         primary: str = "",
-        hashes: Mapping[str, str] | None = None,
+        before: mlflow.entities.Run | None = None,
     ):
         self.id = run_id
         self.figures = figures
         self.primary = primary
+        self.before = before
         self._all_metrics = all_metrics
         self._measured: dict[str, float] = {}
-        self._hashes = dict(hashes or {})
+        self._hashes: dict[str, str] = {} if before is None else json.loads(before.data.tags.get(Tag.SHA256, "{}"))
         self._saved = 0
         self._client = mlflow.MlflowClient()
+
+    def child(self, member: str) -> mlflow.entities.Run | None:
+        """Return the child run that is a part of this run, such as a fold; None if there is none."""
+        experiment = self._client.get_run(self.id).info.experiment_id
+        condition = f"tags.`{Tag.PARENT}` = '{self.id}'"
+        children = self._client.search_runs([experiment], condition, order_by=["start_time DESC"])
+        return next((run for run in children if run.data.tags.get(Tag.MEMBER) == member), None)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters, truncated to MLflow's limit, except those that `mlflow run` has already logged."""
@@ -80,7 +91,8 @@ class Run:
         """Add metrics to the file of all metrics, and log those that MLflow shows; see `is_shown`."""
         self._measured |= metrics
         shown = {name: v for name, v in metrics.items() if self._all_metrics or is_shown(name, self.primary)}
-        self.log_metrics(shown)
+        known = {} if self.before is None else self.before.data.metrics
+        self.log_metrics({name: value for name, value in shown.items() if known.get(stored_name(name)) != value})
 
     @property
     def measures(self) -> dict[str, float]:
@@ -93,6 +105,21 @@ class Run:
             self.log_evidence(measures_json(self._measured), Artifact.METRICS)
             self.log_evidence(measures_csv(self._measured), Artifact.METRICS_TABLE)
             self._saved = len(self._measured)
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Log the metrics of an epoch, except those that were logged before the run was interrupted."""
+        if epoch > self._last_epoch:
+            self.log_metrics(metrics, step=epoch)
+        elif epoch == self._last_epoch:  # of which only a part may have been logged
+            missing = {name: value for name, value in metrics.items() if epoch not in self._steps(name)}
+            self.log_metrics(missing, step=epoch)
+
+    @cached_property
+    def _last_epoch(self) -> int:
+        return -1 if self.before is None else max(self._steps("train/loss"), default=-1)
+
+    def _steps(self, metric: str) -> set[int]:
+        return {one.step for one in self._client.get_metric_history(self.id, stored_name(metric))}
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metrics of a step to MLflow; see `stored_name` for names that MLflow does not accept."""
@@ -213,7 +240,7 @@ def tracked_run(
         os.environ.pop("MLFLOW_RUN_ID", None)
         run = Run(
             started.info.run_id,
-            hashes=json.loads(started.data.tags.get(Tag.SHA256, "{}")),  # of a run that is resumed
+            before=started if resume is not None else None,
             figures=tracking.figures,
             all_metrics=tracking.metrics == "all",
             primary=tags.get(Tag.PRIMARY_METRIC, ""),
@@ -224,25 +251,47 @@ def tracked_run(
             describe_experiment(started.info.experiment_id, run.primary)
         if under_mlflow_run:
             _remark_on_experiment(started.info.experiment_id, experiment)
-        run.set_tags({Tag.HOST: socket.gethostname(), **signs_of_life(), **git_commit(), **tags})
-        try:
-            try:
-                with heartbeat(run.id):
-                    yield run
-            finally:
-                run.save_measures()
-        except RunPruned as error:
-            run.set_tags({Tag.PRUNED: str(error)})
-            raise
-        except Exception as error:
-            run.set_tags({Tag.ERROR: f"{type(error).__name__}: {error}"})
-            raise
+        run.set_tags({Tag.HOST: socket.gethostname(), **signs_of_life(), **git_commit(), **tags, **_resumed(run)})
+        with _noting_errors(run), heartbeat(run.id):
+            yield run
         status = "FINISHED"
     except (KeyboardInterrupt, RunKilled, RunPruned):
         status = "KILLED"
         raise
     finally:
         mlflow.end_run(status)
+
+
+@contextmanager
+def _noting_errors(run: Run) -> Iterator[None]:
+    """Save the measures of a run at its end, and tag why it ended early."""
+    try:
+        try:
+            yield
+        finally:
+            run.save_measures()
+    except RunPruned as error:
+        run.set_tags({Tag.PRUNED: str(error)})
+        raise
+    except RunKilled:
+        run.set_tags({Tag.INTERRUPTED: "SIGTERM"})
+        raise
+    except Exception as error:
+        run.set_tags({Tag.ERROR: f"{type(error).__name__}: {error}"})
+        raise
+
+
+def _resumed(run: Run) -> dict[str, str]:
+    """Return the tags of a run that is resumed, after removing those of its end."""
+    if run.before is None:
+        return {}
+    before = run.before.data.tags
+    for tag in {Tag.ERROR, Tag.INTERRUPTED} & before.keys():
+        with suppress(MlflowException):
+            mlflow.MlflowClient().delete_tag(run.id, tag)
+    times = [before.get(Tag.RESUMED, ""), datetime.now(UTC).isoformat(timespec="seconds")]
+    commit = {Tag.COMMIT: before[Tag.COMMIT]} if Tag.COMMIT in before else {}  # that of its beginning
+    return {Tag.RESUMED: "; ".join(filter(None, times)), **commit}
 
 
 def _remark_on_experiment(experiment_id: str, configured: str) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "predict_command",
     "prepare_experiment",
     "report_command",
+    "resume_command",
     "sqlite_path",
     "store_errors",
     "tracking_uri",
@@ -226,6 +227,11 @@ def command_on_store(configured: str | None, *words: str) -> str:
 def predict_command(model: str, configured: str | None) -> str:
     """Return the command that predicts with a model; `configured` is as in `tracking_uri`."""
     return command_on_store(configured, "predict", f"model={model}", "input=IMAGE")
+
+
+def resume_command(run_id: str, configured: str | None) -> str:
+    """Return the command that goes on with an interrupted run; `configured` is as in `tracking_uri`."""
+    return command_on_store(configured, "train", f"resume={run_id}")
 
 
 def report_command(run_id: str, configured: str | None) -> str:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,6 +15,8 @@ from melanoma.data.images import ImageStore
 from melanoma.training.augmentation import mix_pairs
 
 __all__ = ["TrainingImages", "augmenter", "encode", "training_batches"]
+
+_DRAWS = 1024  # random draws that each generator has for one batch
 
 
 def encode(targets: NDArray[np.integer], classes: int) -> NDArray[np.float32]:
@@ -29,14 +32,22 @@ def augmenter(
     """Return one function for the whole augmentation of a training batch, or None if there is none.
 
     The function takes and returns images of shape (n, size, size, 3), 0 to 255, uint8 or float32, with labels and
-    weights. If the labels are None, it changes only the images and mixes no pairs.
+    weights. If the labels are None, it changes only the images and mixes no pairs. What it draws depends on the seeds
+    of the layers and the number of the batch only, so that a training that is resumed sees the same images.
     """
     if not layers and not mixup and not cutmix:
         return None
     trained = [(layer, "training" in inspect.signature(layer.call).parameters) for layer in layers]
     generator = keras.random.SeedGenerator()
+    states = [one for layer in layers for one in layer.variables if one.name == generator.state.name] + [
+        generator.state
+    ]
+    beginnings = [keras.ops.convert_to_numpy(state).astype(np.int64) for state in states]
 
-    def change(images: tf.Tensor, labels: tf.Tensor | None, weights: tf.Tensor | None) -> tuple:
+    def change(images: tf.Tensor, labels: tf.Tensor | None, weights: tf.Tensor | None, number: Any = 0) -> tuple:
+        for state, (seed, counter) in zip(states, beginnings, strict=True):
+            counter = (counter + tf.cast(number, tf.int64) * _DRAWS) % 2**32
+            state.assign(tf.cast(tf.stack([tf.constant(seed, tf.int64), counter]), state.dtype))
         for layer, knows_training in trained:
             if not getattr(layer, "takes_uint8", False):
                 images = tf.cast(images, tf.float32)
@@ -69,7 +80,7 @@ class TrainingImages:
 
 
 def training_batches(
-    images: TrainingImages, *, batch_size: int, seed: int, augment: Callable[..., tuple] | None = None
+    images: TrainingImages, *, batch_size: int, seed: int, augment: Callable[..., tuple] | None = None, first: int = 0
 ) -> tf.data.Dataset:
     """Return endless shuffled batches; each pass over the images is one epoch of ceil(n / batch_size) batches.
 
@@ -78,20 +89,27 @@ def training_batches(
         batch_size: Images per batch; the last batch of an epoch may be smaller.
         seed: Seed of the random order.
         augment: Augmentation function (see `augmenter`).
+        first: Number of batches to leave out at the beginning.
     """
     store, rows, labels, weights = images.store, images.rows, images.labels, images.weights
 
     def batches() -> Iterator[tuple]:
         rng = np.random.default_rng(seed)
+        per_pass = -(-len(rows) // batch_size)
+        for _ in range(first // per_pass):
+            rng.permutation(len(rows))
+        number, start = first, first % per_pass * batch_size
         while True:
             order = rng.permutation(len(rows))
-            for start in range(0, len(order), batch_size):
-                batch = order[start : start + batch_size]
-                yield store.read(rows[batch]), labels[batch], weights[batch]
+            for place in range(start, len(order), batch_size):
+                batch = order[place : place + batch_size]
+                yield store.read(rows[batch]), labels[batch], weights[batch], number
+                number += 1
+            start = 0
 
-    def change(pixels: tf.Tensor, y: tf.Tensor, w: tf.Tensor) -> tuple:
+    def change(pixels: tf.Tensor, y: tf.Tensor, w: tf.Tensor, number: tf.Tensor) -> tuple:
         if augment is not None:
-            pixels, y, w = augment(pixels, y, w)
+            pixels, y, w = augment(pixels, y, w, number)
         return tf.ensure_shape(pixels, (None, store.size, store.size, 3)), y, w
 
     dataset = tf.data.Dataset.from_generator(
@@ -100,6 +118,7 @@ def training_batches(
             tf.TensorSpec((None, store.size, store.size, 3), tf.uint8),
             tf.TensorSpec((None, labels.shape[1]), tf.float32),
             tf.TensorSpec((None,), tf.float32),
+            tf.TensorSpec((), tf.int64),
         ),
     )
     # No parallel calls: the layers' generators must advance in order, and their operations already use all cores.

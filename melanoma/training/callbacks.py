@@ -27,9 +27,11 @@ class Validate(keras.callbacks.Callback):
     Must be the first callback, so that the others read these names; only `SwapEMAWeights` precedes it.
     """
 
-    def __init__(self, batches: tf.data.Dataset, measure: Callable[[NDArray], dict[str, float]], images: int):
+    def __init__(
+        self, batches: tf.data.Dataset, measure: Callable[[NDArray], dict[str, float]], images: int, steps: int
+    ):
         super().__init__()
-        self.batches, self.measure, self.images = batches, measure, images
+        self.batches, self.measure, self.images, self.steps = batches, measure, images, steps
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Start the timer."""
@@ -52,7 +54,8 @@ class Validate(keras.callbacks.Callback):
         logs.update(train)
         logs.update({f"val/{name}": value for name, value in measured.items()})
         logs["learning_rate"] = learning_rate
-        logs["images_per_second"] = self.images / trained
+        # Fewer images in an epoch that is resumed in its middle.
+        logs["images_per_second"] = self.images * self.params["steps"] / self.steps / trained
         logs["seconds_per_epoch"] = time.perf_counter() - self.start
 
 
@@ -106,8 +109,17 @@ class TimeLimit(keras.callbacks.Callback):
 
     def __init__(self, minutes: float, epochs: int):
         super().__init__()
-        self.minutes, self.epochs, self.end = minutes, epochs, time.perf_counter() + minutes * 60
-        self.is_over = False
+        self.minutes, self.epochs, self.is_over = minutes, epochs, False
+        self.started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that are used up."""
+        return time.perf_counter() - self.started
+
+    @seconds.setter
+    def seconds(self, used: float) -> None:
+        self.started = time.perf_counter() - used
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Start the timer after the first batch, which includes compiling."""
@@ -117,7 +129,7 @@ class TimeLimit(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Stop if another epoch as long as this one would take too long."""
         now = time.perf_counter()
-        if epoch + 1 < self.epochs and now + (now - self.start) > self.end:
+        if epoch + 1 < self.epochs and self.seconds + (now - self.start) > self.minutes * 60:
             self.is_over = self.model.stop_training = True
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,11 @@ from melanoma.evaluation.metrics import epoch_metrics, is_error
 from melanoma.evaluation.predictions import Predictions
 from melanoma.models.features import HEAD
 from melanoma.training.callbacks import Keep, Profile, Report, StopOnNaN, TimeLimit, Validate
+from melanoma.training.checkpoint import Checkpoints, State
 from melanoma.training.compat import all_layers
+from melanoma.training.state import Saving, Snapshots, Stateful, put_back, saving_to
 
-__all__ = ["Feed", "Recipe", "fit", "head_only", "mode_of"]
+__all__ = ["Feed", "Recipe", "Trained", "fit", "head_only", "mode_of"]
 
 log = logging.getLogger("melanoma")
 
@@ -30,7 +32,7 @@ class Feed:
     """The images that a network is trained and validated on.
 
     Attributes:
-        batches: Endless training batches (see `training_batches`).
+        batches: Function that returns endless training batches without the `first` ones (see `training_batches`).
         steps_per_epoch: Number of batches per epoch.
         rows: Number of training images.
         images: Number of training images per epoch.
@@ -41,7 +43,7 @@ class Feed:
         primary: Primary metric, which is computed after each epoch too.
     """
 
-    batches: tf.data.Dataset
+    batches: Callable[..., tf.data.Dataset]
     steps_per_epoch: int
     rows: int
     images: int
@@ -76,6 +78,13 @@ class Recipe:
     jit_compile: bool = False
 
 
+class Trained(NamedTuple):
+    """The epoch, from 0, of the kept weights, and the metrics of each epoch."""
+
+    epoch: int
+    history: list[dict[str, float]]
+
+
 def fit(
     network: keras.Model,
     feed: Feed,
@@ -83,63 +92,128 @@ def fit(
     settings: TrainingConfig,
     on_epoch: Callable[[int, dict[str, float]], None],
     profile: Path | None = None,
-) -> int:
+    checkpoints: Checkpoints | None = None,
+) -> Trained:
     """Train a network in place, and set its weights to the ones to keep.
+
+    A training that was interrupted goes on from its last checkpoint, with the same result as if it had not been.
 
     Args:
         network: Network that maps pixels to logits.
         feed: Training and validation images.
         recipe: Loss, optimizer and learning rate.
-        settings: Number of epochs, monitor (not None) and early stopping.
-        on_epoch: Function that receives each epoch's number, from 0, and metrics.
+        settings: Number of epochs, monitor (not None), early stopping and checkpoints.
+        on_epoch: Function that receives each epoch's number, from 0, and metrics; also those before the checkpoint.
         profile: Folder for a TensorFlow profile, or None.
-
-    Returns:
-        The epoch, from 0, of the kept weights.
+        checkpoints: Checkpoints to go on from, and to write; None for none.
 
     Raises:
         TrainingError: If the loss or a validation prediction is NaN or infinite.
+        ModelError: If the checkpoint is of another network, or was written by a newer version.
+        RunKilled: After SIGTERM, when a checkpoint was written.
     """
-    report = Report(settings.epochs, feed.steps_per_epoch, on_epoch)
     keep = Keep(str(settings.monitor), mode_of(str(settings.monitor)), settings.restore_best)
     limit = None if settings.max_minutes is None else TimeLimit(settings.max_minutes, settings.epochs)
+    history: list[dict[str, float]] = []
+
+    def remember(epoch: int, metrics: dict[str, float]) -> None:
+        history.append(metrics)
+        on_epoch(epoch, metrics)
+
+    report = Report(settings.epochs, feed.steps_per_epoch, remember)
+    start = None if checkpoints is None else checkpoints.load()
+    if start is not None:
+        log.info("Going on after %s of %d", start.place, settings.epochs)
+        put_back(network.variables, start.arrays["network"])
+        _restore(keep, limit, start)
+        for epoch, metrics in enumerate(start.history):
+            remember(epoch, metrics)
     try:
-        for phase in _phases(settings.epochs, recipe):
-            with head_only(network, phase.frozen):
-                extra = _compile(network, feed, recipe, settings, phase)
-                callbacks = [
-                    *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.ema is not None else []),
-                    Validate(feed.validation, partial(_epoch_metrics, feed), feed.images),
+        with nullcontext() if checkpoints is None else saving_to(checkpoints, settings.checkpoint.minutes) as saving:
+            session = _Session(network, feed, recipe, settings, keep, limit, history, report, profile, saving)
+            for number, phase in enumerate(_phases(settings.epochs, recipe)):
+                if start is None or number > start.phase:
+                    _train(session, phase, number, None)
+                elif number == start.phase and start.epoch < phase.end and not start.over:
+                    _train(session, phase, number, start)
+                network.set_weights(keep.weights)
+                if limit is not None and limit.is_over:
+                    log.warning("The training ended early, because training.max_minutes=%g is used up", limit.minutes)
+                    break
+    finally:
+        report.close()
+    return Trained(keep.epoch, history)
+
+
+class _Session(NamedTuple):
+    """All that the phases of a training share; see `fit`."""
+
+    network: keras.Model
+    feed: Feed
+    recipe: Recipe
+    settings: TrainingConfig
+    keep: Keep
+    limit: TimeLimit | None
+    history: list[dict[str, float]]
+    report: Report
+    profile: Path | None
+    saving: Saving | None
+
+
+def _restore(keep: Keep, limit: TimeLimit | None, start: State) -> None:
+    keep.value, keep.epoch, keep.weights = start.kept_value, start.kept_epoch, list(start.arrays["kept"])
+    if limit is not None:
+        limit.seconds, limit.is_over = start.seconds, start.limit_reached
+
+
+def _train(session: _Session, phase: "_Phase", number: int, start: State | None) -> None:
+    """Train one phase, from a state or from its beginning."""
+    network, feed, _, settings, keep, limit, history, report, profile, saving = session
+    with head_only(network, phase.frozen):
+        extra, accuracy = _compile(network, feed, session.recipe, settings, phase)
+        swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.ema is not None else []
+        stopping = [] if phase.frozen else [_stopping(settings)]  # no early stopping in the short warm-up
+        metrics = [network.metrics[0], accuracy]  # the first is the loss
+        stateful = Stateful(keep, limit, [*swap, *extra, *stopping], metrics, history)
+        while True:
+            first, step = (phase.first, 0) if start is None else (start.epoch, start.step)
+            snapshots = (
+                None
+                if saving is None
+                else Snapshots(saving, stateful, phase=number, steps=feed.steps_per_epoch, start=start)
+            )
+            if start is not None:
+                put_back(network.variables, start.arrays["network"])
+                put_back(network.optimizer.variables, start.arrays["optimizer"])
+            network.fit(
+                feed.batches(first=first * feed.steps_per_epoch + step),
+                initial_epoch=first,
+                epochs=phase.end,
+                steps_per_epoch=feed.steps_per_epoch - step,
+                callbacks=[
+                    *swap,
+                    Validate(feed.validation, partial(_epoch_metrics, feed), feed.images, feed.steps_per_epoch),
                     StopOnNaN(),
                     *extra,
                     keep,
                     *([limit] if limit is not None else []),
-                    *([] if phase.frozen else [_stopping(settings)]),  # no early stopping in the short warm-up
+                    *stopping,
                     report,
                     *([Profile(profile)] if profile is not None else []),
-                ]
-                network.fit(
-                    feed.batches,
-                    initial_epoch=phase.first,
-                    epochs=phase.end,
-                    steps_per_epoch=feed.steps_per_epoch,
-                    callbacks=callbacks,
-                    shuffle=False,
-                    verbose=0,
-                )
-                network.set_weights(keep.weights)
-            if limit is not None and limit.is_over:
-                log.warning("The training ended early, because training.max_minutes=%g is used up", limit.minutes)
-                break
-    finally:
-        report.close()
-    return keep.epoch
+                    *([snapshots] if snapshots is not None else []),
+                ],
+                shuffle=False,
+                verbose=0,
+            )
+            if snapshots is None or snapshots.next is None:
+                return
+            start = snapshots.next
 
 
 def _compile(
     network: keras.Model, feed: Feed, recipe: Recipe, settings: TrainingConfig, phase: "_Phase"
-) -> list[keras.callbacks.Callback]:
-    """Compile the network for one phase, and return the callbacks of its schedule."""
+) -> tuple[list[keras.callbacks.Callback], keras.metrics.Metric]:
+    """Compile the network for one phase, and return the callbacks of its schedule, and the accuracy."""
     rate, callbacks = recipe.schedule(
         learning_rate=recipe.learning_rate * phase.factor,
         epochs=phase.end - phase.first,
@@ -157,7 +231,7 @@ def _compile(
     network.compile(optimizer, recipe.loss, metrics=[accuracy], jit_compile=recipe.jit_compile)
     # Else Keras creates its variables while TensorFlow traces the step, which takes long for networks of many layers.
     network.optimizer.build(network.trainable_variables)
-    return callbacks
+    return callbacks, accuracy
 
 
 def _stopping(settings: TrainingConfig) -> keras.callbacks.Callback:

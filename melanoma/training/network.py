@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from melanoma.models.build import build_network, with_probabilities
 from melanoma.models.losses import training_loss
 from melanoma.terminal import stage
 from melanoma.training.batches import TrainingImages, augmenter, encode, training_batches
+from melanoma.training.checkpoint import Checkpoints
 from melanoma.training.fit import Feed, Recipe, fit
 from melanoma.training.hardware import has_gpu, resolve_precision, strategy_of
 from melanoma.training.normalization import with_fused_normalization
@@ -80,6 +82,7 @@ def fit_network(
     *,
     on_epoch: Callable[[int, dict[str, float]], None],
     profile: Path | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Fitted:
     """Train on the training images, and select the epoch on the validation images.
 
@@ -89,6 +92,7 @@ def fit_network(
         parts: Network, augmentation, optimizer, schedule and initial weights.
         on_epoch: Function that receives each epoch's number, from 0, and metrics.
         profile: Folder for a TensorFlow profile, or None.
+        checkpoints: Checkpoints to go on from, and to write; None for none.
     """
     policy = resolve_precision(settings.training.precision)
     network, augment, feed, recipe, strategy = _prepared(dataset, settings, parts)
@@ -96,14 +100,8 @@ def fit_network(
         "%s: %s parameters, %s, %d training and %d validation images",
         settings.model.name, f"{network.count_params():,}", policy, feed.rows, len(feed.validation_targets),
     )  # fmt: skip
-    history: list[dict[str, float]] = []
-
-    def remember(epoch: int, metrics: dict[str, float]) -> None:
-        history.append(metrics)
-        on_epoch(epoch, metrics)
-
     with strategy.scope():
-        epoch = fit(network, feed, recipe, settings.training, remember, profile)
+        epoch, history = fit(network, feed, recipe, settings.training, on_epoch, profile, checkpoints)
     plain = build_network(
         parts.builder, image_size=settings.data.image_size, classes=len(dataset.classes), policy="float32"
     )
@@ -164,7 +162,7 @@ def _feed(dataset: Dataset, settings: TrainConfig, augment: Callable[..., tuple]
         steps = min(steps, settings.debug.train_batches)
     images = TrainingImages(dataset.store, rows, encode(targets, classes), weights)
     return Feed(
-        batches=training_batches(images, batch_size=batch_size, seed=settings.seed, augment=augment),
+        batches=partial(training_batches, images, batch_size=batch_size, seed=settings.seed, augment=augment),
         steps_per_epoch=steps,
         rows=len(rows),
         images=min(steps * batch_size, len(rows)),

@@ -52,7 +52,7 @@ def range_test(network: keras.Model, feed: Feed, recipe: Recipe) -> RangeTest:
     ramp = Ramp(rates, _DIVERGED)
     with head_only(network, recipe.warmup_epochs > 0):
         network.compile(recipe.optimizer(learning_rate=_LOWEST), recipe.loss, jit_compile=recipe.jit_compile)
-        network.fit(feed.batches, steps_per_epoch=_STEPS, callbacks=[ramp], shuffle=False, verbose=0)
+        network.fit(feed.batches(), steps_per_epoch=_STEPS, callbacks=[ramp], shuffle=False, verbose=0)
     if len(ramp.losses) < 2:
         raise TrainingError(
             "No learning rate was found: the loss is not a finite number at the lowest of them. Check the model, or "

@@ -21,7 +21,7 @@ def epochs_within(minutes: float, network: keras.Model, feed: Feed, recipe: Reci
     """
     network.compile(recipe.optimizer(learning_rate=1e-6), recipe.loss, jit_compile=recipe.jit_compile)
     ends, started = BatchEnds(), time.perf_counter()
-    network.fit(feed.batches, steps_per_epoch=_STEPS, callbacks=[ends], shuffle=False, verbose=0)
+    network.fit(feed.batches(), steps_per_epoch=_STEPS, callbacks=[ends], shuffle=False, verbose=0)
     compiling = ends.times[0] - started
     network.predict(feed.validation, steps=1, verbose=0)  # compiles too
     batches = max(int(feed.validation.cardinality()), 1)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from melanoma.auditing.findings import Audit
 from melanoma.config.schema import TrainConfig
+from melanoma.data.cache import content_key
 from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
-from melanoma.errors import ModelError
+from melanoma.errors import DataError, ModelError, RunKilled, RunPruned
 from melanoma.lineage.contamination import Seen, contamination
 from melanoma.lineage.protocol import Protocol, protocol_of
 from melanoma.paths import user_path
 from melanoma.tracking.names import Artifact, Tag
+from melanoma.tracking.store import resume_command
 from melanoma.workflows.fitting import fit_model
 from melanoma.workflows.stages import seen_by
 
@@ -26,26 +28,32 @@ if TYPE_CHECKING:
     from melanoma.tracking.run import Run
     from melanoma.workflows.measure import Measured
 
-__all__ = ["Experiment", "Result", "run_experiment"]
+__all__ = ["Experiment", "Result", "run_experiment", "say_how_to_go_on"]
 
 log = logging.getLogger("melanoma")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment: the configuration, as typed settings and as logged, and the delivered images."""
+    """An experiment: the configuration, as typed settings and as logged, and the delivered images.
+
+    Attributes:
+        settings: The whole configuration.
+        resolved: The same as plain dictionaries.
+        overrides: Overrides of the command line.
+        source: The delivered images.
+        log_file: The log file, in the folder for files of this run.
+        uri: URI of the tracking store.
+        resume: ID of the run to go on with; None for a new one.
+    """
 
     settings: TrainConfig
     resolved: dict[str, Any]
     overrides: list[str]
     source: Source
-    folder: Path
+    log_file: Path
     uri: str
-
-    @property
-    def log_file(self) -> Path:
-        """The log file."""
-        return self.folder / "train.log"
+    resume: str | None = None
 
     @property
     def protocol(self) -> Protocol:
@@ -69,7 +77,16 @@ class Experiment:
             Tag.PROTOCOL: str(self.protocol),
             Tag.PRIMARY_METRIC: str(self.settings.primary_metric),
             Tag.POSITIVE: data.positive or tasks or "none",
+            Tag.CONFIG: self.digest,
         }
+
+    @property
+    def digest(self) -> str:
+        """Hash of the configuration without what does not change the result."""
+        tracking = {key for key in self.resolved if key in ("tracking", "resume")}
+        own = {key: value for key, value in self.resolved.items() if key not in tracking}
+        training = {key: value for key, value in own["training"].items() if key != "checkpoint"}
+        return content_key({**own, "training": training})
 
 
 @dataclass(frozen=True)
@@ -99,7 +116,7 @@ class Result:
 
 
 def run_experiment(
-    experiment: Experiment, prepare_data: Callable[[], tuple[Audit, Dataset]], *, name: str, nested: bool = False
+    experiment: Experiment, prepare_data: Callable[[], tuple[Audit, Dataset]], *, name: str, member: str | None = None
 ) -> Result:
     """Run an experiment in one MLflow run: train, select the epoch on validation, and evaluate both held-out parts.
 
@@ -107,37 +124,75 @@ def run_experiment(
         experiment: The experiment.
         prepare_data: Function that returns the audit and the split data set.
         name: Name of the run.
-        nested: Whether the run is a child of the active run.
+        member: Which part of the active run this is, such as a fold, if it is a child of it.
     """
     from melanoma.tracking import log as tracking_log
     from melanoma.tracking.log_config import log_config
+    from melanoma.tracking.model_store import remove_other_models
     from melanoma.tracking.run import tracked_run
+    from melanoma.training.checkpoint import checkpoints_of
     from melanoma.workflows.card import log_card
     from melanoma.workflows.findings import log_findings
     from melanoma.workflows.measure import save_measured
 
-    settings = experiment.settings
-    with tracked_run(experiment.uri, settings.tracking, name=name, tags=experiment.tags, nested=nested) as run:
+    settings, folder, nested = experiment.settings, experiment.log_file.parent, member is not None
+    tags = experiment.tags | ({Tag.MEMBER: member} if member is not None else {})
+    with tracked_run(
+        experiment.uri, settings.tracking, name=name, tags=tags, nested=nested, resume=experiment.resume
+    ) as run:
+        checkpoints = checkpoints_of(settings.training.checkpoint.folder, run.id)
         try:
             log.info("MLflow run %s (%s), protocol %s", name, run.id, experiment.protocol)
-            log_config(run, experiment.resolved, experiment.overrides)
+            if run.before is None:
+                log_config(run, experiment.resolved, experiment.overrides)
             audit, dataset = prepare_data()
+            _refuse_other_images(run, dataset)
             tracking_log.log_audit(run, audit, dataset, announce=not nested)
             if settings.data.corrections is not None:
                 run.log_evidence(user_path(settings.data.corrections).read_text("utf-8"), Artifact.CORRECTIONS)
             tracking_log.log_dataset(run, dataset, settings.data.path or settings.data.name, settings.balance.name)
             ancestor, protocol = _ancestor(run, experiment, audit, dataset)
-            fitted = fit_model(run, experiment.settings, experiment.resolved, dataset, ancestor, experiment.folder)
-            tracking_log.log_fit(run, fitted, str(settings.training.monitor), experiment.folder / "profile")
+            fitted = fit_model(run, settings, experiment.resolved, dataset, ancestor, folder, checkpoints=checkpoints)
+            tracking_log.log_fit(run, fitted, str(settings.training.monitor), folder / "profile")
             tracking_log.log_samples(run, dataset, fitted.augment, settings.seed)
             measured = _measured(run, fitted.model, dataset, settings, protocol)
             evaluations = measured.evaluations
             found = log_findings(run, fitted, dataset, settings, measured.training, evaluations[0])
             log_card(run)
             address = save_measured(measured, dataset, settings.data, protocol)
+            if run.before is not None:
+                remove_other_models(run.id, address)
+        except RunPruned:
+            checkpoints.remove()
+            raise
+        except BaseException as error:
+            if not nested:
+                say_how_to_go_on(run.id, settings.tracking.uri, error, started=bool(checkpoints.last_place))
+            raise
         finally:
             run.log_file(str(experiment.log_file), "logs")
+    checkpoints.remove()
     return Result(run.id, evaluations, address, protocol, found, run.measures)
+
+
+def say_how_to_go_on(run_id: str, uri: str | None, error: BaseException, *, started: bool) -> None:
+    """Print the command that goes on with a run, if it was interrupted, or ended by an error after it had `started`."""
+    if started or isinstance(error, KeyboardInterrupt | RunKilled):
+        log.warning("To go on with this run: %s", resume_command(run_id, uri))
+
+
+def _refuse_other_images(run: "Run", dataset: Dataset) -> None:
+    """Refuse to go on with other images, or another split of them, than the run had before it was interrupted."""
+    before = {} if run.before is None else run.before.data.tags
+    for tag, value, what in (
+        (Tag.FINGERPRINT, dataset.fingerprint, "images"),
+        (Tag.SPLIT_HASH, dataset.split_hash, "split of the images"),
+    ):
+        if before.get(tag, value) != value:
+            raise DataError(
+                f"The {what} changed since the run was interrupted; restore the data, or train anew. "
+                f"Received: {value}, and {before[tag]} before"
+            )
 
 
 def _ancestor(

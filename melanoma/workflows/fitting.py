@@ -1,7 +1,7 @@
 """The training of a run's model: what is found first, the parts of the training, and the log of its epochs."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from melanoma.workflows.stages import build
 if TYPE_CHECKING:
     from melanoma.tracking.models import SavedModel
     from melanoma.tracking.run import Run
+    from melanoma.training.checkpoint import Checkpoints
     from melanoma.training.network import Fitted, Parts
 
 __all__ = ["builder_of", "fit_model", "parts_of"]
@@ -29,6 +30,8 @@ def fit_model(
     dataset: Dataset,
     ancestor: "SavedModel | None",
     folder: Path,
+    *,
+    checkpoints: "Checkpoints",
 ) -> "Fitted":
     """Train the model of a run, with a learning rate and a number of epochs that are found first if configured.
 
@@ -39,6 +42,7 @@ def fit_model(
         dataset: Data set after the split.
         ancestor: Saved model that provides the initial weights, if any.
         folder: Folder for the profile, if any.
+        checkpoints: Checkpoints to go on from, and to write.
     """
     from melanoma.training.network import fit_network
 
@@ -46,7 +50,7 @@ def fit_model(
     # Created anew, so that the training is the same as with the found values given.
     parts = parts_of(settings, resolved, dataset, ancestor)
     profile = folder / "profile" if settings.debug.profile else None
-    return fit_network(dataset, settings, parts, on_epoch=_epoch_logger(run), profile=profile)
+    return fit_network(dataset, settings, parts, on_epoch=_epoch_logger(run), profile=profile, checkpoints=checkpoints)
 
 
 def _with_found_values(
@@ -57,6 +61,8 @@ def _with_found_values(
     from melanoma.tracking.log_config import EPOCHS, LEARNING_RATE, WARMUP, log_found
     from melanoma.training.network import epochs_in_time, find_learning_rate
 
+    if (before := _found_before(run, resolved)) is not None:
+        return _with(settings, before)
     found: dict[str, float] = {}
     minutes, most = settings.training.max_minutes, settings.training.epochs
     if minutes is not None:
@@ -66,21 +72,43 @@ def _with_found_values(
         else:
             log.info("About %d of %d epochs fit into %g minutes", fitting, most, minutes)
         found[EPOCHS] = min(fitting, most)
-        settings = replace(settings, training=replace(settings.training, epochs=min(fitting, most)))
         if 0 < settings.model.warmup_epochs >= found[EPOCHS]:
             # Else only the head would be trained.
             found[WARMUP] = int(found[EPOCHS]) // 2
             log.info("model.warmup_epochs is reduced to %d, to leave epochs for the whole network", found[WARMUP])
-            settings = replace(settings, model=replace(settings.model, warmup_epochs=int(found[WARMUP])))
+        settings = _with(settings, found)
     if settings.training.find_learning_rate:
         test = find_learning_rate(dataset, settings, parts_of(settings, resolved, dataset, ancestor))
         rate = settings.optimizer.learning_rate if test.chosen is None else test.chosen
         log_range_test(run, test, rate)
         found[LEARNING_RATE] = rate
-        settings = replace(settings, optimizer=replace(settings.optimizer, learning_rate=rate))
     if found:
         log_found(run, resolved, found)
-    return settings
+    return _with(settings, found)
+
+
+def _found_before(run: "Run", resolved: dict[str, Any]) -> dict[str, float] | None:
+    """Return what was found before the run was interrupted; None for a new run, or if it was not found yet."""
+    from melanoma.tracking.log_config import WARMUP, found_later
+
+    params = {} if run.before is None else run.before.data.params
+    wanted = found_later(resolved)
+    if not wanted or not wanted - {WARMUP} <= params.keys():
+        return None
+    return {key: float(params[key]) for key in wanted if key in params}
+
+
+def _with(settings: TrainConfig, found: Mapping[str, float]) -> TrainConfig:
+    """Return the settings with values that were found."""
+    from melanoma.tracking.log_config import EPOCHS, LEARNING_RATE, WARMUP
+
+    training, model, optimizer = settings.training, settings.model, settings.optimizer
+    return replace(
+        settings,
+        training=replace(training, epochs=int(found.get(EPOCHS, training.epochs))),
+        model=replace(model, warmup_epochs=int(found.get(WARMUP, model.warmup_epochs))),
+        optimizer=replace(optimizer, learning_rate=found.get(LEARNING_RATE, optimizer.learning_rate)),
+    )
 
 
 def parts_of(
@@ -114,7 +142,7 @@ def _epoch_logger(run: "Run") -> Callable[[int, dict[str, float]], None]:
     check = pruning_check()
 
     def log_epoch(epoch: int, metrics: dict[str, float]) -> None:
-        run.log_metrics(metrics, step=epoch)
+        run.log_epoch(epoch, metrics)
         if check is not None:
             check(epoch, metrics)
 

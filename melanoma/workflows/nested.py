@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial, reduce
@@ -20,6 +20,7 @@ from melanoma.config.schema import TrainConfig
 from melanoma.data.dataset import Dataset, with_split
 from melanoma.errors import ModelError
 from melanoma.evaluation.evaluate import NO_INTERVALS, Evaluation, bootstrap_of, evaluate, predictions_of
+from melanoma.evaluation.predictions import Bootstrap
 from melanoma.evaluation.texts import named_bounds
 from melanoma.lineage.protocol import Protocol
 from melanoma.tracking import log as tracking_log
@@ -29,7 +30,7 @@ from melanoma.tracking.log_subgroups import log_subgroups
 from melanoma.tracking.names import Tag
 from melanoma.tracking.records import RunRecord
 from melanoma.tracking.run import Run, tracked_run
-from melanoma.workflows.experiment import Experiment, Result, run_experiment
+from melanoma.workflows.experiment import Experiment, Result, run_experiment, say_how_to_go_on
 from melanoma.workflows.stages import balance, clean_images, folds_of, prepare_dataset
 from melanoma.workflows.summary import show_difference, show_result, show_spread
 
@@ -41,19 +42,20 @@ __all__ = [
     "parent_run",
     "prepare",
     "stored_evaluation",
+    "train_member",
 ]
 
 log = logging.getLogger("melanoma")
 
 
-def cross_validate(experiment: Experiment, *, nested: bool = False) -> Result:
+def cross_validate(experiment: Experiment, *, member: str | None = None) -> Result:
     """Run one child run for each fold or left-out value, and pool the test predictions in the parent run.
 
     In the parent run, `test/<metric>` is computed from the pooled predictions, and `test/<metric>_mean` and `_std` are
-    over the child runs. With `nested`, it is itself a child of the active run, and prints nothing.
+    over the child runs. As a `member` of the active run, it is itself a child of it, and prints nothing.
     """
     settings = experiment.settings
-    with parent_run(experiment, experiment.tags, nested=nested) as run:
+    with parent_run(experiment, experiment.tags, member=member) as run:
         audit, dataset = clean_images(settings, experiment.source)
         folds = folds_of(settings, dataset.table)
         tracking_log.log_audit(run, audit, dataset)
@@ -61,14 +63,14 @@ def cross_validate(experiment: Experiment, *, nested: bool = False) -> Result:
         results = {}
         for name, parts in folds.items():
             prepare_data = partial(_prepare_fold, settings, audit, dataset, parts)
-            results[name] = run_experiment(experiment, prepare_data, name=f"{experiment.name} {name}", nested=True)
-            free_memory()
+            train = partial(run_experiment, prepare_data=prepare_data, name=f"{experiment.name} {name}", member=name)
+            results[name] = train_member(run, experiment, name, train, lambda: dataset)
         # The images that the initial weights were trained on are known only after the folds ran.
         protocol = reduce(or_, (result.protocol for result in results.values()), experiment.protocol)
         run.set_tags({Tag.PROTOCOL: str(protocol)})
         evaluations = {name: result.evaluations for name, result in results.items()}
         pooled = log_cross_validation(run, dataset, folds, evaluations, settings, protocol)
-    if not nested:
+    if member is None:
         primary = settings.primary_metric
         show_result([pooled], run.id, experiment.uri, None, primary=primary)
         show_spread([result.evaluations[-1] for result in results.values()], pooled, primary)
@@ -105,8 +107,45 @@ def log_cross_validation(
     return pooled
 
 
-def stored_evaluation(record: RunRecord, part: str, dataset: Dataset) -> Evaluation:
-    """Evaluate a run's stored predictions for one part of a data set again, without intervals.
+def train_member(
+    parent: Run,
+    experiment: Experiment,
+    member: str,
+    train: Callable[[Experiment], Result],
+    dataset: Callable[[], Dataset],
+) -> Result:
+    """Train a part of a parent run, such as a fold; of one that is resumed, only what it had not finished.
+
+    Args:
+        parent: The parent run.
+        experiment: The experiment of this part.
+        member: Which part it is.
+        train: Function that trains it.
+        dataset: Function that returns its images.
+    """
+    before = parent.child(member) if parent.before is not None else None
+    if before is None:
+        result = train(replace(experiment, resume=None))
+    elif before.info.status == "FINISHED":
+        log.info("Finished before: %s", member)
+        return _result_of(RunRecord(before), dataset(), experiment.settings)
+    else:
+        result = train(replace(experiment, resume=before.info.run_id))
+    free_memory()
+    return result
+
+
+def _result_of(record: RunRecord, dataset: Dataset, settings: TrainConfig) -> Result:
+    """Return the result of a finished run, with the same evaluations as when it was trained."""
+    bootstrap = bootstrap_of(settings.evaluation, settings.seed)
+    evaluations = [stored_evaluation(record, part, dataset, bootstrap) for part in record.predicted_parts]
+    return Result(record.id, evaluations, f"runs:/{record.id}/model", record.protocol, measures=record.metrics)
+
+
+def stored_evaluation(
+    record: RunRecord, part: str, dataset: Dataset, bootstrap: Bootstrap = NO_INTERVALS
+) -> Evaluation:
+    """Evaluate a run's stored predictions for one part of a data set again, by default without intervals.
 
     Raises:
         ModelError: If there are no such predictions, or if they are of other images.
@@ -118,7 +157,7 @@ def stored_evaluation(record: RunRecord, part: str, dataset: Dataset) -> Evaluat
     rows = known.loc[predictions.path].reset_index().assign(part=part)
     probabilities = predictions[[f"probability/{label}" for label in dataset.classes]].to_numpy()
     found = predictions_of(rows, probabilities, dataset.classes, record.binary_tasks)
-    return evaluate(part, rows, found, NO_INTERVALS)
+    return evaluate(part, rows, found, bootstrap)
 
 
 def compare_protocols(experiment: Experiment) -> Result:
@@ -134,8 +173,8 @@ def compare_protocols(experiment: Experiment) -> Result:
         tracking_log.announce_audit(audit)
         for name, one in runs.items():
             prepare_data = partial(prepare, one, audit)
-            results[name] = run_experiment(one, prepare_data, name=f"{experiment.name} {name}", nested=True)
-            free_memory()
+            train = partial(run_experiment, prepare_data=prepare_data, name=f"{experiment.name} {name}", member=name)
+            results[name] = train_member(run, one, name, train, partial(_prepared_images, prepare_data))
         # The images that the initial weights were trained on are known only after the weights were loaded.
         run.set_tags({Tag.PROTOCOL: str(results["published"].protocol)})
         difference = _difference({name: result.evaluations for name, result in results.items()})
@@ -146,20 +185,31 @@ def compare_protocols(experiment: Experiment) -> Result:
 
 
 @contextmanager
-def parent_run(experiment: Experiment, tags: dict[str, str], *, nested: bool = False) -> Iterator[Run]:
-    """Start a run that has child runs, with the configuration and the log file."""
+def parent_run(experiment: Experiment, tags: dict[str, str], *, member: str | None = None) -> Iterator[Run]:
+    """Start or resume a run that has child runs, with the configuration and the log file."""
     tracking = replace(experiment.settings.tracking, system_metrics=False)  # the child runs have them
-    with tracked_run(experiment.uri, tracking, tags=tags, name=experiment.name, nested=nested) as run:
+    nested, tags = member is not None, tags | ({Tag.MEMBER: member} if member is not None else {})
+    resume = experiment.resume
+    with tracked_run(experiment.uri, tracking, tags=tags, name=experiment.name, nested=nested, resume=resume) as run:
         try:
             log.info("MLflow run %s, the parent", run.id)
-            log_config(run, experiment.resolved, experiment.overrides)
+            if run.before is None:
+                log_config(run, experiment.resolved, experiment.overrides)
             yield run
+        except BaseException as error:
+            if not nested:
+                say_how_to_go_on(run.id, tracking.uri, error, started=True)
+            raise
         finally:
             run.log_file(str(experiment.log_file), "logs")
 
 
 def _prepare_fold(settings: TrainConfig, audit: Audit, dataset: Dataset, parts: pd.Series) -> tuple[Audit, Dataset]:
     return audit, balance(settings, with_split(dataset, parts))
+
+
+def _prepared_images(prepare_data: Callable[[], tuple[Audit, Dataset]]) -> Dataset:
+    return prepare_data()[1]
 
 
 def prepare(experiment: Experiment, audit: Audit) -> tuple[Audit, Dataset]:

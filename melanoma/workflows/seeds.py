@@ -9,9 +9,10 @@ from melanoma.auditing.findings import Audit
 from melanoma.evaluation.seeds import over_seeds
 from melanoma.tracking.log_seeds import log_seeds
 from melanoma.tracking.names import Tag
+from melanoma.tracking.run import Run
 from melanoma.workflows.experiment import Experiment, Result, run_experiment
-from melanoma.workflows.nested import cross_validate, free_memory, parent_run, prepare
-from melanoma.workflows.stages import number_of_folds
+from melanoma.workflows.nested import cross_validate, parent_run, prepare, train_member
+from melanoma.workflows.stages import clean_images, number_of_folds
 from melanoma.workflows.summary import show_seeds
 
 __all__ = ["train_seeds"]
@@ -32,8 +33,7 @@ def train_seeds(experiment: Experiment, number: int) -> Result:
         audit = None if folded else audit_source(experiment.source, settings.audit, settings.data.max_megapixels)
         results = {}
         for seed in range(settings.seed, settings.seed + number):
-            results[seed] = _train(_with_seed(experiment, seed), audit)
-            free_memory()
+            results[seed] = _train(run, _with_seed(experiment, seed), audit)
         first, *_ = results.values()
         protocol = first.protocol
         run.set_tags({Tag.PROTOCOL: str(protocol), Tag.SEED_RUNS: " ".join(one.run_id for one in results.values())})
@@ -48,12 +48,17 @@ def train_seeds(experiment: Experiment, number: int) -> Result:
     return Result(run.id, first.evaluations, None, protocol, measures=run.measures)
 
 
-def _train(experiment: Experiment, audit: Audit | None) -> Result:
-    """Run one seed, with the audit that all seeds share; None for a cross-validation, which makes its own."""
-    log.info("Seed %d", experiment.settings.seed)
+def _train(parent: Run, experiment: Experiment, audit: Audit | None) -> Result:
+    """Train one seed, with the audit that all seeds share; None for a cross-validation, which makes its own."""
+    settings, source = experiment.settings, experiment.source
+    member = f"seed {settings.seed}"
+    log.info("Seed %d", settings.seed)
     if audit is None:
-        return cross_validate(experiment, nested=True)
-    return run_experiment(experiment, partial(prepare, experiment, audit), name=experiment.name, nested=True)
+        train = partial(cross_validate, member=member)
+        return train_member(parent, experiment, member, train, lambda: clean_images(settings, source)[1])
+    prepare_data = partial(prepare, experiment, audit)
+    train = partial(run_experiment, prepare_data=prepare_data, name=experiment.name, member=member)
+    return train_member(parent, experiment, member, train, lambda: prepare_data()[1])
 
 
 def _with_seed(experiment: Experiment, seed: int) -> Experiment:

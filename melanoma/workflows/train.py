@@ -1,5 +1,8 @@
 """`melanoma train`: one run, several seeds, the folds of a cross-validation, or both protocols."""
 
+import logging
+from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,17 @@ from melanoma.config.launch import typed
 from melanoma.config.schema import TrainConfig
 from melanoma.paths import user_path
 from melanoma.terminal import log_to, quiet_native_imports
-from melanoma.tracking.store import predict_command, tracking_uri
+from melanoma.tracking.store import predict_command, store_errors, tracking_uri
 from melanoma.workflows.defaults import announce, recorded, with_defaults
 from melanoma.workflows.experiment import Experiment, Result, run_experiment
 from melanoma.workflows.source_checks import check_experiment
 from melanoma.workflows.stages import number_of_folds, prepare_once, read_source
 
 __all__ = ["train"]
+
+log = logging.getLogger("melanoma")
+
+AUTO = "auto"  # the value of `resume` for the newest interrupted run of the same configuration
 
 
 def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
@@ -30,25 +37,43 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     Raises:
         MelanomaError: If an expected error occurs; the message states the problem and the remedy.
     """
-    log_to(folder, "train")
     settings: TrainConfig = typed(TrainConfig, config)
-    resolved: Any = OmegaConf.to_container(config, resolve=True)
-    for node in (resolved["data"], resolved["data"].get("metadata") or {}):
-        if node.get("path") is not None:
-            node["path"] = str(user_path(node["path"]).absolute())
+    resolved, resume = _with_absolute_paths(config), settings.resume
+    log_file = log_to(folder, "train" if resume is None else f"train-{datetime.now():%Y%m%d-%H%M%S}")
+    run_id = None
+    if resume not in (None, AUTO):
+        with quiet_native_imports():
+            from melanoma.workflows.resume import recorded_configuration
+        with store_errors():
+            run_id, settings, resolved, overrides = recorded_configuration(settings, resolved, overrides)
     source = read_source(settings.data)
     check_experiment(settings, resolved["model"], source)
     settings, source = with_defaults(settings, source)
     announce(settings, resolved)
     uri = tracking_uri(settings.tracking.uri)
-    experiment = Experiment(settings, recorded(resolved, settings), overrides, source, folder, uri)
+    experiment = Experiment(settings, recorded(resolved, settings), overrides, source, log_file, uri, run_id)
 
     # Imported after the checks of configuration and data, because TensorFlow and MLflow take seconds to import.
+    with quiet_native_imports():
+        from melanoma.workflows.resume import claimed, newest_interrupted
+
+    if resume == AUTO:
+        with store_errors():
+            experiment = replace(experiment, resume=newest_interrupted(experiment))
+    if experiment.resume is not None:
+        log.info("Resuming run %s", experiment.resume)
+    with claimed(settings.training.checkpoint.folder, experiment.resume):
+        return _run(experiment)
+
+
+def _run(experiment: Experiment) -> Result:
+    """Run the experiment, or those that it consists of."""
     with quiet_native_imports():
         from melanoma.workflows.nested import compare_protocols, cross_validate
         from melanoma.workflows.seeds import train_seeds
         from melanoma.workflows.summary import show_findings, show_result
 
+    settings, source = experiment.settings, experiment.source
     if settings.seeds is not None:
         return train_seeds(experiment, settings.seeds)
     if settings.protocol == "both":
@@ -64,3 +89,15 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     )  # fmt: skip
     show_findings(result.findings)
     return result
+
+
+def _with_absolute_paths(config: DictConfig) -> dict[str, Any]:
+    """Return the configuration as plain dictionaries, so that the run can be repeated from any folder."""
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    data = resolved["data"]
+    for node, key in (
+        (data, "path"), (data.get("metadata") or {}, "path"), (data, "corrections"), (resolved["split"], "file"),
+    ):  # fmt: skip
+        if node.get(key) is not None:
+            node[key] = str(user_path(node[key]).absolute())
+    return dict(resolved)

@@ -47,8 +47,8 @@ def training_data(labels: np.ndarray) -> tf.data.Dataset:
 
 def feed(batches: tf.data.Dataset, validation: tf.data.Dataset, targets: np.ndarray, classes: int = 2) -> Feed:
     return Feed(
-        batches=batches, steps_per_epoch=N // BATCH, rows=N, images=N, validation=validation,
-        validation_targets=targets, classes=list("abc")[:classes],
+        batches=lambda first=0: batches.skip(first), steps_per_epoch=N // BATCH, rows=N, images=N,
+        validation=validation, validation_targets=targets, classes=list("abc")[:classes],
     )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ class Trained:
             callback(epoch)
 
         images = tf.data.Dataset.from_tensor_slices(IMAGES).batch(10)
-        self.kept = fit(
+        self.kept, _ = fit(
             self.network,
             feed(training_data(encode(TARGETS, classes)), images, validation, classes),
             Recipe(training_loss(classes), optimizer, rate, schedule, warmup_epochs, finetune_factor),

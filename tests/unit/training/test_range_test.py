@@ -56,7 +56,7 @@ def test_the_chosen_rate_trains_and_is_chosen_again():
         keras.utils.set_random_seed(0)
         net = network()
         net.compile(keras.optimizers.Adam(rate), training_loss(2))
-        losses[rate] = net.fit(fed().batches, steps_per_epoch=3, epochs=10, shuffle=False, verbose=0).history["loss"][
+        losses[rate] = net.fit(fed().batches(), steps_per_epoch=3, epochs=10, shuffle=False, verbose=0).history["loss"][
             -1
         ]
     assert losses[found[0].chosen] < 0.9 * losses[1e-6]

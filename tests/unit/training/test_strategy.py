@@ -37,7 +37,7 @@ def train_on_both(file: str) -> None:
 
     batches = tf.data.Dataset.from_tensor_slices((images, labels, weights)).batch(16).repeat()
     validation = tf.data.Dataset.from_tensor_slices(images).batch(16)
-    feed = Feed(batches, 4, 64, 64, validation, targets, ["dark", "bright"])
+    feed = Feed(lambda first=0: batches.skip(first), 4, 64, 64, validation, targets, ["dark", "bright"])
     trained = []
     for name in ("single", "mirrored"):
         prepare(0, True)

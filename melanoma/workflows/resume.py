@@ -1,0 +1,179 @@
+"""Resuming of an interrupted training in its own run, from its recorded configuration and its last checkpoint."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlflow
+import yaml
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+
+from melanoma.config.arguments import flattened
+from melanoma.config.launch import typed
+from melanoma.config.schema import TrainConfig
+from melanoma.errors import ConfigError, ModelError
+from melanoma.tracking.names import Artifact, Tag
+from melanoma.tracking.open_runs import DEAD, UNKNOWN, state_of
+from melanoma.tracking.records import NotRecorded, RunRecord
+from melanoma.tracking.store import open_store, sqlite_path
+from melanoma.training.checkpoint import Checkpoints, checkpoints_of
+from melanoma.workflows.experiment import Experiment
+
+__all__ = ["Recorded", "claimed", "newest_interrupted", "recorded_configuration"]
+
+log = logging.getLogger("melanoma")
+
+_WHOLE = {"experiment", "preset"}  # groups that set keys of others
+_FREE = ("resume", "tracking.", "training.checkpoint.", "hydra.")  # what does not change the result
+
+
+class Recorded(NamedTuple):
+    """The configuration of an interrupted run: its ID, the typed settings, the same as logged, and the overrides."""
+
+    run_id: str
+    settings: TrainConfig
+    resolved: dict[str, Any]
+    overrides: list[str]
+
+
+def recorded_configuration(settings: TrainConfig, resolved: dict[str, Any], overrides: Sequence[str]) -> Recorded:
+    """Read the configuration of the run `settings.resume`.
+
+    Args:
+        settings: Configuration of the command, of which only the store and the checkpoints are used.
+        resolved: The same as plain dictionaries.
+        overrides: Overrides of the command.
+
+    Raises:
+        ConfigError: If an override contradicts the configuration of the run.
+        ModelError: If the run cannot be resumed.
+    """
+    if os.environ.get("MLFLOW_RUN_ID"):
+        raise ConfigError(
+            [f"`mlflow run` makes a run of its own; use `melanoma train`. Received: resume={settings.resume}"]
+        )
+    open_store(settings.tracking.uri)
+    record = RunRecord.read(settings.resume)
+    config = _config_of(record)
+    _refuse_differences(overrides, resolved, config)
+    merged = OmegaConf.create(config)
+    merged.tracking = {**config.get("tracking", {}), "uri": settings.tracking.uri}
+    if any(word.lstrip("+").startswith("training.checkpoint.") for word in overrides):
+        merged.training.checkpoint = resolved["training"]["checkpoint"]
+    kept: Any = OmegaConf.to_container(merged)
+    own = typed(TrainConfig, merged)
+    _refuse_what_cannot_be_resumed(record, checkpoints_of(own.training.checkpoint.folder, record.id))
+    typed_before = yaml.safe_load(record.optional_text(Artifact.OVERRIDES)) or []
+    return Recorded(record.id, own, kept, [str(word) for word in typed_before])
+
+
+def _config_of(record: RunRecord) -> dict[str, Any]:
+    try:
+        config = record.config
+    except NotRecorded as error:
+        raise ModelError(
+            "The run ended before its configuration was recorded, so that nothing of it is lost; train anew. "
+            f"Received: resume={record.id}"
+        ) from error
+    if not {"data", "model", "training"} <= config.keys():
+        raise ModelError(f"The run is none of `melanoma train`. Received: resume={record.id}")
+    return config
+
+
+def _refuse_differences(overrides: Sequence[str], resolved: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse overrides with other values than the run has."""
+    typed_keys = [word.lstrip("+~").partition("=")[0] for word in overrides]
+    typed_keys = [key for key in typed_keys if not f"{key}.".startswith(_FREE)]
+    now, before = flattened(resolved), flattened(config)
+    chosen = set(now) if _WHOLE & set(typed_keys) else {one for key in typed_keys for one in (key, f"{key}.name")}
+    faults = [
+        f"The run has {key}={before[key]}; leave the key out, or train anew. Received: {key}={now[key]}"
+        for key in sorted(chosen & now.keys() & before.keys())
+        # A null was filled in.
+        if now[key] is not None and now[key] != before[key] and not key.startswith(_FREE)
+    ]
+    if faults:
+        raise ConfigError(faults)
+
+
+def _refuse_what_cannot_be_resumed(record: RunRecord, checkpoints: Checkpoints) -> None:
+    """Refuse a run that is over, lives, is a part of another, or whose checkpoint is elsewhere."""
+    info, tags, received = record.run.info, record.tags, f"Received: resume={record.id}"
+    if info.lifecycle_stage == "deleted":
+        raise ModelError(f"The run was deleted; restore it by `mlflow runs restore`. {received}")
+    if info.status == "FINISHED":
+        raise ModelError(f"The run is finished. {received}")
+    if Tag.SWEEP in tags:
+        name = tags[Tag.SWEEP]
+        raise ModelError(
+            f"The run belongs to a sweep; resume that by `melanoma sweep ... sweep.resume={name}`. {received}"
+        )
+    if Tag.MEMBER in tags:
+        raise ModelError(f"The run is a part of another; resume that by resume={tags.get(Tag.PARENT)}. {received}")
+    if info.status == "RUNNING":
+        state = state_of(record.run)
+        if state == UNKNOWN:
+            raise ModelError(
+                "It is not known whether the process of the run lives, as an older version started it; end it by "
+                f"`melanoma runs clean {record.id}`. {received}"
+            )
+        if state != DEAD:
+            raise ModelError(f"The process of the run lives on {tags.get(Tag.HOST, 'another machine')}. {received}")
+    epochs = len(record.history("train/loss"))
+    if epochs > 1 and not checkpoints.last_place:
+        raise ModelError(
+            f"There is no checkpoint of the run, which has {epochs} epochs and ran on {tags.get(Tag.HOST, '?')}; copy "
+            f"the folder from there, or train anew. For several machines, training.checkpoint.folder names a folder "
+            f"that all of them have. {received}, and no checkpoint in {checkpoints.folder}"
+        )
+
+
+def newest_interrupted(experiment: Experiment) -> str | None:
+    """Return the ID of the newest run of an experiment that was interrupted; None if there is none to resume."""
+    settings, path = experiment.settings, sqlite_path(experiment.uri)
+    if path is not None and not path.is_file():
+        return None
+    open_store(settings.tracking.uri)
+    found = mlflow.get_experiment_by_name(settings.tracking.experiment)
+    runs: Any = [] if found is None else mlflow.search_runs(
+        [found.experiment_id],
+        f"tags.`{Tag.CONFIG}` = '{experiment.digest}' and attributes.status != 'FINISHED'",
+        order_by=["start_time DESC"],
+        output_format="list",
+    )  # fmt: skip
+    for record in map(RunRecord, runs):
+        try:
+            _config_of(record)
+            folder = settings.training.checkpoint.folder
+            _refuse_what_cannot_be_resumed(record, checkpoints_of(folder, record.id))
+        except ModelError as error:
+            log.info("Not resumed: %s", error)
+            continue
+        return record.id
+    log.info("No interrupted run has this configuration; a new one starts")
+    return None
+
+
+@contextmanager
+def claimed(folder: str | None, run_id: str | None) -> Iterator[None]:
+    """Keep other processes from resuming a run within the context; None for a new run.
+
+    Raises:
+        ModelError: If another process resumes it.
+    """
+    if run_id is None:
+        yield
+        return
+    home: Path = checkpoints_of(folder, run_id).folder.parent
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / f".{run_id}.lock"
+    try:
+        with FileLock(path, timeout=0):
+            yield
+            path.unlink(missing_ok=True)
+    except Timeout as error:
+        raise ModelError(f"Another process resumes this run at the moment. Received: resume={run_id}") from error
