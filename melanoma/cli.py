@@ -78,7 +78,7 @@ COMMANDS = {
         "melanoma.commands.readers:main",
     ),
     "runs": Command(
-        "the runs that are open, and the end of those whose process died",
+        "what is running, dead or interrupted, and how it is resumed",
         "melanoma.commands.runs:main",
     ),
     "predict": Command(

@@ -20,6 +20,7 @@ Usage: melanoma cache list
        melanoma cache clear [KIND] [--older-than DAYS] [--keep-gigabytes NUMBER]
 
 KIND: {", ".join(KINDS)}
+Checkpoints of interrupted runs cannot be made again, and are cleared only by their name.
 --older-than DAYS         only entries that were not used in these days
 --keep-gigabytes NUMBER   only the entries that were not used for longest, so that at most NUMBER GB stay
 

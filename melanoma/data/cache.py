@@ -50,7 +50,8 @@ _CHUNK = 1024**2
 # Errors of a disk that is full or read-only. The third is that of a limit of the process.
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
-KINDS = ("archives", "augmentor", "decoded", "digests", "inspected", "near_duplicates", "synthetic")
+KINDS = ("archives", "augmentor", "checkpoints", "decoded", "digests", "inspected", "near_duplicates", "synthetic")
+_CHECKPOINTS = "checkpoints"  # which cannot be made again, and are cleared by their name only
 
 
 @dataclass(frozen=True)
@@ -275,13 +276,14 @@ def clear(
     leftovers of killed processes are removed, too.
 
     Args:
-        kind: Only entries of this kind.
+        kind: Only entries of this kind; None for all kinds but checkpoints of interrupted runs.
         unused_days: Only entries that were not used in these days.
         keep_gigabytes: Only the entries that were not used for longest, so that at most this size stays.
     """
-    removed = [entry for entry in entries() if kind in (None, entry.kind)]
+    kinds = [name for name in KINDS if name == kind or (kind is None and name != _CHECKPOINTS)]
+    removed = [entry for entry in entries() if entry.kind in kinds]
     if unused_days is None and keep_gigabytes is None:
-        for name in KINDS if kind is None else (kind,):
+        for name in kinds:
             shutil.rmtree(cache_dir() / name, ignore_errors=True)
         return removed
     if unused_days is not None:

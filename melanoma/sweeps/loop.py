@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from melanoma.config.schema import TrainConfig
-from melanoma.errors import TrainingError, TrialsFailed
+from melanoma.errors import RunKilled, TrainingError, TrialsFailed
 from melanoma.evaluation.metrics import is_error
 from melanoma.lineage.protocol import SHORTCUTS_VARIABLE, Protocol, Shortcut
 from melanoma.sweeps.launchers import Job, Outcome
@@ -27,7 +27,7 @@ from melanoma.sweeps.study import remember
 from melanoma.terminal import stage
 from melanoma.tracking.names import Tag, stored_name
 from melanoma.tracking.run import Run
-from melanoma.tracking.trials import TrialRun, close_trial, latest_epoch, make_trial, read_trial
+from melanoma.tracking.trials import TrialRun, close_trial, latest_epoch, make_trial, read_trial, take_over
 from melanoma.training.pruning import PRUNING_VARIABLE, PruningOrder
 from melanoma.workflows.checks import as_list
 
@@ -35,8 +35,9 @@ __all__ = ["CHOSEN", "OVERRIDES", "RUN", "Sweep", "run_trials", "settle_interrup
 
 log = logging.getLogger("melanoma")
 _LOOK = 10  # seconds between two looks at the epochs of running trials
-# User attributes of a trial: its run, its overrides as text and as a list, its error, and the trial that it retries.
-RUN, OVERRIDES, CHOSEN, ERROR, RETRY = "run", "overrides", "chosen", "error", "retry_of"
+# User attributes of a trial: its run, its overrides as text and as a list, its error, the trial that it goes on with,
+# and the number of epochs that this one had.
+RUN, OVERRIDES, CHOSEN, ERROR, RETRY, EPOCHS = "run", "overrides", "chosen", "error", "retry_of", "epochs"
 
 
 @dataclass
@@ -117,7 +118,7 @@ def _wait(sweep: Sweep, pending: Mapping[Future[Outcome], Trial]) -> set[Future[
 
 
 def settle_interrupted(sweep: Sweep) -> None:
-    """Settle the trials that were running when the sweep was killed: keep finished ones, and retry the others once."""
+    """Settle the trials that were running when the sweep was killed: keep finished ones, and go on with the others."""
     for trial in trials_in(sweep, TrialState.RUNNING):
         run_id = trial.user_attrs.get(RUN)
         if run_id is None:  # killed before the creation of its run
@@ -132,11 +133,10 @@ def _next_trial(sweep: Sweep) -> tuple[Trial, Job]:
     trial, settings = sweep.study.ask(), sweep.plan.sweep
     chosen = [f"{key}={value}" for key, value in suggested(trial, sweep.plan.space).items()]
     text = " ".join(chosen)
-    run_id = make_trial(
-        sweep.run.id,
-        text,
-        {Tag.SWEEP: sweep.study.study_name, Tag.TRIAL: str(trial.number), Tag.OVERRIDES: text},
-    )
+    tags = {Tag.SWEEP: sweep.study.study_name, Tag.TRIAL: str(trial.number), Tag.OVERRIDES: text}
+    run_id = trial.user_attrs.get(RUN)  # of a trial that goes on with an interrupted one
+    if run_id is None or not take_over(run_id, tags):
+        run_id = make_trial(sweep.run.id, text, tags)
     trial.set_user_attr(OVERRIDES, text)
     trial.set_user_attr(CHOSEN, chosen)
     trial.set_user_attr(RUN, run_id)
@@ -165,7 +165,9 @@ def _ended(sweep: Sweep, drawn: Trial, outcome: Outcome) -> str | None:
     trial = sweep.study.get_trials(deepcopy=False)[drawn.number]
     if _settled(sweep, trial, read_trial(str(trial.user_attrs[RUN]), sweep.metrics)):
         return None
-    return _failed(sweep, trial, _why(outcome, sweep.metrics), outcome.output, retry=outcome.lost)
+    interrupted = outcome.code == RunKilled.exit_code
+    retry = outcome.lost or interrupted
+    return _failed(sweep, trial, _why(outcome, sweep.metrics), outcome.output, retry=retry, always=interrupted)
 
 
 def _settled(sweep: Sweep, trial: FrozenTrial, run: TrialRun) -> bool:
@@ -184,30 +186,43 @@ def _settled(sweep: Sweep, trial: FrozenTrial, run: TrialRun) -> bool:
     return True
 
 
-def _failed(sweep: Sweep, trial: FrozenTrial, error: str, output: str, *, retry: bool) -> str | None:
-    """Record a failed trial, and return its error unless it is retried.
+def _failed(
+    sweep: Sweep, trial: FrozenTrial, error: str, output: str, *, retry: bool, always: bool = False
+) -> str | None:
+    """Record a failed trial, and return its error unless another trial goes on with it.
 
     The study is updated last: if the sweep dies before that, the trial is still running in the study, and these steps
     are repeated on resume.
     """
     reason, text = error.strip().splitlines()[-1], str(trial.user_attrs[OVERRIDES])
-    close_trial(str(trial.user_attrs[RUN]), error=error, output=output)
-    log.warning("Trial %d failed (%s): %s", trial.number, text, reason)
-    remember(sweep.study, trial.number, ERROR, f"{text}: {reason}", sweep.storage)
-    retried = retry and _retry(sweep, trial)
+    retried = retry and _retry(sweep, trial, always=always)
+    if not retried:
+        close_trial(str(trial.user_attrs[RUN]), error=error, output=output)
+        log.warning("Trial %d failed (%s): %s", trial.number, text, reason)
+        remember(sweep.study, trial.number, ERROR, f"{text}: {reason}", sweep.storage)
     sweep.study.tell(trial.number, state=TrialState.FAIL)
     return None if retried else f"{text}: {reason}"
 
 
-def _retry(sweep: Sweep, trial: FrozenTrial) -> bool:
-    """Queue a trial again after an external failure, unless it is a retry itself; return whether it is retried."""
-    if RETRY in trial.user_attrs:
+def _retry(sweep: Sweep, trial: FrozenTrial, *, always: bool = False) -> bool:
+    """Queue a trial again after it was ended from outside, to go on in its run; return whether it is.
+
+    A trial that is a retry itself is only retried if it has made progress, because its own process may be the reason,
+    such as by its need of memory; with `always`, in any case.
+    """
+    run_id = trial.user_attrs.get(RUN)
+    epochs = 0 if run_id is None else latest_epoch(run_id, f"val/{sweep.settings.primary_metric}")[0]
+    if RETRY in trial.user_attrs and not always and epochs <= trial.user_attrs.get(EPOCHS, 0):
         return False
     if trial.number not in _retried(sweep):
         # The values of a grid are known before the trial suggests any parameter.
         params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        sweep.study.enqueue_trial(params, user_attrs={RETRY: trial.number})
-        log.info("Trial %d is retried once: its process was ended from outside", trial.number)
+        attributes = {RETRY: trial.number, EPOCHS: epochs, **({} if run_id is None else {RUN: run_id})}
+        sweep.study.enqueue_trial(params, user_attrs=attributes)
+        log.info(
+            "Trial %d was ended from outside; another one goes on with it%s",
+            trial.number, f" after epoch {epochs}" if epochs else "",
+        )  # fmt: skip
     return True
 
 

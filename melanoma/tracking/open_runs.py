@@ -1,28 +1,45 @@
-"""Runs with the status RUNNING: whether their process lives, and the end of those whose process died."""
+"""Runs that are not over: whether their process lives, where they go on, and the end of those whose process died."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 import mlflow
 from mlflow.entities import LoggedModelStatus, Run
+from mlflow.exceptions import MlflowException
 
 from melanoma.tracking.heartbeat import INTERVAL, process_alive
 from melanoma.tracking.model_store import end_pending, models_of
 from melanoma.tracking.names import Tag
+from melanoma.training.checkpoint import Checkpoints, checkpoints_of, home_of
 
-__all__ = ["DEAD", "RUNNING", "UNKNOWN", "OpenRun", "end_run", "kept_of", "open_runs", "state_of"]
+__all__ = [
+    "DEAD",
+    "INTERRUPTED",
+    "RUNNING",
+    "UNKNOWN",
+    "OpenRun",
+    "checkpoints_in",
+    "end_run",
+    "interrupted_runs",
+    "kept_of",
+    "open_runs",
+    "remove_forgotten_checkpoints",
+    "state_of",
+]
 
-RUNNING, DEAD, UNKNOWN = "running", "dead", "not known"
+RUNNING, DEAD, UNKNOWN, INTERRUPTED = "running", "dead", "not known", "interrupted"
 _PATIENCE = 10 * INTERVAL  # without a heartbeat, for a process on another machine
 
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run with the status RUNNING.
+    """A run that is not over.
 
     Attributes:
         run: The run.
-        state: `running`, `dead`, or `not known` for a run of an older version.
+        state: Of a run with the status RUNNING, `running`, `dead`, or `not known` if an older version started it; of
+            another with a checkpoint, `interrupted`.
         last_sign: Time of its last sign of life, in seconds since 1970.
     """
 
@@ -45,6 +62,45 @@ def open_runs() -> list[OpenRun]:
         output_format="list",
     )
     return [_with_state(run) for run in found]
+
+
+def interrupted_runs() -> list[OpenRun]:
+    """Return the runs of the open store that ended early and can be resumed, oldest first, without parts of others."""
+    found = {
+        run.info.run_id: run
+        for run in mlflow.search_runs(
+            search_all_experiments=True,
+            filter_string=f"tags.`{Tag.INTERRUPTED}` != '' and attributes.status != 'RUNNING'",
+            output_format="list",
+        )
+    }
+    for folder in home_of(None).glob("[0-9a-f]*"):
+        with suppress(MlflowException):  # a run of another store
+            found.setdefault(folder.name, mlflow.get_run(folder.name))
+    return [
+        OpenRun(run, INTERRUPTED, (run.info.end_time or run.info.start_time) / 1000)
+        for run in sorted(found.values(), key=lambda run: run.info.start_time)
+        if run.info.status in ("KILLED", "FAILED") and run.info.lifecycle_stage == "active"
+        and not {Tag.MEMBER, Tag.SWEEP, Tag.PRUNED} & run.data.tags.keys()
+    ]  # fmt: skip
+
+
+def checkpoints_in(run: Run) -> Checkpoints:
+    """Return the checkpoints of a run, in the folder that it was configured to use."""
+    folder = run.data.params.get("training.checkpoint.folder")
+    return checkpoints_of(None if folder in (None, "None") else folder, run.info.run_id)
+
+
+def remove_forgotten_checkpoints() -> int:
+    """Remove the checkpoints in the cache of runs that are finished or deleted, and return their number."""
+    removed = 0
+    for folder in home_of(None).glob("[0-9a-f]*"):
+        with suppress(MlflowException):  # a run of another store
+            info = mlflow.get_run(folder.name).info
+            if info.status == "FINISHED" or info.lifecycle_stage == "deleted":
+                Checkpoints(folder).remove()
+                removed += 1
+    return removed
 
 
 def state_of(run: Run) -> str:

@@ -95,6 +95,11 @@ class Run:
         self.log_metrics({name: value for name, value in shown.items() if known.get(stored_name(name)) != value})
 
     @property
+    def has_config(self) -> bool:
+        """Whether the configuration of the run is recorded."""
+        return Artifact.CONFIG in self._hashes
+
+    @property
     def measures(self) -> dict[str, float]:
         """All measures that were logged, with their intervals."""
         return dict(self._measured)
@@ -240,7 +245,7 @@ def tracked_run(
         os.environ.pop("MLFLOW_RUN_ID", None)
         run = Run(
             started.info.run_id,
-            before=started if resume is not None else None,
+            before=started if Tag.OWNER in started.data.tags else None,  # also a trial of a sweep that is run again
             figures=tracking.figures,
             all_metrics=tracking.metrics == "all",
             primary=tags.get(Tag.PRIMARY_METRIC, ""),

@@ -1,19 +1,32 @@
 """The runs of a sweep's trials, which are created before each trial starts and always ended."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import mlflow
+from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
 from melanoma.errors import ModelError
 from melanoma.tracking.names import Artifact, Tag, stored_name
+from melanoma.tracking.open_runs import DEAD, state_of
 from melanoma.tracking.records import RunRecord
 
-__all__ = ["TrialRun", "close_trial", "close_unfinished", "latest_epoch", "make_trial", "read_trial", "tag_best"]
+__all__ = [
+    "TrialRun",
+    "close_trial",
+    "close_unfinished",
+    "latest_epoch",
+    "make_trial",
+    "read_trial",
+    "tag_best",
+    "take_over",
+]
 
 _NAME = 250
+_WAIT = 60  # seconds for the process of an interrupted trial to end
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,22 @@ def make_trial(parent: str, name: str, tags: Mapping[str, str]) -> str:
     shown = {Tag.PARENT: parent, Tag.SOURCE: "melanoma sweep"}
     run = client.create_run(experiment, tags={**shown, **tags}, run_name=name[:_NAME])
     return str(run.info.run_id)
+
+
+def take_over(run_id: str, tags: Mapping[str, str]) -> bool:
+    """Prepare the run of an interrupted trial for another process, which goes on with it; False if its process lives.
+
+    A process that received SIGTERM is waited for, because it still writes its checkpoint.
+    """
+    client, deadline = mlflow.MlflowClient(), time.monotonic() + _WAIT
+    while (run := client.get_run(run_id)).info.status == "RUNNING" and Tag.OWNER in run.data.tags:
+        if state_of(run) == DEAD:
+            break
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    return True
 
 
 def read_trial(run_id: str, metrics: Sequence[str]) -> TrialRun:

@@ -17,7 +17,7 @@ from melanoma.data.cache import damaged_file, write_folder
 from melanoma.errors import ModelError
 from melanoma.paths import cache_dir, user_path
 
-__all__ = ["Checkpoints", "State", "checkpoints_of"]
+__all__ = ["Checkpoints", "State", "checkpoints_of", "home_of"]
 
 log = logging.getLogger("melanoma")
 
@@ -160,7 +160,12 @@ def checkpoints_of(folder: str | None, run_id: str) -> Checkpoints:
         folder: `training.checkpoint.folder`; None for the cache.
         run_id: ID of the run.
     """
-    return Checkpoints((cache_dir() / "checkpoints" if folder is None else user_path(folder)) / run_id)
+    return Checkpoints(home_of(folder) / run_id)
+
+
+def home_of(folder: str | None) -> Path:
+    """Return the folder of the checkpoints of all runs; the argument is as in `checkpoints_of`."""
+    return cache_dir() / "checkpoints" if folder is None else user_path(folder)
 
 
 def _versions() -> dict[str, str]:

@@ -143,7 +143,7 @@ def run_experiment(
         checkpoints = checkpoints_of(settings.training.checkpoint.folder, run.id)
         try:
             log.info("MLflow run %s (%s), protocol %s", name, run.id, experiment.protocol)
-            if run.before is None:
+            if not run.has_config:
                 log_config(run, experiment.resolved, experiment.overrides)
             audit, dataset = prepare_data()
             _refuse_other_images(run, dataset)

@@ -193,7 +193,7 @@ def parent_run(experiment: Experiment, tags: dict[str, str], *, member: str | No
     with tracked_run(experiment.uri, tracking, tags=tags, name=experiment.name, nested=nested, resume=resume) as run:
         try:
             log.info("MLflow run %s, the parent", run.id)
-            if run.before is None:
+            if not run.has_config:
                 log_config(run, experiment.resolved, experiment.overrides)
             yield run
         except BaseException as error:

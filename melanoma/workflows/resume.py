@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
@@ -20,7 +19,7 @@ from melanoma.tracking.names import Artifact, Tag
 from melanoma.tracking.open_runs import DEAD, UNKNOWN, state_of
 from melanoma.tracking.records import NotRecorded, RunRecord
 from melanoma.tracking.store import open_store, sqlite_path
-from melanoma.training.checkpoint import Checkpoints, checkpoints_of
+from melanoma.training.checkpoint import Checkpoints, checkpoints_of, home_of
 from melanoma.workflows.experiment import Experiment
 
 __all__ = ["Recorded", "claimed", "newest_interrupted", "recorded_configuration"]
@@ -168,7 +167,7 @@ def claimed(folder: str | None, run_id: str | None) -> Iterator[None]:
     if run_id is None:
         yield
         return
-    home: Path = checkpoints_of(folder, run_id).folder.parent
+    home = home_of(folder)
     home.mkdir(parents=True, exist_ok=True)
     path = home / f".{run_id}.lock"
     try:

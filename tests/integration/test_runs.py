@@ -12,6 +12,7 @@ import pytest
 from mlflow.entities import LoggedModelStatus
 
 from melanoma.errors import ModelError
+from melanoma.paths import cache_dir
 from melanoma.tracking.heartbeat import owner
 from melanoma.tracking.names import Tag
 from melanoma.tracking.open_runs import RUNNING, open_runs
@@ -55,7 +56,10 @@ def test_a_killed_training_is_told_and_ended(uri: str, run_here):
     training.wait()
     done = run_here("runs", "--tracking-uri", uri)
     assert done.returncode == 0, done.stderr
-    assert "1 of 1 have no process any more; `melanoma runs clean` ends them." in done.stdout
+    assert (
+        "1 of 1 have no process any more; `melanoma runs clean` ends them and removes their checkpoints." in done.stdout
+    )
+    assert f"To go on: melanoma train resume={run.info.run_id} tracking.uri={uri}" in done.stdout
     done = run_here("runs", "clean", "--dry-run", "--tracking-uri", uri)
     assert f"Would end {run.info.run_name} ({run.info.run_id}); kept: " in done.stdout
     assert only_run(uri).info.status == "RUNNING"
@@ -63,11 +67,11 @@ def test_a_killed_training_is_told_and_ended(uri: str, run_here):
     assert done.returncode == 0, done.stderr
     epochs = len(client(uri).get_metric_history(run.info.run_id, "train/loss"))
     assert epochs >= 2
-    assert f"kept: {epochs} epochs, no model" in done.stdout
+    assert f"kept: {epochs} epochs, no model; removed: the checkpoint after epoch" in done.stdout
     ended = only_run(uri)
     assert ended.info.status == "KILLED"
     assert "died without ending its run" in ended.data.tags["melanoma.error"]
-    assert run_here("runs", "--tracking-uri", uri).stdout == "No run has the status RUNNING.\n"
+    assert run_here("runs", "--tracking-uri", uri).stdout == "No run is running, dead or interrupted.\n"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,7 @@ def test_a_run_of_an_older_version_is_ended_if_it_is_named(uri: str, capsys):
     clean_runs(uri)
     assert f"melanoma runs clean {run_id}" in capsys.readouterr().out
     assert clean_runs(uri, [run_id]) == [run_id]
-    with pytest.raises(ModelError, match="No run of this ID has the status RUNNING"):
+    with pytest.raises(ModelError, match="No such run is open or interrupted"):
         clean_runs(uri, [run_id])
 
 
@@ -124,6 +128,23 @@ def test_the_heart_beats(uri: str, monkeypatch):
     last = client(uri).get_run(run.id).data.tags[Tag.HEARTBEAT]
     time.sleep(0.6)
     assert client(uri).get_run(run.id).data.tags[Tag.HEARTBEAT] == last
+
+
+def test_an_interrupted_run_is_listed_with_the_command_that_resumes_it(uri: str, run_here):
+    code_words = ("train", *SMALL, "training.epochs=100000", f"tracking.uri={uri}")
+    training = Started(*code_words)
+    training.until(lambda: "epoch 1/" in training.err)
+    training.send(signal.SIGTERM)
+    assert training.wait() == 143
+    run_id = only_run(uri).info.run_id
+    shown = run_here("runs", "--tracking-uri", uri).stdout
+    assert "interrupted" in shown
+    assert f"To go on: melanoma train resume={run_id} tracking.uri={uri}" in shown
+    assert clean_runs(uri) == []
+    assert "interrupted" in run_here("runs", "--tracking-uri", uri).stdout
+    done = run_here("runs", "clean", run_id, "--tracking-uri", uri)
+    assert "1 epoch, no model; removed: the checkpoint after epoch" in done.stdout.replace("2 epochs", "1 epoch")
+    assert not list((cache_dir() / "checkpoints").glob(run_id))
 
 
 @pytest.mark.parametrize("words", [("list", "abc"), ("--dry-run",), ("stop",)])

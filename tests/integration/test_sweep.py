@@ -1,5 +1,7 @@
 """Sweeps, as a user starts them: real processes, a real store."""
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -119,11 +121,26 @@ def test_a_killed_sweep_takes_its_trials_along_and_is_resumed(store: str):
     assert process.wait() == -signal.SIGKILL
     done = run_melanoma(*arguments, "sweep.resume=killed")
     assert done.returncode == 0, done.stderr
-    assert "is retried once" in done.stderr
+    assert "another one goes on with it" in done.stderr
     _, trials = family(store)
-    assert [run.data.tags["melanoma.overrides"] for run in trials] == ["seed=0", "seed=1", "seed=0"]
-    assert [run.info.status for run in trials][1:] == ["FINISHED", "FINISHED"]
-    assert trials[0].info.status in ("FAILED", "KILLED")
+    assert [run.data.tags["melanoma.overrides"] for run in trials] == ["seed=1", "seed=0"]  # it is trial 2 now
+    assert [run.info.status for run in trials] == ["FINISHED", "FINISHED"]
+
+
+def test_a_trial_that_is_preempted_goes_on_from_its_checkpoint(store: str):
+    process = under_way("sweep", *TINY, "seed=0,1", "training.epochs=40", f"tracking.uri={store}")
+    process.until(lambda: any("val/auc" in run.data.metrics for run in all_runs(store)))
+    [first] = [run for run in all_runs(store) if "val/auc" in run.data.metrics]
+    os.kill(int(first.data.tags["melanoma.owner"].split(":")[1]), signal.SIGTERM)
+    assert process.wait(300) == 0, process.err
+    assert re.search(r"Trial 0 was ended from outside; another one goes on with it after epoch \d+", process.err)
+    assert "3 of 2" not in process.err
+    _, trials = family(store)
+    assert [run.data.tags["melanoma.overrides"] for run in trials] == ["seed=1", "seed=0"]  # it is trial 2 now
+    assert [run.info.status for run in trials] == ["FINISHED", "FINISHED"]
+    assert "melanoma.resumed" in trials[1].data.tags
+    steps = [one.step for one in client(store).get_metric_history(trials[1].info.run_id, "val/auc")]
+    assert steps == list(range(40))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
