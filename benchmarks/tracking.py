@@ -29,6 +29,7 @@ def main() -> None:
     start = time.perf_counter()
 
     from melanoma.tracking import log, log_config, log_decisions, log_evaluation, log_subgroups, models, run
+    from melanoma.training import state
     from melanoma.workflows import card
     from melanoma.workflows.train import train
 
@@ -58,6 +59,7 @@ def main() -> None:
         (timed("log_epoch", whole) if step is not None else whole)(self, metrics, step or 0)
 
     run.Run.log_metrics = log_epoch
+    state.Snapshots.on_epoch_end = timed("checkpoints", state.Snapshots.on_epoch_end)
     train(config, sys.argv[1:], folder)
     total = time.perf_counter() - start
     for name, seconds in sorted(spent.items(), key=lambda item: -item[1]):

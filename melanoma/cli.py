@@ -81,6 +81,10 @@ COMMANDS = {
         "what is running, dead or interrupted, and how it is resumed",
         "melanoma.commands.runs:main",
     ),
+    "replay": Command(
+        "make a run again from its record, and compare all its numbers",
+        "melanoma.commands.replay:main",
+    ),
     "predict": Command(
         "decisions and class probabilities for images, as a table and a CSV",
         "melanoma.workflows.predict:predict",

@@ -177,7 +177,8 @@ def damaged_file(entry: Path, *, thoroughly: bool = False) -> str | None:
                 return str(name)
     except FileNotFoundError as error:
         missing = Path(str(error.filename)).name
-        return None if missing == CHECKSUMS else missing
+        # Another process may just have moved the whole entry away, to make it anew.
+        return None if missing == CHECKSUMS and entry.is_dir() else missing
     except (ValueError, TypeError):
         return CHECKSUMS
     return None

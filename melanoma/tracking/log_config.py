@@ -13,7 +13,7 @@ from melanoma.tracking.run import Run
 from melanoma.tracking.source import git_diff, installed_packages
 from melanoma.tracking.store import without_password
 
-__all__ = ["EPOCHS", "LEARNING_RATE", "WARMUP", "found_later", "log_config", "log_found"]
+__all__ = ["EPOCHS", "LEARNING_RATE", "WARMUP", "environment_text", "found_later", "log_config", "log_found"]
 
 LEARNING_RATE, EPOCHS, WARMUP = "optimizer.learning_rate", "training.epochs", "model.warmup_epochs"
 
@@ -24,11 +24,16 @@ def log_config(run: Run, config: dict[str, Any], overrides: Sequence[str]) -> No
     later = found_later(config)  # logged once they are found, because a parameter cannot be changed
     run.log_params({key: value for key, value in params.items() if key not in later})
     run.log_text(without_password(yaml.safe_dump(list(overrides), allow_unicode=True)), Artifact.OVERRIDES)
-    run.log_text(f"# Python {platform.python_version()}\n{installed_packages()}", Artifact.REQUIREMENTS)
+    run.log_text(environment_text(), Artifact.REQUIREMENTS)
     diff = git_diff()
     if diff:
         run.log_text(diff, Artifact.DIFF)
     _log_resolved(run, config)  # at last: a run that has it can be resumed
+
+
+def environment_text() -> str:
+    """Return the version of Python, as a comment, and the installed packages, one per line."""
+    return f"# Python {platform.python_version()}\n{installed_packages()}"
 
 
 def found_later(config: dict[str, Any]) -> set[str]:

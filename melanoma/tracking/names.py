@@ -29,6 +29,8 @@ class Tag:
     RESUMED = "melanoma.resumed"  # when, one time after another
     CONFIG = "melanoma.config"  # hash of the configuration, by which an interrupted run of it is found
     MEMBER = "melanoma.member"  # of a run under a parent run: which fold, protocol or seed it is
+    REPLAY_OF = "melanoma.replay_of"  # the run that this one repeats
+    REPLAY = "melanoma.replay"  # whether its numbers are the same
     ERROR = "melanoma.error"
     PRUNED = "melanoma.pruned"
     WEIGHTS = "melanoma.weights"
@@ -84,6 +86,7 @@ class Artifact:
     MODEL_CARD = "model_card.md"
     MODEL_CARD_PAGE = "model_card.html"
     PROMOTION = "promotion.json"
+    REPLAY = "replay.json"
     LEADERBOARD = "sweep/leaderboard.csv"
     ERROR = "error.txt"
 

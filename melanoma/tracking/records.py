@@ -183,6 +183,13 @@ class RunRecord:
         ids = self.tags.get(Tag.SEED_RUNS, "").split()
         return [RunRecord.read(run_id) for run_id in ids] or [self]
 
+    @cached_property
+    def children(self) -> list["RunRecord"]:
+        """The parts of the run, such as the runs of folds, oldest first."""
+        condition, order = f"tags.`{Tag.PARENT}` = '{self.id}'", ["start_time ASC"]
+        found = mlflow.MlflowClient().search_runs([self.run.info.experiment_id], condition, order_by=order)
+        return [RunRecord(run) for run in found if Tag.MEMBER in run.data.tags]
+
     def digest(self, part: str) -> str | None:
         """Return the digest of the images of a part from the MLflow inputs; None unless there is exactly one."""
         inputs = self.run.inputs.dataset_inputs if self.run.inputs else []

@@ -22,7 +22,14 @@ from melanoma.tracking.store import open_store, sqlite_path
 from melanoma.training.checkpoint import Checkpoints, checkpoints_of, home_of
 from melanoma.workflows.experiment import Experiment
 
-__all__ = ["Recorded", "claimed", "newest_interrupted", "recorded_configuration"]
+__all__ = [
+    "Recorded",
+    "claimed",
+    "configuration_of",
+    "newest_interrupted",
+    "overrides_of",
+    "recorded_configuration",
+]
 
 log = logging.getLogger("melanoma")
 
@@ -57,7 +64,7 @@ def recorded_configuration(settings: TrainConfig, resolved: dict[str, Any], over
         )
     open_store(settings.tracking.uri)
     record = RunRecord.read(settings.resume)
-    config = _config_of(record)
+    config = configuration_of(record)
     _refuse_differences(overrides, resolved, config)
     merged = OmegaConf.create(config)
     merged.tracking = {**config.get("tracking", {}), "uri": settings.tracking.uri}
@@ -66,21 +73,30 @@ def recorded_configuration(settings: TrainConfig, resolved: dict[str, Any], over
     kept: Any = OmegaConf.to_container(merged)
     own = typed(TrainConfig, merged)
     _refuse_what_cannot_be_resumed(record, checkpoints_of(own.training.checkpoint.folder, record.id))
-    typed_before = yaml.safe_load(record.optional_text(Artifact.OVERRIDES)) or []
-    return Recorded(record.id, own, kept, [str(word) for word in typed_before])
+    return Recorded(record.id, own, kept, overrides_of(record))
 
 
-def _config_of(record: RunRecord) -> dict[str, Any]:
+def configuration_of(record: RunRecord) -> dict[str, Any]:
+    """Return the configuration of a run of `melanoma train`.
+
+    Raises:
+        ModelError: If it has none.
+    """
     try:
         config = record.config
     except NotRecorded as error:
         raise ModelError(
-            "The run ended before its configuration was recorded, so that nothing of it is lost; train anew. "
-            f"Received: resume={record.id}"
+            "The run ended before its configuration was recorded, so nothing of it is lost; train anew. "
+            f"Received: {record.id}"
         ) from error
     if not {"data", "model", "training"} <= config.keys():
-        raise ModelError(f"The run is none of `melanoma train`. Received: resume={record.id}")
+        raise ModelError(f"The run is not one of `melanoma train`. Received: {record.id}")
     return config
+
+
+def overrides_of(record: RunRecord) -> list[str]:
+    """Return the overrides that were typed for a run."""
+    return [str(word) for word in yaml.safe_load(record.optional_text(Artifact.OVERRIDES)) or []]
 
 
 def _refuse_differences(overrides: Sequence[str], resolved: dict[str, Any], config: dict[str, Any]) -> None:
@@ -106,6 +122,8 @@ def _refuse_what_cannot_be_resumed(record: RunRecord, checkpoints: Checkpoints) 
         raise ModelError(f"The run was deleted; restore it by `mlflow runs restore`. {received}")
     if info.status == "FINISHED":
         raise ModelError(f"The run is finished. {received}")
+    if Tag.CONFIG not in tags:
+        raise ModelError(f"An older version started the run, which wrote no checkpoints; train anew. {received}")
     if Tag.SWEEP in tags:
         name = tags[Tag.SWEEP]
         raise ModelError(
@@ -146,7 +164,7 @@ def newest_interrupted(experiment: Experiment) -> str | None:
     )  # fmt: skip
     for record in map(RunRecord, runs):
         try:
-            _config_of(record)
+            configuration_of(record)
             folder = settings.training.checkpoint.folder
             _refuse_what_cannot_be_resumed(record, checkpoints_of(folder, record.id))
         except ModelError as error:

@@ -19,7 +19,7 @@ from melanoma.workflows.experiment import Experiment, Result, run_experiment
 from melanoma.workflows.source_checks import check_experiment
 from melanoma.workflows.stages import number_of_folds, prepare_once, read_source
 
-__all__ = ["train"]
+__all__ = ["train", "train_configured"]
 
 log = logging.getLogger("melanoma")
 
@@ -46,6 +46,28 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
             from melanoma.workflows.resume import recorded_configuration
         with store_errors():
             run_id, settings, resolved, overrides = recorded_configuration(settings, resolved, overrides)
+    return train_configured(settings, resolved, overrides, log_file, run_id=run_id, auto=resume == AUTO)
+
+
+def train_configured(
+    settings: TrainConfig,
+    resolved: dict[str, Any],
+    overrides: list[str],
+    log_file: Path,
+    *,
+    run_id: str | None = None,
+    auto: bool = False,
+) -> Result:
+    """Run one experiment; see `train`.
+
+    Args:
+        settings: The whole configuration.
+        resolved: The same as plain dictionaries.
+        overrides: Overrides of the command line.
+        log_file: The log file.
+        run_id: ID of the run to go on with; None for a new one.
+        auto: Whether to go on with the newest interrupted run of this configuration, if there is one.
+    """
     source = read_source(settings.data)
     check_experiment(settings, resolved["model"], source)
     settings, source = with_defaults(settings, source)
@@ -57,7 +79,7 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     with quiet_native_imports():
         from melanoma.workflows.resume import claimed, newest_interrupted
 
-    if resume == AUTO:
+    if auto:
         with store_errors():
             experiment = replace(experiment, resume=newest_interrupted(experiment))
     if experiment.resume is not None:

@@ -107,8 +107,8 @@ FOLDS = (*SMALL, "training.epochs=3", "split=kfold", "split.folds=2")
     ("words", "moment"),
     [
         (FOLDS, r"fold 2 \(.*epoch 1/"),
-        ((*SMALL, "training.epochs=3", "protocol=both"), r"clean \(.*epoch 1/"),
-        ((*SMALL, "training.epochs=3", "seeds=2"), r"Seed 1.*epoch 1/"),
+        pytest.param((*SMALL, "training.epochs=3", "protocol=both"), r"clean \(.*epoch 1/", marks=pytest.mark.slow),
+        pytest.param((*SMALL, "training.epochs=3", "seeds=2"), r"Seed 1.*epoch 1/", marks=pytest.mark.slow),
     ],
     ids=["folds", "protocols", "seeds"],
 )
@@ -186,7 +186,7 @@ def test_a_run_whose_process_lives_and_changed_images_are_refused(uri, checkpoin
 
 
 def test_values_that_were_found_are_not_searched_again(uri, checkpoints, tmp_path):
-    words = (*SMALL, "training.epochs=60", "training.find_learning_rate=true", "training.max_minutes=0.3")
+    words = (*SMALL, "training.epochs=60", "training.find_learning_rate=true", "training.max_minutes=0.05")
     code, text = killed(signal.SIGTERM, "epoch 2/", *words, f"tracking.uri={uri}")
     assert code == 143, text
     before = only_run(uri).data.params
