@@ -13,6 +13,7 @@ __all__ = [
     "PromotionRefused",
     "RunKilled",
     "RunPruned",
+    "TrackingError",
     "TrainingError",
     "TrialsFailed",
 ]
@@ -50,6 +51,10 @@ class DataError(MelanomaError):
 
 class ModelError(MelanomaError):
     """A model or its weights cannot be found, loaded or used with this data."""
+
+
+class TrackingError(MelanomaError):
+    """The tracking store, or the disk of its files, cannot be written any more."""
 
 
 class TrainingError(MelanomaError):

@@ -28,6 +28,7 @@ from melanoma.paths import cache_dir
 
 __all__ = [
     "CHECKSUMS",
+    "NO_SPACE",
     "CacheEntry",
     "cache_errors",
     "cached_folder",
@@ -48,7 +49,7 @@ CHECKSUMS = ".checksums.json"  # bytes and CRC-32 of each file, by its path in a
 _COMPARED = 64 * 1024**2  # bytes of a file at the top of an entry, up to which its content is compared at each use
 _CHUNK = 1024**2
 # Errors of a disk that is full or read-only. The third is that of a limit of the process.
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 KINDS = ("archives", "augmentor", "checkpoints", "decoded", "digests", "inspected", "near_duplicates", "synthetic")
 _CHECKPOINTS = "checkpoints"  # which cannot be made again, and are cleared by their name only
@@ -150,7 +151,7 @@ def cache_errors() -> Iterator[None]:
         yield
     except OSError as error:
         of_cache = str(error.filename or "").startswith(str(cache_dir()))
-        if error.errno not in _NO_SPACE and not (of_cache and isinstance(error, PermissionError)):
+        if error.errno not in NO_SPACE and not (of_cache and isinstance(error, PermissionError)):
             raise
         raise DataError(
             f"The cache cannot be written ({error.strerror}). Make space, as by `melanoma cache clear`, or name a "

@@ -29,7 +29,8 @@ from melanoma.evaluation.out_of_distribution import DETECTOR, save_detector
 from melanoma.models.model_files import CHECKSUMS, UnsafeModel, sha256_of
 from melanoma.serving.classifier import LesionClassifier
 from melanoma.terminal import stage
-from melanoma.tracking.model_store import PACKAGE, LoggedFiles, checked_model, log_model_files, models_of
+from melanoma.tracking.logged_models import models_of
+from melanoma.tracking.model_store import PACKAGE, LoggedFiles, checked_model, log_model_files
 from melanoma.tracking.models import SavedModel, load_saved_model
 from melanoma.tracking.names import Artifact, Tag
 from melanoma.tracking.records import NotRecorded, RunRecord

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import mlflow
-from mlflow.entities import LoggedModel, LoggedModelStatus
+from mlflow.entities import LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -20,6 +20,7 @@ from yaml import YAMLError
 from melanoma.errors import ModelError
 from melanoma.models.model_files import NOTE, UnsafeModel, changed_file, sha256_of, stripped
 from melanoma.paths import user_path
+from melanoma.tracking.logged_models import end_pending, models_of
 from melanoma.tracking.names import Alias, Tag
 from melanoma.tracking.registered import only_model
 from melanoma.tracking.store import downloaded
@@ -29,12 +30,9 @@ __all__ = [
     "CheckedModel",
     "LoggedFiles",
     "checked_model",
-    "end_pending",
     "log_model_files",
     "model_address",
-    "models_of",
     "registered_version",
-    "remove_other_models",
 ]
 
 log = logging.getLogger("melanoma")
@@ -139,28 +137,6 @@ def _end_interrupted(name: str, run_id: str | None) -> None:
         return
     with suppress(MlflowException):  # the store may be the reason
         end_pending(models_of(run_id, name))
-
-
-def models_of(run_id: str, name: str | None = None) -> list[LoggedModel]:
-    """Return the logged models of a run, or those of one name."""
-    client = mlflow.MlflowClient()
-    named = "" if name is None else f" AND name = '{name}'"
-    experiment = client.get_run(run_id).info.experiment_id
-    return list(client.search_logged_models([experiment], f"source_run_id = '{run_id}'{named}"))
-
-
-def end_pending(models: Sequence[LoggedModel]) -> None:
-    """Mark those of the models as failed that were not logged to the end."""
-    for one in models:
-        if one.status == LoggedModelStatus.PENDING:
-            mlflow.MlflowClient().finalize_logged_model(one.model_id, LoggedModelStatus.FAILED)
-
-
-def remove_other_models(run_id: str, address: str) -> None:
-    """Remove the models of a run that was interrupted after or while they were saved, but for the one at an address."""
-    for one in models_of(run_id):
-        if one.model_id != address.removeprefix("models:/"):
-            mlflow.MlflowClient().delete_logged_model(one.model_id)
 
 
 def model_address(model: str | None) -> str:

@@ -9,7 +9,7 @@ from mlflow.entities import LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 
 from melanoma.tracking.heartbeat import INTERVAL, process_alive
-from melanoma.tracking.model_store import end_pending, models_of
+from melanoma.tracking.logged_models import end_pending, models_of
 from melanoma.tracking.names import Tag
 from melanoma.training.checkpoint import Checkpoints, checkpoints_of, home_of
 

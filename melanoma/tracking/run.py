@@ -10,7 +10,7 @@ import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
 from melanoma.config.schema import TrackingConfig
-from melanoma.errors import ConfigError, RunKilled, RunPruned
+from melanoma.data.cache import NO_SPACE
+from melanoma.errors import ConfigError, RunKilled, RunPruned, TrackingError
 from melanoma.tracking.heartbeat import heartbeat, signs_of_life
 from melanoma.tracking.measures import is_shown, measures_csv, measures_json
 from melanoma.tracking.names import Artifact, Tag, stored_name
@@ -40,6 +41,7 @@ log = logging.getLogger("melanoma")
 _MAX_PARAM = 6000
 _MAX_TAG = 5000
 _BATCH = 100
+_STORE_FAILED = re.compile("disk is full|readonly|OperationalError|unable to open|API request to")
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds
 
 
@@ -211,6 +213,7 @@ def tracked_run(
     Raises:
         ConfigError: If the store or the run cannot be opened, or if the run that `mlflow run` created is in another
             store.
+        TrackingError: If the disk of the store is full, or the store cannot be written any more.
     """
     experiment = tracking.experiment
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -257,14 +260,15 @@ def tracked_run(
         if under_mlflow_run:
             _remark_on_experiment(started.info.experiment_id, experiment)
         run.set_tags({Tag.HOST: socket.gethostname(), **signs_of_life(), **git_commit(), **tags, **_resumed(run)})
-        with _noting_errors(run), heartbeat(run.id):
+        with _writing_errors(uri), _noting_errors(run), heartbeat(run.id):
             yield run
         status = "FINISHED"
     except (KeyboardInterrupt, RunKilled, RunPruned):
         status = "KILLED"
         raise
     finally:
-        mlflow.end_run(status)
+        with suppress(MlflowException) if status != "FINISHED" else nullcontext():  # the error itself is raised
+            mlflow.end_run(status)
 
 
 @contextmanager
@@ -275,15 +279,38 @@ def _noting_errors(run: Run) -> Iterator[None]:
             yield
         finally:
             run.save_measures()
-    except RunPruned as error:
-        run.set_tags({Tag.PRUNED: str(error)})
+    except BaseException as error:
+        tags = {}
+        if isinstance(error, RunPruned):
+            tags = {Tag.PRUNED: str(error)}
+        elif isinstance(error, RunKilled):
+            tags = {Tag.INTERRUPTED: "SIGTERM"}
+        elif isinstance(error, Exception):
+            tags = {Tag.ERROR: f"{type(error).__name__}: {error}"}
+        with suppress(MlflowException):  # a store that cannot be written may be the error itself
+            run.set_tags(tags)
         raise
-    except RunKilled:
-        run.set_tags({Tag.INTERRUPTED: "SIGTERM"})
-        raise
-    except Exception as error:
-        run.set_tags({Tag.ERROR: f"{type(error).__name__}: {error}"})
-        raise
+
+
+@contextmanager
+def _writing_errors(uri: str) -> Iterator[None]:
+    """Convert errors of a store that cannot be written any more to `TrackingError`, with one message."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        reason, received = error.strerror, error.filename or without_password(uri)
+    except MlflowException as error:
+        reason, received = str(error).splitlines()[0], without_password(uri)
+        if _STORE_FAILED.search(reason) is None:
+            raise
+    else:
+        return
+    raise TrackingError(
+        f"The run can no longer be written to the tracking store ({reason}). What was logged is kept; make space or "
+        f"repair the store, and go on with the run. Received: {received}"
+    )
 
 
 def _resumed(run: Run) -> dict[str, str]:

@@ -81,9 +81,16 @@ class Snapshots(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Put back the state of the callbacks."""
-        if self.start is not None:
-            for callback, values in zip(self.stateful.callbacks, self.start.callbacks, strict=True):
-                vars(callback).update(values)
+        if self.start is None:
+            return
+        callbacks, saved = self.stateful.callbacks, self.start.callbacks
+        if len(callbacks) != len(saved):
+            raise ModelError(
+                "The checkpoint is of another learning-rate schedule; train anew. Received: the state of "
+                f"{len(saved)} callbacks instead of {len(callbacks)}"
+            )
+        for callback, values in zip(callbacks, saved, strict=True):
+            vars(callback).update(values)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Put back the metrics of an epoch that is resumed in its middle."""

@@ -128,7 +128,7 @@ def run_experiment(
     """
     from melanoma.tracking import log as tracking_log
     from melanoma.tracking.log_config import log_config
-    from melanoma.tracking.model_store import remove_other_models
+    from melanoma.tracking.logged_models import remove_other_models
     from melanoma.tracking.run import tracked_run
     from melanoma.training.checkpoint import checkpoints_of
     from melanoma.workflows.card import log_card

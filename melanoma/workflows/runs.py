@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from melanoma.data.cache import remove_leftovers
 from melanoma.errors import ModelError
@@ -38,7 +38,8 @@ def show_runs(uri: str | None) -> None:
     if not found:
         out().print("No run is running, dead or interrupted.")
         return
-    table = Table("run", "ID", "state", "checkpoint", "started", "last sign of life", "host and process")
+    whole = Column("ID", no_wrap=True)  # to be copied
+    table = Table("run", whole, "state", "checkpoint", "started", "last sign of life", "host and process")
     now = time.time()
     for one in found:
         info, tags = one.run.info, one.run.data.tags

@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 from melanoma.errors import DataError, ModelError
-from melanoma.tracking.model_store import models_of
+from melanoma.tracking.logged_models import models_of
 from melanoma.tracking.names import Tag
 from tests.commands import Started, run_melanoma
 from tests.integration.conftest import SMALL, all_runs, client, measured, only_run, trained_here
