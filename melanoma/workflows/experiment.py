@@ -13,7 +13,7 @@ from melanoma.config.schema import TrainConfig
 from melanoma.data.cache import content_key
 from melanoma.data.dataset import Dataset
 from melanoma.data.sources import Source
-from melanoma.errors import DataError, ModelError, RunKilled, RunPruned
+from melanoma.errors import DataError, ModelError, RunKilled, RunPruned, TrainingError
 from melanoma.lineage.contamination import Seen, contamination
 from melanoma.lineage.protocol import Protocol, protocol_of
 from melanoma.paths import user_path
@@ -177,7 +177,8 @@ def run_experiment(
 
 def say_how_to_go_on(run_id: str, uri: str | None, error: BaseException, *, started: bool) -> None:
     """Print the command that goes on with a run, if it was interrupted, or ended by an error after it had `started`."""
-    if started or isinstance(error, KeyboardInterrupt | RunKilled):
+    interrupted = isinstance(error, KeyboardInterrupt | RunKilled)
+    if interrupted or (started and not isinstance(error, TrainingError)):  # which would come again
         log.warning("To go on with this run: %s", resume_command(run_id, uri))
 
 

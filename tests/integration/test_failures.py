@@ -1,5 +1,6 @@
 """A run that goes wrong ends with the right status, exit code and one message, and keeps what was logged."""
 
+import resource
 import signal
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from melanoma.config.schema import TrackingConfig
 from melanoma.data.synthetic import write_synthetic
+from melanoma.errors import TrackingError
 from melanoma.tracking.model_store import log_model_files
 from melanoma.tracking.records import RunRecord
 from melanoma.tracking.run import tracked_run
@@ -157,6 +159,32 @@ def test_an_empty_store_file_is_told(new_store: str, tmp_path: Path, run_here):
     done = run_here("train", *SMALL, "training.epochs=1", f"tracking.uri={new_store}")
     assert done.returncode == 0, done.stderr
     assert "was an empty file and is made anew" in " ".join(done.stderr.split())
+
+
+def test_a_full_disk_of_the_runs_files_is_one_message(store: str):
+    with (
+        pytest.raises(TrackingError, match=r"can no longer be written .*\(No space left on device\)"),
+        tracked_run(store, TrackingConfig(system_metrics=False), tags={}, name="full"),
+        open("/dev/full", "w") as file,  # noqa: PTH123
+    ):
+        file.write("x" * 100_000)
+    assert only_run(store).info.status == "FAILED"
+
+
+def test_a_full_disk_of_the_store_is_one_message(store: str):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with (
+            pytest.raises(TrackingError, match=r"can no longer be written .*OperationalError"),
+            tracked_run(store, TrackingConfig(system_metrics=False), tags={}, name="full") as run,
+        ):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+            run.log_metrics({"a": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert only_run(store).info.status == "RUNNING"  # its end could not be written; `melanoma runs clean` ends it
 
 
 def test_a_model_whose_saving_is_interrupted_is_not_left_pending(store: str):

@@ -1,6 +1,8 @@
 """A room of the package imports only from rooms below it, and no modules import each other in a circle."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -92,3 +94,11 @@ def test_configurations_import_no_other_room():
 def test_the_finder_of_imports_finds_them():
     assert {"melanoma.data.decode", "melanoma.models.model_files"} < set(imported("melanoma.serving.classifier"))
     assert "melanoma.training.network" in set(imported("melanoma.workflows.fitting"))
+
+
+def test_commands_that_train_nothing_load_no_tensorflow():
+    light = ("workflows.runs", "sweeps.sweep", "registry.history", "report.tables")
+    modules = ", ".join(f"melanoma.{one}" for one in light)
+    code = f"import sys, {modules}; print({{'tensorflow', 'keras'}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "set()\n", done.stderr
