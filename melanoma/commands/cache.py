@@ -3,9 +3,10 @@
 import argparse
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from melanoma.data.cache import KINDS, CacheEntry, clear, damaged_file, entries
+from melanoma.data.cache import CHECKPOINTS, KINDS, CacheEntry, clear, damaged_file, entries
 from melanoma.errors import MelanomaError
 from melanoma.paths import cache_dir
 from melanoma.terminal import out
@@ -80,15 +81,20 @@ def _list() -> None:
 
 
 def _check() -> None:
-    found = [entry for entry in entries() if entry.path.is_dir()]
+    found = [folder for entry in entries() if entry.path.is_dir() for folder in _folders(entry)]
     damaged = 0
-    for entry in found:
-        damage = damaged_file(entry.path, thoroughly=True)
+    for folder in found:
+        damage = damaged_file(folder, thoroughly=True)
         if damage is not None:
             damaged += 1
-            shutil.rmtree(entry.path)
-            out().print(f"Damaged: {damage} in {entry.path}; removed, and made anew when needed", soft_wrap=True)
+            shutil.rmtree(folder)
+            out().print(f"Damaged: {damage} in {folder}; removed", soft_wrap=True)
     out().print(f"{len(found)} entries checked, {damaged} damaged, in {cache_dir()}", soft_wrap=True)
+
+
+def _folders(entry: CacheEntry) -> list[Path]:
+    """Return the folders that have checksums: the entry itself, or each of the checkpoints of a run."""
+    return sorted(entry.path.glob("[0-9]*-*")) if entry.kind == CHECKPOINTS else [entry.path]
 
 
 def _summary(found: Sequence[CacheEntry]) -> str:

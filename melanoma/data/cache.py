@@ -27,6 +27,7 @@ from melanoma.errors import DataError
 from melanoma.paths import cache_dir
 
 __all__ = [
+    "CHECKPOINTS",
     "CHECKSUMS",
     "NO_SPACE",
     "CacheEntry",
@@ -52,7 +53,7 @@ _CHUNK = 1024**2
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 KINDS = ("archives", "augmentor", "checkpoints", "decoded", "digests", "inspected", "near_duplicates", "synthetic")
-_CHECKPOINTS = "checkpoints"  # which cannot be made again, and are cleared by their name only
+CHECKPOINTS = "checkpoints"  # which cannot be made again, and are cleared by their name only
 
 
 @dataclass(frozen=True)
@@ -282,7 +283,7 @@ def clear(
         unused_days: Only entries that were not used in these days.
         keep_gigabytes: Only the entries that were not used for longest, so that at most this size stays.
     """
-    kinds = [name for name in KINDS if name == kind or (kind is None and name != _CHECKPOINTS)]
+    kinds = [name for name in KINDS if name == kind or (kind is None and name != CHECKPOINTS)]
     removed = [entry for entry in entries() if entry.kind in kinds]
     if unused_days is None and keep_gigabytes is None:
         for name in kinds:

@@ -27,7 +27,7 @@ from melanoma.sweeps.study import remember
 from melanoma.terminal import stage
 from melanoma.tracking.names import Tag, stored_name
 from melanoma.tracking.run import Run
-from melanoma.tracking.trials import TrialRun, close_trial, latest_epoch, make_trial, read_trial, take_over
+from melanoma.tracking.trials import TrialRun, close_trial, epochs_done, latest_epoch, make_trial, read_trial, take_over
 from melanoma.training.pruning import PRUNING_VARIABLE, PruningOrder
 from melanoma.workflows.checks import as_list
 
@@ -211,7 +211,7 @@ def _retry(sweep: Sweep, trial: FrozenTrial, *, always: bool = False) -> bool:
     such as by its need of memory; with `always`, in any case.
     """
     run_id = trial.user_attrs.get(RUN)
-    epochs = 0 if run_id is None else latest_epoch(run_id, f"val/{sweep.settings.primary_metric}")[0]
+    epochs = 0 if run_id is None else epochs_done(run_id)
     if RETRY in trial.user_attrs and not always and epochs <= trial.user_attrs.get(EPOCHS, 0):
         return False
     if trial.number not in _retried(sweep):
@@ -221,7 +221,7 @@ def _retry(sweep: Sweep, trial: FrozenTrial, *, always: bool = False) -> bool:
         sweep.study.enqueue_trial(params, user_attrs=attributes)
         log.info(
             "Trial %d was ended from outside; another one goes on with it%s",
-            trial.number, f" after epoch {epochs}" if epochs else "",
+            trial.number, f" after {epochs} epochs" if epochs else "",
         )  # fmt: skip
     return True
 

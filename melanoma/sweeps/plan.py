@@ -70,6 +70,9 @@ def read_plan(arguments: list[str]) -> Plan:
     words = [word for word in normalise(arguments) if word not in _SWITCHES and word != "hydra.mode=MULTIRUN"]
     words = with_new_entries(with_new_names(with_full_names(words)), mapping_keys(TrainConfig))
     search_path, overrides = search_path_in(words), overrides_in(words)
+    resumed = [word for word in overrides if word.lstrip("+").startswith("resume=")]
+    if resumed:
+        raise ConfigError([f"A sweep is resumed by its name, as in sweep.resume=NAME. Received: {resumed[0]}"])
     config, faults = diagnose(
         "sweep", SweepCommandConfig, [word for word in overrides if is_sweep_key(word)], search_path
     )

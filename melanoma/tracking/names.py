@@ -25,7 +25,7 @@ class Tag:
     HOST = "melanoma.host"
     OWNER = "melanoma.owner"  # the process that writes the run
     HEARTBEAT = "melanoma.heartbeat"  # when it was last known to live
-    INTERRUPTED = "melanoma.interrupted"  # by SIGTERM; a checkpoint was written
+    INTERRUPTED = "melanoma.interrupted"  # by what; the run can be resumed
     RESUMED = "melanoma.resumed"  # when, one time after another
     CONFIG = "melanoma.config"  # hash of the configuration, by which an interrupted run of it is found
     MEMBER = "melanoma.member"  # of a run under a parent run: which fold, protocol or seed it is

@@ -21,6 +21,7 @@ __all__ = [
     "OpenRun",
     "checkpoints_in",
     "end_run",
+    "give_up",
     "interrupted_runs",
     "kept_of",
     "open_runs",
@@ -65,24 +66,33 @@ def open_runs() -> list[OpenRun]:
 
 
 def interrupted_runs() -> list[OpenRun]:
-    """Return the runs of the open store that ended early and can be resumed, oldest first, without parts of others."""
-    found = {
-        run.info.run_id: run
-        for run in mlflow.search_runs(
-            search_all_experiments=True,
-            filter_string=f"tags.`{Tag.INTERRUPTED}` != '' and attributes.status != 'RUNNING'",
-            output_format="list",
-        )
-    }
-    for folder in home_of(None).glob("[0-9a-f]*"):
-        with suppress(MlflowException):  # a run of another store
-            found.setdefault(folder.name, mlflow.get_run(folder.name))
+    """Return the runs and sweeps of the open store that ended early and can be resumed, oldest first, without parts."""
+    found = mlflow.search_runs(
+        search_all_experiments=True,
+        filter_string=f"tags.`{Tag.INTERRUPTED}` != '' and attributes.status != 'RUNNING'",
+        order_by=["attributes.start_time ASC"],
+        output_format="list",
+    )
     return [
-        OpenRun(run, INTERRUPTED, (run.info.end_time or run.info.start_time) / 1000)
-        for run in sorted(found.values(), key=lambda run: run.info.start_time)
-        if run.info.status in ("KILLED", "FAILED") and run.info.lifecycle_stage == "active"
-        and not {Tag.MEMBER, Tag.SWEEP, Tag.PRUNED} & run.data.tags.keys()
-    ]  # fmt: skip
+        OpenRun(run, INTERRUPTED, (run.info.end_time or run.info.start_time) / 1000) for run in found if _is_whole(run)
+    ]
+
+
+def _is_whole(run: Run) -> bool:
+    """Return whether a run is one of `melanoma train`, or a sweep, and not a part of another or a trial."""
+    tags = run.data.tags
+    return Tag.TRIAL not in tags if Tag.SWEEP in tags else Tag.CONFIG in tags and Tag.MEMBER not in tags
+
+
+def give_up(run: Run) -> None:
+    """Remove the checkpoints of a run and of its parts, so that it is not resumed."""
+    client = mlflow.MlflowClient()
+    checkpoints_in(run).remove()
+    if Tag.INTERRUPTED in run.data.tags:
+        client.delete_tag(run.info.run_id, Tag.INTERRUPTED)
+    for part in client.search_runs([run.info.experiment_id], f"tags.`{Tag.PARENT}` = '{run.info.run_id}'"):
+        if Tag.MEMBER in part.data.tags:
+            give_up(part)
 
 
 def checkpoints_in(run: Run) -> Checkpoints:

@@ -10,9 +10,10 @@ import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -29,19 +30,19 @@ from melanoma.tracking.measures import is_shown, measures_csv, measures_json
 from melanoma.tracking.names import Artifact, Tag, stored_name
 from melanoma.tracking.page import describe_experiment
 from melanoma.tracking.source import git_commit
-from melanoma.tracking.store import prepare_experiment, without_password
+from melanoma.tracking.store import hurry, patience_kept, prepare_experiment, without_password
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Run", "tracked_run", "with_retries"]
+__all__ = ["Run", "logging_file", "tag_if_possible", "tracked_run", "with_retries"]
 
 log = logging.getLogger("melanoma")
 
 _MAX_PARAM = 6000
 _MAX_TAG = 5000
 _BATCH = 100
-_STORE_FAILED = re.compile("disk is full|readonly|OperationalError|unable to open|API request to")
+_STORE_FAILED = re.compile("disk is full|readonly|OperationalError|unable to open|API request to|Max retries exceeded")
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds
 
 
@@ -115,15 +116,17 @@ class Run:
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of an epoch, except those that were logged before the run was interrupted."""
-        if epoch > self._last_epoch:
+        last = self.epochs_before - 1
+        if epoch > last:
             self.log_metrics(metrics, step=epoch)
-        elif epoch == self._last_epoch:  # of which only a part may have been logged
+        elif epoch == last:  # of which only a part may have been logged
             missing = {name: value for name, value in metrics.items() if epoch not in self._steps(name)}
             self.log_metrics(missing, step=epoch)
 
     @cached_property
-    def _last_epoch(self) -> int:
-        return -1 if self.before is None else max(self._steps("train/loss"), default=-1)
+    def epochs_before(self) -> int:
+        """Number of epochs that were logged before the run was interrupted."""
+        return 0 if self.before is None else max(self._steps("train/loss"), default=-1) + 1
 
     def _steps(self, metric: str) -> set[int]:
         return {one.step for one in self._client.get_metric_history(self.id, stored_name(metric))}
@@ -232,14 +235,18 @@ def tracked_run(
         experiment_id = prepare_experiment(uri, None if under_mlflow_run else experiment)
     else:
         experiment_id = parent.info.experiment_id
-    status = "FAILED"
+    status, stack = "FAILED", ExitStack()
+    stack.enter_context(patience_kept())
     try:
         try:
+            existing = resume or os.environ.get("MLFLOW_RUN_ID")
+            before = mlflow.get_run(existing) if existing else None
             started = mlflow.start_run(
                 run_id=resume,
                 experiment_id=experiment_id,
                 run_name=None if under_mlflow_run or resume else name,  # would rename an existing run
                 nested=nested,
+                tags=signs_of_life(),
                 log_system_metrics=tracking.system_metrics,
             )
         except MlflowException as error:
@@ -248,7 +255,8 @@ def tracked_run(
         os.environ.pop("MLFLOW_RUN_ID", None)
         run = Run(
             started.info.run_id,
-            before=started if Tag.OWNER in started.data.tags else None,  # also a trial of a sweep that is run again
+            # Also a trial of a sweep that is run again, but not a run that `mlflow run` has just made.
+            before=before if before is not None and Tag.OWNER in before.data.tags else None,
             figures=tracking.figures,
             all_metrics=tracking.metrics == "all",
             primary=tags.get(Tag.PRIMARY_METRIC, ""),
@@ -259,7 +267,7 @@ def tracked_run(
             describe_experiment(started.info.experiment_id, run.primary)
         if under_mlflow_run:
             _remark_on_experiment(started.info.experiment_id, experiment)
-        run.set_tags({Tag.HOST: socket.gethostname(), **signs_of_life(), **git_commit(), **tags, **_resumed(run)})
+        run.set_tags({Tag.HOST: socket.gethostname(), **git_commit(), **tags, **_resumed(run)})
         with _writing_errors(uri), _noting_errors(run), heartbeat(run.id):
             yield run
         status = "FINISHED"
@@ -267,29 +275,48 @@ def tracked_run(
         status = "KILLED"
         raise
     finally:
-        with suppress(MlflowException) if status != "FINISHED" else nullcontext():  # the error itself is raised
+        with stack, suppress(MlflowException) if status != "FINISHED" else nullcontext():  # the error itself is raised
             mlflow.end_run(status)
 
 
 @contextmanager
-def _noting_errors(run: Run) -> Iterator[None]:
-    """Save the measures of a run at its end, and tag why it ended early."""
+def logging_file(run: Run, path: Path) -> Iterator[None]:
+    """Log a log file at the end of the context; after an error, only if the store answers."""
     try:
-        try:
-            yield
-        finally:
-            run.save_measures()
+        yield
+    except BaseException:
+        hurry()
+        with suppress(MlflowException, OSError):
+            run.log_file(str(path), "logs")
+        raise
+    run.log_file(str(path), "logs")
+
+
+def tag_if_possible(run: Run, tags: Mapping[str, str]) -> None:
+    """Set tags of a run that ends early, unless the store is the error itself."""
+    hurry()
+    with suppress(MlflowException, OSError):
+        run.set_tags(tags)
+
+
+@contextmanager
+def _noting_errors(run: Run) -> Iterator[None]:
+    """Save the measures of a run at its end, and tag why it ended early, if the store answers."""
+    try:
+        yield
     except BaseException as error:
         tags = {}
         if isinstance(error, RunPruned):
             tags = {Tag.PRUNED: str(error)}
-        elif isinstance(error, RunKilled):
-            tags = {Tag.INTERRUPTED: "SIGTERM"}
+        elif isinstance(error, RunKilled | KeyboardInterrupt):
+            tags = {Tag.INTERRUPTED: "SIGTERM" if isinstance(error, RunKilled) else "Ctrl-C"}
         elif isinstance(error, Exception):
             tags = {Tag.ERROR: f"{type(error).__name__}: {error}"}
-        with suppress(MlflowException):  # a store that cannot be written may be the error itself
-            run.set_tags(tags)
+        tag_if_possible(run, tags)
+        with suppress(MlflowException, OSError):
+            run.save_measures()
         raise
+    run.save_measures()
 
 
 @contextmanager
@@ -297,20 +324,15 @@ def _writing_errors(uri: str) -> Iterator[None]:
     """Convert errors of a store that cannot be written any more to `TrackingError`, with one message."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in NO_SPACE:
+    except (OSError, MlflowException) as error:
+        full = isinstance(error, OSError) and error.errno in NO_SPACE
+        reason = str(error).splitlines()[0]
+        if not full and _STORE_FAILED.search(reason) is None:
             raise
-        reason, received = error.strerror, error.filename or without_password(uri)
-    except MlflowException as error:
-        reason, received = str(error).splitlines()[0], without_password(uri)
-        if _STORE_FAILED.search(reason) is None:
-            raise
-    else:
-        return
-    raise TrackingError(
-        f"The run can no longer be written to the tracking store ({reason}). What was logged is kept; make space or "
-        f"repair the store, and go on with the run. Received: {received}"
-    )
+        raise TrackingError(
+            f"The run can no longer be written to the tracking store ({reason}). What was logged is kept; make space "
+            f"or repair the store, and go on with the run. Received: {without_password(uri)}"
+        ) from error
 
 
 def _resumed(run: Run) -> dict[str, str]:
@@ -322,8 +344,8 @@ def _resumed(run: Run) -> dict[str, str]:
         with suppress(MlflowException):
             mlflow.MlflowClient().delete_tag(run.id, tag)
     times = [before.get(Tag.RESUMED, ""), datetime.now(UTC).isoformat(timespec="seconds")]
-    commit = {Tag.COMMIT: before[Tag.COMMIT]} if Tag.COMMIT in before else {}  # that of its beginning
-    return {Tag.RESUMED: "; ".join(filter(None, times)), **commit}
+    beginning = {tag: before[tag] for tag in (Tag.COMMIT, Tag.CONFIG) if tag in before}
+    return {Tag.RESUMED: "; ".join(filter(None, times)), **beginning}
 
 
 def _remark_on_experiment(experiment_id: str, configured: str) -> None:

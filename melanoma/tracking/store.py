@@ -23,12 +23,16 @@ from melanoma.terminal import stage
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 _CONNECT_TIMEOUT = 10  # seconds
+# By default a request is repeated for minutes, and each request of the clean-up anew.
+_HURRIED = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 
 __all__ = [
     "command_on_store",
     "downloaded",
     "figures_folder",
+    "hurry",
     "open_store",
+    "patience_kept",
     "predict_command",
     "prepare_experiment",
     "report_command",
@@ -111,6 +115,25 @@ def store_errors() -> Iterator[None]:
         raise ModelError(f"The tracking store reported an error: {str(error).splitlines()[0]}") from error
 
 
+def hurry() -> None:
+    """Let requests to a tracking server fail soon: the run ends early, and the server may be the reason."""
+    os.environ.update(_HURRIED)
+
+
+@contextmanager
+def patience_kept() -> Iterator[None]:
+    """Undo `hurry` at the end of the context."""
+    before = {name: os.environ.get(name) for name in _HURRIED}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 def _refuse_unreachable(uri: str) -> None:
     """Refuse a server that cannot be reached; MLflow itself would retry silently for minutes."""
     address = urlsplit(uri)
@@ -168,8 +191,21 @@ def _setup_lock(path: Path | None) -> Iterator[None]:
             log.warning(
                 "The tracking store was an empty file and is made anew; if it held runs, restore a copy: %s", path
             )
+        if not path.is_file() or path.stat().st_size == 0:
+            _create_store(path)
         _use_write_ahead_log(path)
         yield
+
+
+def _create_store(path: Path) -> None:
+    """Create a SQLite store, which appears whole or not at all: MLflow cannot open one with a part of its tables."""
+    import mlflow
+
+    new = path.with_name(f".{path.name}.new")
+    for left in path.parent.glob(f"{new.name}*"):
+        left.unlink()
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments(max_results=1)
+    new.replace(path)
 
 
 def _experiment_id(experiment: str, path: Path | None) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "TrialRun",
     "close_trial",
     "close_unfinished",
+    "epochs_done",
     "latest_epoch",
     "make_trial",
     "read_trial",
@@ -96,6 +97,17 @@ def latest_epoch(run_id: str, metric: str) -> tuple[int, float]:
             last = max(history, key=lambda one: one.step)
             return last.step + 1, last.value
     return 0, float("nan")
+
+
+def epochs_done(run_id: str) -> int:
+    """Return the number of epochs that a trial has trained, in all its parts."""
+    client, done = mlflow.MlflowClient(), 0
+    with suppress(MlflowException):
+        done = len({one.step for one in client.get_metric_history(run_id, "train/loss")})
+        experiment = client.get_run(run_id).info.experiment_id
+        parts = client.search_runs([experiment], f"tags.`{Tag.PARENT}` = '{run_id}'")
+        done += sum(epochs_done(part.info.run_id) for part in parts)
+    return done
 
 
 def close_trial(run_id: str, *, error: str, output: str = "") -> None:

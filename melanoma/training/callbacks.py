@@ -107,9 +107,9 @@ class TimeLimit(keras.callbacks.Callback):
     All phases of a training share one instance, so that the limit is that of all phases.
     """
 
-    def __init__(self, minutes: float, epochs: int):
+    def __init__(self, minutes: float, epochs: int, steps: int):
         super().__init__()
-        self.minutes, self.epochs, self.is_over = minutes, epochs, False
+        self.minutes, self.epochs, self.steps, self.is_over = minutes, epochs, steps, False
         self.started = time.perf_counter()
 
     @property
@@ -128,8 +128,8 @@ class TimeLimit(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Stop if another epoch as long as this one would take too long."""
-        now = time.perf_counter()
-        if epoch + 1 < self.epochs and self.seconds + (now - self.start) > self.minutes * 60:
+        share = self.params["steps"] / self.steps  # below 1 in an epoch that is resumed in its middle
+        if epoch + 1 < self.epochs and self.seconds + (time.perf_counter() - self.start) / share > self.minutes * 60:
             self.is_over = self.model.stop_training = True
 
 

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma import __version__
 from melanoma.data.cache import damaged_file, write_folder
 from melanoma.errors import ModelError
 from melanoma.paths import cache_dir, user_path
@@ -24,7 +26,7 @@ log = logging.getLogger("melanoma")
 _FORMAT = 1
 _KEPT = 2
 _STATE, _ARRAYS = "state.json", "arrays.npz"
-_PACKAGES = ("melanoma", "tensorflow", "keras", "numpy")
+_PACKAGES = ("tensorflow", "keras", "numpy")
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Checkpoints:
         for folder in reversed(self._all()):
             damage = damaged_file(folder, thoroughly=True)
             if damage is None:
-                with suppress(ValueError, KeyError, TypeError, OSError):
+                with suppress(ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile):
                     return self._read(folder)
             log.warning("A checkpoint is damaged, and the one before it is used: %s", folder)
             shutil.rmtree(folder, ignore_errors=True)
@@ -169,4 +171,4 @@ def home_of(folder: str | None) -> Path:
 
 
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in _PACKAGES}
+    return {"melanoma": __version__, **{name: version(name) for name in _PACKAGES}}

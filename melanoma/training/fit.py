@@ -113,7 +113,8 @@ def fit(
         RunKilled: After SIGTERM, when a checkpoint was written.
     """
     keep = Keep(str(settings.monitor), mode_of(str(settings.monitor)), settings.restore_best)
-    limit = None if settings.max_minutes is None else TimeLimit(settings.max_minutes, settings.epochs)
+    minutes, steps = settings.max_minutes, feed.steps_per_epoch
+    limit = None if minutes is None else TimeLimit(minutes, settings.epochs, steps)
     history: list[dict[str, float]] = []
 
     def remember(epoch: int, metrics: dict[str, float]) -> None:

@@ -68,7 +68,7 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
         from melanoma.tracking.log_config import log_config
         from melanoma.tracking.model_store import model_address
         from melanoma.tracking.models import load_saved_model
-        from melanoma.tracking.run import tracked_run
+        from melanoma.tracking.run import logging_file, tracked_run
         from melanoma.workflows.card import log_card
         from melanoma.workflows.measure import log_measured, measure_model, save_measured
         from melanoma.workflows.summary import show_result
@@ -86,37 +86,34 @@ def evaluate_saved(config: DictConfig, overrides: list[str], folder: Path) -> Re
     bootstrap = bootstrap_of(settings.evaluation, settings.seed)
     tags = _tags(data, protocol, address, saved, trained, recalibrate=settings.recalibrate is not None)
     name = settings.tracking.run_name or f"{'model' if trained is None else trained.name} on {data.name}"
-    with tracked_run(uri, settings.tracking, tags=tags, name=name) as run:
-        try:
-            log_config(run, _resolved(config, data), overrides)
-            dataset, left_out = _test_images(settings, saved, trained, source, data, seen)
-            run.log_measures({"data/seen_left_out": left_out})
-            tracking_log.log_dataset(run, dataset, data.path or data.name)
-            measured = measure_model(
-                saved.keras_model,
-                dataset,
-                settings.evaluation,
-                bootstrap,
-                binary_tasks=data.binary_tasks,
-                fit=None if settings.recalibrate is None else fit_recalibration,
-                saved=saved,
-            )
-            evaluation = measured.evaluations[-1]
-            # The test metrics of the training run, for comparison with those on other images.
-            internal = trained.metrics if settings.data is not None and trained is not None else {}
-            beside = metrics_named(internal, [f"test/{name}" for name in evaluation.metrics])
-            run.log_measures({f"internal/{name.removeprefix('test/')}": value for name, value in beside.items()})
-            internal = {**internal, **beside}
-            log_measured(run, measured, dataset, settings.evaluation, bootstrap, protocol=protocol, internal=internal)
-            if settings.recalibrate is not None:
-                announce_recalibration(run, measured)
-            if saved.run_id is not None and settings.data is not None:
-                log_card(run, trained_by=saved.run_id if trained is None else _trained_first(trained))
-            if settings.recalibrate is not None:
-                run.log_measures(size_and_latency(measured.model, data.image_size))
-                address = save_measured(measured, dataset, data, protocol)
-        finally:
-            run.log_file(str(log_file), "logs")
+    with tracked_run(uri, settings.tracking, tags=tags, name=name) as run, logging_file(run, log_file):
+        log_config(run, _resolved(config, data), overrides)
+        dataset, left_out = _test_images(settings, saved, trained, source, data, seen)
+        run.log_measures({"data/seen_left_out": left_out})
+        tracking_log.log_dataset(run, dataset, data.path or data.name)
+        measured = measure_model(
+            saved.keras_model,
+            dataset,
+            settings.evaluation,
+            bootstrap,
+            binary_tasks=data.binary_tasks,
+            fit=None if settings.recalibrate is None else fit_recalibration,
+            saved=saved,
+        )
+        evaluation = measured.evaluations[-1]
+        # The test metrics of the training run, for comparison with those on other images.
+        internal = trained.metrics if settings.data is not None and trained is not None else {}
+        beside = metrics_named(internal, [f"test/{name}" for name in evaluation.metrics])
+        run.log_measures({f"internal/{name.removeprefix('test/')}": value for name, value in beside.items()})
+        internal = {**internal, **beside}
+        log_measured(run, measured, dataset, settings.evaluation, bootstrap, protocol=protocol, internal=internal)
+        if settings.recalibrate is not None:
+            announce_recalibration(run, measured)
+        if saved.run_id is not None and settings.data is not None:
+            log_card(run, trained_by=saved.run_id if trained is None else _trained_first(trained))
+        if settings.recalibrate is not None:
+            run.log_measures(size_and_latency(measured.model, data.image_size))
+            address = save_measured(measured, dataset, data, protocol)
     primary = tags[Tag.PRIMARY_METRIC]
     evaluations, model = measured.evaluations, None
     if settings.recalibrate is not None:

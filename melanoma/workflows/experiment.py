@@ -45,6 +45,7 @@ class Experiment:
         log_file: The log file, in the folder for files of this run.
         uri: URI of the tracking store.
         resume: ID of the run to go on with; None for a new one.
+        replay_of: ID of the run that this one repeats; None for none.
     """
 
     settings: TrainConfig
@@ -54,6 +55,7 @@ class Experiment:
     log_file: Path
     uri: str
     resume: str | None = None
+    replay_of: str | None = None
 
     @property
     def protocol(self) -> Protocol:
@@ -78,6 +80,7 @@ class Experiment:
             Tag.PRIMARY_METRIC: str(self.settings.primary_metric),
             Tag.POSITIVE: data.positive or tasks or "none",
             Tag.CONFIG: self.digest,
+            **({} if self.replay_of is None else {Tag.REPLAY_OF: self.replay_of}),
         }
 
     @property
@@ -129,7 +132,7 @@ def run_experiment(
     from melanoma.tracking import log as tracking_log
     from melanoma.tracking.log_config import log_config
     from melanoma.tracking.logged_models import remove_other_models
-    from melanoma.tracking.run import tracked_run
+    from melanoma.tracking.run import logging_file, tracked_run
     from melanoma.training.checkpoint import checkpoints_of
     from melanoma.workflows.card import log_card
     from melanoma.workflows.findings import log_findings
@@ -137,14 +140,19 @@ def run_experiment(
 
     settings, folder, nested = experiment.settings, experiment.log_file.parent, member is not None
     tags = experiment.tags | ({Tag.MEMBER: member} if member is not None else {})
-    with tracked_run(
-        experiment.uri, settings.tracking, name=name, tags=tags, nested=nested, resume=experiment.resume
-    ) as run:
+    with (
+        tracked_run(
+            experiment.uri, settings.tracking, name=name, tags=tags, nested=nested, resume=experiment.resume
+        ) as run,
+        logging_file(run, experiment.log_file),
+    ):
         checkpoints = checkpoints_of(settings.training.checkpoint.folder, run.id)
         try:
             log.info("MLflow run %s (%s), protocol %s", name, run.id, experiment.protocol)
             if not run.has_config:
                 log_config(run, experiment.resolved, experiment.overrides)
+            if run.epochs_before > 1 and not checkpoints.last_place:
+                log.warning("There is no checkpoint here, so that this part is trained from its beginning")
             audit, dataset = prepare_data()
             _refuse_other_images(run, dataset)
             tracking_log.log_audit(run, audit, dataset, announce=not nested)
@@ -166,20 +174,21 @@ def run_experiment(
             checkpoints.remove()
             raise
         except BaseException as error:
-            if not nested:
-                say_how_to_go_on(run.id, settings.tracking.uri, error, started=bool(checkpoints.last_place))
+            if not nested and experiment.replay_of is None:
+                say_how_to_go_on(run, settings.tracking.uri, error, started=bool(checkpoints.last_place))
             raise
-        finally:
-            run.log_file(str(experiment.log_file), "logs")
     checkpoints.remove()
     return Result(run.id, evaluations, address, protocol, found, run.measures)
 
 
-def say_how_to_go_on(run_id: str, uri: str | None, error: BaseException, *, started: bool) -> None:
+def say_how_to_go_on(run: "Run", uri: str | None, error: BaseException, *, started: bool) -> None:
     """Print the command that goes on with a run, if it was interrupted, or ended by an error after it had `started`."""
+    from melanoma.tracking.run import tag_if_possible
+
     interrupted = isinstance(error, KeyboardInterrupt | RunKilled)
     if interrupted or (started and not isinstance(error, TrainingError)):  # which would come again
-        log.warning("To go on with this run: %s", resume_command(run_id, uri))
+        log.warning("To go on with this run: %s", resume_command(run.id, uri))
+        tag_if_possible(run, {Tag.INTERRUPTED: type(error).__name__})
 
 
 def _refuse_other_images(run: "Run", dataset: Dataset) -> None:

@@ -29,7 +29,7 @@ from melanoma.tracking.log_config import log_config
 from melanoma.tracking.log_subgroups import log_subgroups
 from melanoma.tracking.names import Tag
 from melanoma.tracking.records import RunRecord
-from melanoma.tracking.run import Run, tracked_run
+from melanoma.tracking.run import Run, logging_file, tracked_run
 from melanoma.workflows.experiment import Experiment, Result, run_experiment, say_how_to_go_on
 from melanoma.workflows.stages import balance, clean_images, folds_of, prepare_dataset
 from melanoma.workflows.summary import show_difference, show_result, show_spread
@@ -168,7 +168,7 @@ def compare_protocols(experiment: Experiment) -> Result:
     """
     runs = {name: _with_protocol(experiment, name) for name in ("published", "clean")}
     results = {}
-    with parent_run(experiment, runs["published"].tags) as run:
+    with parent_run(experiment, runs["published"].tags | {Tag.CONFIG: experiment.digest}) as run:
         audit = audit_source(experiment.source, experiment.settings.audit, experiment.settings.data.max_megapixels)
         tracking_log.announce_audit(audit)
         for name, one in runs.items():
@@ -190,18 +190,19 @@ def parent_run(experiment: Experiment, tags: dict[str, str], *, member: str | No
     tracking = replace(experiment.settings.tracking, system_metrics=False)  # the child runs have them
     nested, tags = member is not None, tags | ({Tag.MEMBER: member} if member is not None else {})
     resume = experiment.resume
-    with tracked_run(experiment.uri, tracking, tags=tags, name=experiment.name, nested=nested, resume=resume) as run:
+    with (
+        tracked_run(experiment.uri, tracking, tags=tags, name=experiment.name, nested=nested, resume=resume) as run,
+        logging_file(run, experiment.log_file),
+    ):
         try:
             log.info("MLflow run %s, the parent", run.id)
             if not run.has_config:
                 log_config(run, experiment.resolved, experiment.overrides)
             yield run
         except BaseException as error:
-            if not nested:
-                say_how_to_go_on(run.id, tracking.uri, error, started=True)
+            if not nested and experiment.replay_of is None:
+                say_how_to_go_on(run, tracking.uri, error, started=True)
             raise
-        finally:
-            run.log_file(str(experiment.log_file), "logs")
 
 
 def _prepare_fold(settings: TrainConfig, audit: Audit, dataset: Dataset, parts: pd.Series) -> tuple[Audit, Dataset]:

@@ -113,16 +113,31 @@ def _config_to_repeat(record: RunRecord, uri: str | None) -> dict[str, Any]:
     member, fold = record.tags.get(Tag.MEMBER, ""), config["split"].get("fold")
     if fold is None and config["split"].get("method") in ("kfold", "leave_one_out_by") and member:
         kind, _, number = member.partition(" ")
-        if kind != "fold" or not number.isdigit():
+        if kind == "fold" and number.isdigit():
+            config["split"]["fold"] = int(number)
+        elif kind != "seed":  # which is a cross-validation itself
             raise ModelError(
                 f"The run is a part of another; replay that: melanoma replay {record.tags.get(Tag.PARENT)}. "
                 f"Received: {record.id}"
             )
-        config["split"]["fold"] = int(number)
+    _refuse_if_the_clock_ended_it(record, config)
     config["training"] |= {"find_learning_rate": False, "max_minutes": None}
     experiment = mlflow.get_experiment(record.run.info.experiment_id).name
     config["tracking"] = {**config.get("tracking", {}), "uri": uri, "experiment": experiment}
     return config
+
+
+def _refuse_if_the_clock_ended_it(record: RunRecord, config: dict[str, Any]) -> None:
+    """Refuse a run that its time limit ended before the planned epochs, which depended on the speed of its machine."""
+    training, trained = config["training"], record.metrics.get("fit/epochs")
+    if training.get("max_minutes") is None or trained is None or trained >= training["epochs"]:
+        return
+    patience = (training.get("early_stopping") or {}).get("patience")
+    if patience is None or trained - 1 - record.metrics["fit/best_epoch"] < patience:
+        raise ModelError(
+            f"The time limit ended the run after {trained:.0f} of {training['epochs']} planned epochs, which cannot be "
+            f"repeated. Received: {record.id}"
+        )
 
 
 def _again(record: RunRecord, config: dict[str, Any], folder: Path, what: str) -> RunRecord:
@@ -133,8 +148,7 @@ def _again(record: RunRecord, config: dict[str, Any], folder: Path, what: str) -
         os.environ[SHORTCUTS_VARIABLE] = Shortcut.SELECTED_ON_TEST
     log_file = log_to(folder, f"{what.replace(' ', '-')}-{datetime.now():%Y%m%d-%H%M%S}")
     log.info("Making %s again", record.label)
-    result = train_configured(settings, resolved, overrides_of(record), log_file)
-    mlflow.MlflowClient().set_tag(result.run_id, Tag.REPLAY_OF, record.id)
+    result = train_configured(settings, resolved, overrides_of(record), log_file, replay_of=record.id)
     return RunRecord.read(result.run_id)
 
 

@@ -1,7 +1,6 @@
 """Resuming of an interrupted training in its own run, from its recorded configuration and its last checkpoint."""
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -15,8 +14,9 @@ from melanoma.config.arguments import flattened
 from melanoma.config.launch import typed
 from melanoma.config.schema import TrainConfig
 from melanoma.errors import ConfigError, ModelError
+from melanoma.tracking.log_config import found_later
 from melanoma.tracking.names import Artifact, Tag
-from melanoma.tracking.open_runs import DEAD, UNKNOWN, state_of
+from melanoma.tracking.open_runs import DEAD, state_of
 from melanoma.tracking.records import NotRecorded, RunRecord
 from melanoma.tracking.store import open_store, sqlite_path
 from melanoma.training.checkpoint import Checkpoints, checkpoints_of, home_of
@@ -29,12 +29,14 @@ __all__ = [
     "newest_interrupted",
     "overrides_of",
     "recorded_configuration",
+    "refuse_what_cannot_be_resumed",
 ]
 
 log = logging.getLogger("melanoma")
 
 _WHOLE = {"experiment", "preset"}  # groups that set keys of others
-_FREE = ("resume", "tracking.", "training.checkpoint.", "hydra.")  # what does not change the result
+_FREE = ("resume", "tracking.uri", "training.checkpoint.", "hydra.")  # what may have another value
+_FILLED_IN = {"data.positive", "primary_metric", "training.monitor"}  # nulls that are recorded as what they stand for
 
 
 class Recorded(NamedTuple):
@@ -58,10 +60,6 @@ def recorded_configuration(settings: TrainConfig, resolved: dict[str, Any], over
         ConfigError: If an override contradicts the configuration of the run.
         ModelError: If the run cannot be resumed.
     """
-    if os.environ.get("MLFLOW_RUN_ID"):
-        raise ConfigError(
-            [f"`mlflow run` makes a run of its own; use `melanoma train`. Received: resume={settings.resume}"]
-        )
     open_store(settings.tracking.uri)
     record = RunRecord.read(settings.resume)
     config = configuration_of(record)
@@ -104,19 +102,25 @@ def _refuse_differences(overrides: Sequence[str], resolved: dict[str, Any], conf
     typed_keys = [word.lstrip("+~").partition("=")[0] for word in overrides]
     typed_keys = [key for key in typed_keys if not f"{key}.".startswith(_FREE)]
     now, before = flattened(resolved), flattened(config)
-    chosen = set(now) if _WHOLE & set(typed_keys) else {one for key in typed_keys for one in (key, f"{key}.name")}
+    found = found_later(config)
+    compared = [
+        key
+        for key in sorted(now.keys() & before.keys())
+        if (_WHOLE & set(typed_keys) or any(f"{key}.".startswith(f"{one}.") for one in typed_keys))
+        and not key.startswith(_FREE)
+        and key not in found
+        and not (now[key] is None and key in _FILLED_IN)
+    ]
     faults = [
         f"The run has {key}={before[key]}; leave the key out, or train anew. Received: {key}={now[key]}"
-        for key in sorted(chosen & now.keys() & before.keys())
-        # A null was filled in.
-        if now[key] is not None and now[key] != before[key] and not key.startswith(_FREE)
+        for key in compared
+        if now[key] != before[key]
     ]
     if faults:
         raise ConfigError(faults)
 
 
 def _refuse_what_cannot_be_resumed(record: RunRecord, checkpoints: Checkpoints) -> None:
-    """Refuse a run that is over, lives, is a part of another, or whose checkpoint is elsewhere."""
     info, tags, received = record.run.info, record.tags, f"Received: resume={record.id}"
     if info.lifecycle_stage == "deleted":
         raise ModelError(f"The run was deleted; restore it by `mlflow runs restore`. {received}")
@@ -124,22 +128,9 @@ def _refuse_what_cannot_be_resumed(record: RunRecord, checkpoints: Checkpoints) 
         raise ModelError(f"The run is finished. {received}")
     if Tag.CONFIG not in tags:
         raise ModelError(f"An older version started the run, which wrote no checkpoints; train anew. {received}")
-    if Tag.SWEEP in tags:
-        name = tags[Tag.SWEEP]
-        raise ModelError(
-            f"The run belongs to a sweep; resume that by `melanoma sweep ... sweep.resume={name}`. {received}"
-        )
-    if Tag.MEMBER in tags:
-        raise ModelError(f"The run is a part of another; resume that by resume={tags.get(Tag.PARENT)}. {received}")
-    if info.status == "RUNNING":
-        state = state_of(record.run)
-        if state == UNKNOWN:
-            raise ModelError(
-                "It is not known whether the process of the run lives, as an older version started it; end it by "
-                f"`melanoma runs clean {record.id}`. {received}"
-            )
-        if state != DEAD:
-            raise ModelError(f"The process of the run lives on {tags.get(Tag.HOST, 'another machine')}. {received}")
+    if info.status == "RUNNING" and state_of(record.run) != DEAD:
+        raise ModelError(f"The process of the run lives on {tags.get(Tag.HOST, 'another machine')}. {received}")
+    _refuse_a_part(record)
     epochs = len(record.history("train/loss"))
     if epochs > 1 and not checkpoints.last_place:
         raise ModelError(
@@ -147,6 +138,30 @@ def _refuse_what_cannot_be_resumed(record: RunRecord, checkpoints: Checkpoints) 
             f"the folder from there, or train anew. For several machines, training.checkpoint.folder names a folder "
             f"that all of them have. {received}, and no checkpoint in {checkpoints.folder}"
         )
+
+
+def _refuse_a_part(record: RunRecord) -> None:
+    """Refuse a run that is resumed by another command or by another run."""
+    tags, received = record.tags, f"Received: resume={record.id}"
+    if Tag.SWEEP in tags:
+        raise ModelError(f"The run belongs to a sweep; resume that by sweep.resume={tags[Tag.SWEEP]}. {received}")
+    if Tag.REPLAY_OF in tags:
+        raise ModelError(f"The run is a replay; make it again by `melanoma replay {tags[Tag.REPLAY_OF]}`. {received}")
+    if Tag.MEMBER in tags:
+        raise ModelError(f"The run is a part of another; resume that by resume={tags.get(Tag.PARENT)}. {received}")
+
+
+def refuse_what_cannot_be_resumed(run_id: str, folder: str | None) -> None:
+    """Refuse a run that is over, lives, is a part of another, or whose checkpoint is elsewhere.
+
+    Args:
+        run_id: ID of the run.
+        folder: `training.checkpoint.folder`.
+
+    Raises:
+        ModelError: If it cannot be resumed.
+    """
+    _refuse_what_cannot_be_resumed(RunRecord.read(run_id), checkpoints_of(folder, run_id))
 
 
 def newest_interrupted(experiment: Experiment) -> str | None:
@@ -163,6 +178,8 @@ def newest_interrupted(experiment: Experiment) -> str | None:
         output_format="list",
     )  # fmt: skip
     for record in map(RunRecord, runs):
+        if record.run.info.status != "RUNNING" and Tag.INTERRUPTED not in record.tags:
+            continue  # it failed by itself, or was given up by `melanoma runs clean`
         try:
             configuration_of(record)
             folder = settings.training.checkpoint.folder
@@ -176,8 +193,8 @@ def newest_interrupted(experiment: Experiment) -> str | None:
 
 
 @contextmanager
-def claimed(folder: str | None, run_id: str | None) -> Iterator[None]:
-    """Keep other processes from resuming a run within the context; None for a new run.
+def claimed(run_id: str | None) -> Iterator[None]:
+    """Keep other processes of this machine from resuming or cleaning a run within the context; None for a new run.
 
     Raises:
         ModelError: If another process resumes it.
@@ -185,7 +202,7 @@ def claimed(folder: str | None, run_id: str | None) -> Iterator[None]:
     if run_id is None:
         yield
         return
-    home = home_of(folder)
+    home = home_of(None)
     home.mkdir(parents=True, exist_ok=True)
     path = home / f".{run_id}.lock"
     try:

@@ -18,12 +18,14 @@ from melanoma.tracking.open_runs import (
     OpenRun,
     checkpoints_in,
     end_run,
+    give_up,
     interrupted_runs,
     kept_of,
     open_runs,
     remove_forgotten_checkpoints,
 )
 from melanoma.tracking.store import open_store, resume_command, store_errors
+from melanoma.workflows.resume import claimed
 
 __all__ = ["clean_runs", "show_runs"]
 
@@ -63,11 +65,11 @@ def show_runs(uri: str | None) -> None:
 def _resume_command(one: OpenRun, uri: str | None) -> str:
     """Return the command that goes on with a run that is dead or interrupted; empty if there is none."""
     tags = one.run.data.tags
-    if one.state not in (DEAD, INTERRUPTED) or Tag.MEMBER in tags or Tag.CONFIG not in tags:
+    if one.state not in (DEAD, INTERRUPTED) or Tag.MEMBER in tags:
         return ""  # a part goes on with its parent run
     if Tag.SWEEP in tags:
         return f"melanoma sweep ... sweep.resume={tags[Tag.SWEEP]}   (with its other arguments)"
-    return resume_command(one.run.info.run_id, uri)
+    return resume_command(one.run.info.run_id, uri) if Tag.CONFIG in tags else ""
 
 
 def clean_runs(uri: str | None, run_ids: Sequence[str] = (), *, dry_run: bool = False) -> list[str]:
@@ -90,12 +92,12 @@ def clean_runs(uri: str | None, run_ids: Sequence[str] = (), *, dry_run: bool = 
         found = open_runs()
         chosen = _chosen([*found, *interrupted_runs()], run_ids) if run_ids else [r for r in found if r.state == DEAD]
         for one in chosen:
-            kept, checkpoints = kept_of(one.run), checkpoints_in(one.run)
-            place = checkpoints.last_place
+            kept, place = kept_of(one.run), checkpoints_in(one.run).last_place
             if not dry_run:
-                if one.state != INTERRUPTED:
-                    end_run(one.run)
-                checkpoints.remove()
+                with claimed(one.run.info.run_id):  # so that nobody resumes it meanwhile
+                    if one.state != INTERRUPTED:
+                        end_run(one.run)
+                    give_up(one.run)
             out().print(
                 f"{'Would end' if dry_run else 'Ended'} {one.label}; kept: {kept}"
                 + (f"; removed: the checkpoint after {place}" if place else ""),

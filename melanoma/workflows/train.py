@@ -1,6 +1,7 @@
 """`melanoma train`: one run, several seeds, the folds of a cross-validation, or both protocols."""
 
 import logging
+import os
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from melanoma.config.launch import typed
 from melanoma.config.schema import TrainConfig
+from melanoma.errors import ConfigError
 from melanoma.paths import user_path
 from melanoma.terminal import log_to, quiet_native_imports
 from melanoma.tracking.store import predict_command, store_errors, tracking_uri
@@ -41,6 +43,8 @@ def train(config: DictConfig, overrides: list[str], folder: Path) -> Result:
     resolved, resume = _with_absolute_paths(config), settings.resume
     log_file = log_to(folder, "train" if resume is None else f"train-{datetime.now():%Y%m%d-%H%M%S}")
     run_id = None
+    if resume is not None and os.environ.get("MLFLOW_RUN_ID"):
+        raise ConfigError([f"`mlflow run` makes a run of its own; use `melanoma train`. Received: resume={resume}"])
     if resume not in (None, AUTO):
         with quiet_native_imports():
             from melanoma.workflows.resume import recorded_configuration
@@ -57,6 +61,7 @@ def train_configured(
     *,
     run_id: str | None = None,
     auto: bool = False,
+    replay_of: str | None = None,
 ) -> Result:
     """Run one experiment; see `train`.
 
@@ -67,24 +72,27 @@ def train_configured(
         log_file: The log file.
         run_id: ID of the run to go on with; None for a new one.
         auto: Whether to go on with the newest interrupted run of this configuration, if there is one.
+        replay_of: ID of the run that this one repeats, if any.
     """
     source = read_source(settings.data)
     check_experiment(settings, resolved["model"], source)
     settings, source = with_defaults(settings, source)
     announce(settings, resolved)
     uri = tracking_uri(settings.tracking.uri)
-    experiment = Experiment(settings, recorded(resolved, settings), overrides, source, log_file, uri, run_id)
+    experiment = Experiment(settings, recorded(resolved, settings), overrides, source, log_file, uri, run_id, replay_of)
 
     # Imported after the checks of configuration and data, because TensorFlow and MLflow take seconds to import.
     with quiet_native_imports():
-        from melanoma.workflows.resume import claimed, newest_interrupted
+        from melanoma.workflows.resume import claimed, newest_interrupted, refuse_what_cannot_be_resumed
 
     if auto:
         with store_errors():
             experiment = replace(experiment, resume=newest_interrupted(experiment))
-    if experiment.resume is not None:
-        log.info("Resuming run %s", experiment.resume)
-    with claimed(settings.training.checkpoint.folder, experiment.resume):
+    with claimed(experiment.resume):
+        if experiment.resume is not None:
+            # Again, because another process may have resumed it meanwhile.
+            refuse_what_cannot_be_resumed(experiment.resume, settings.training.checkpoint.folder)
+            log.info("Resuming run %s", experiment.resume)
         return _run(experiment)
 
 

@@ -1,9 +1,11 @@
 """A run that goes wrong ends with the right status, exit code and one message, and keeps what was logged."""
 
+import os
 import resource
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 from mlflow.entities import LoggedModelStatus
 from PIL import Image
@@ -14,8 +16,9 @@ from melanoma.errors import TrackingError
 from melanoma.tracking.model_store import log_model_files
 from melanoma.tracking.records import RunRecord
 from melanoma.tracking.run import tracked_run
-from tests.commands import Started, run_melanoma
-from tests.integration.conftest import SMALL, all_runs, client, measured, only_run
+from melanoma.tracking.store import prepare_experiment
+from tests.commands import Started, forked, run_melanoma
+from tests.integration.conftest import SMALL, all_runs, client, measured, mlflow_server, only_run
 
 
 def test_nan_loss_fails_the_run(store: str, run_here):
@@ -161,9 +164,42 @@ def test_an_empty_store_file_is_told(new_store: str, tmp_path: Path, run_here):
     assert "was an empty file and is made anew" in " ".join(done.stderr.split())
 
 
+def _die_before_the_store_is_whole(uri: str) -> None:
+    Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+    prepare_experiment(uri, "melanoma")
+
+
+def test_a_process_that_is_killed_while_it_makes_the_store_leaves_none(new_store: str):
+    process = forked(_die_before_the_store_is_whole, new_store)
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    path = Path(new_store.removeprefix("sqlite:///"))
+    assert not path.exists()
+    assert prepare_experiment(new_store, "melanoma") is not None
+    assert path.is_file()
+    assert list(path.parent.glob(".mlflow.db.new*")) == []
+
+
+@pytest.mark.slow
+def test_sigterm_is_obeyed_without_the_tracking_server(store: str, tmp_path: Path):
+    """Each request to a server that is gone would be repeated for minutes."""
+    with mlflow_server(store, tmp_path / "log") as address:
+        training = Started("train", *SMALL, "training.epochs=100000", f"tracking.uri={address}")
+        training.until(lambda: "epoch 2/" in training.err)
+        port = int(address.rpartition(":")[2])
+        listening = [one for one in psutil.net_connections() if one.status == "LISTEN" and one.laddr.port == port]
+        for pid in {one.pid for one in listening}:
+            os.kill(pid, signal.SIGKILL)
+    training.send(signal.SIGTERM)
+    assert training.wait(60) == 143, training.err
+    run = only_run(store)
+    assert f"To go on with this run: melanoma train resume={run.info.run_id} tracking.uri={address}" in training.err
+    assert run.info.status == "RUNNING"
+
+
 def test_a_full_disk_of_the_runs_files_is_one_message(store: str):
     with (
-        pytest.raises(TrackingError, match=r"can no longer be written .*\(No space left on device\)"),
+        pytest.raises(TrackingError, match=r"can no longer be written .*No space left on device"),
         tracked_run(store, TrackingConfig(system_metrics=False), tags={}, name="full"),
         open("/dev/full", "w") as file,  # noqa: PTH123
     ):

@@ -84,6 +84,11 @@ def test_what_cannot_be_repeated_is_told(uri, tmp_path, run_here):
         "ended before its configuration was recorded"
         in run_here("replay", run.info.run_id, "--tracking-uri", uri).stderr
     )
+    config = "data: {}\nmodel: {}\nsplit: {}\ntraining: {epochs: 9, max_minutes: 1}\n"
+    client(uri).log_text(run.info.run_id, config, "config/resolved.yaml")
+    client(uri).log_metric(run.info.run_id, "fit/epochs", 5)
+    done = run_here("replay", run.info.run_id, "--tracking-uri", uri)
+    assert "The time limit ended the run after 5 of 9 planned epochs, which cannot be repeated" in done.stderr
     client(uri).set_tag(run.info.run_id, Tag.BEST_RUN, "abc")
     assert "melanoma replay abc" in run_here("replay", run.info.run_id, "--tracking-uri", uri).stderr
     assert "There is no such run" in run_here("replay", "0" * 32, "--tracking-uri", uri).stderr

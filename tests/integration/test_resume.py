@@ -153,6 +153,9 @@ def test_what_cannot_be_resumed_is_refused_in_one_message(uri, checkpoints, tmp_
         *at, "training.epochs=61"
     )
     assert "The run has model.name=m1" in refused(*at, "model=m2")
+    assert "The run has schedule._target_=" in refused(*at, "schedule=plateau")
+    assert "The run has tracking.experiment=melanoma" in refused(*at, "tracking.experiment=other")
+    assert "as in sweep.resume=NAME. Received: resume=auto" in refused(at[0], "resume=auto", "-m", "seed=0,1")
     assert "There is no such run" in refused(at[0], "resume=0123456789abcdef0123456789abcdef")
     client(uri).set_terminated(run_id, "FINISHED")
     assert f"The run is finished. Received: resume={run_id}" in refused(*at)
@@ -190,6 +193,11 @@ def test_values_that_were_found_are_not_searched_again(uri, checkpoints, tmp_pat
     code, text = killed(signal.SIGTERM, "epoch 2/", *words, f"tracking.uri={uri}")
     assert code == 143, text
     before = only_run(uri).data.params
+    run_id = only_run(uri).info.run_id
+    again = Started("train", f"tracking.uri={uri}", f"resume={run_id}", *words)  # the command as it was typed
+    again.until(lambda: "Going on after" in again.err)
+    again.send(signal.SIGKILL)
+    again.wait()
     done = run_melanoma("train", f"tracking.uri={uri}", "resume=auto", *words)
     assert done.returncode == 0, done.stderr
     assert "chosen by a range test" not in done.stderr

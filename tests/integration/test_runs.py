@@ -145,6 +145,7 @@ def test_an_interrupted_run_is_listed_with_the_command_that_resumes_it(uri: str,
     done = run_here("runs", "clean", run_id, "--tracking-uri", uri)
     assert "1 epoch, no model; removed: the checkpoint after epoch" in done.stdout.replace("2 epochs", "1 epoch")
     assert not list((cache_dir() / "checkpoints").glob(run_id))
+    assert run_here("runs", "--tracking-uri", uri).stdout == "No run is running, dead or interrupted.\n"
 
 
 @pytest.mark.parametrize("words", [("list", "abc"), ("--dry-run",), ("stop",)])
