@@ -34,8 +34,8 @@ setup: .venv/.ready
 demo: setup
 	$(BIN)/melanoma train
 
-# One process of tests for each core, up to four: each needs 2 GB.
-WORKERS := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# One process of tests more than cores, because tests wait for the processes that they start; up to four: each needs 2 GB.
+WORKERS := -n $$(( $$(nproc) + 1 )) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow" $(WORKERS)

@@ -148,6 +148,7 @@ def killed_five_times(folder: Path, archive: Path) -> dict[str, Any]:
     assert plain.finish(*words) == 0, plain.log
     seconds = time.monotonic() - start
     [record] = plain.runs()
+    whole = results_of(record)
     killed = Training(folder / "killed", words)
     now, places = words, []
     for epoch in (1, 2, 3, 4, 5):
@@ -165,8 +166,8 @@ def killed_five_times(folder: Path, archive: Path) -> dict[str, Any]:
     return {
         "images": "melanoma10k", "words": " ".join(words[2:]), "killed_in_epoch": places,
         "seconds_of_one": round(seconds),
-        "auc": record.metrics["test/auc"], "auc_of_the_killed": again.metrics["test/auc"],
-        "equal": results_of(again) == results_of(record), "left": killed.leftovers(),
+        "auc": whole["test/auc"], "auc_of_the_killed": again.metrics["test/auc"],
+        "equal": results_of(again) == whole, "left": killed.leftovers(),
     }  # fmt: skip
 
 
@@ -198,6 +199,7 @@ def main() -> None:
     }  # fmt: skip
     found: dict[str, Any] = {"machine": machine(), "seed": options.seed, "seconds_of_one": round(life, 1)}
     found |= {"by_stage": by_stage, "kills": kills}
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     if options.data is not None:
         found["real_images"] = killed_five_times(folder, options.data.absolute())
         print(found["real_images"], flush=True)

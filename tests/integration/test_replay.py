@@ -6,7 +6,6 @@ import pytest
 from melanoma.tracking.names import Tag
 from melanoma.tracking.records import RunRecord
 from melanoma.workflows.replay import IDENTICAL, replay
-from tests.commands import run_melanoma
 from tests.integration.conftest import SMALL, all_runs, client, trained_here
 
 
@@ -37,14 +36,14 @@ def test_a_run_is_repeated_to_the_digit(uri, tmp_path, run_here):
     assert again.data.tags["mlflow.note.content"].startswith("Replay of ")
 
 
-def test_what_changed_is_named_and_a_second_replay_tells_what_is_chance(uri, tmp_path):
+def test_what_changed_is_named_and_a_second_replay_tells_what_is_chance(uri, tmp_path, run_here):
     run_id = trained_here([*SMALL, f"tracking.uri={uri}"], tmp_path)
     packages = RunRecord.read(run_id).text("environment/requirements.txt")
     changed = "\n".join("numpy==1.0" if line.startswith("numpy==") else line for line in packages.splitlines())
     client(uri).log_text(run_id, changed, "environment/requirements.txt")
     client(uri).set_tag(run_id, "mlflow.source.git.commit", "0" * 40)
     client(uri).log_metric(run_id, "val/auc", 0.987, step=1)  # as another machine could have measured
-    done = run_melanoma("replay", f"model=runs:/{run_id}/model", "--tracking-uri", uri)
+    done = run_here("replay", f"model=runs:/{run_id}/model", "--tracking-uri", uri)
     assert done.returncode == 1, done.stderr
     assert "numbers differ; a second replay shows what this machine's nondeterminism is" in done.stderr
     first, second = sorted(replays(uri), key=lambda run: run.info.start_time)

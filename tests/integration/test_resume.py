@@ -65,7 +65,7 @@ def whole(tmp_path_factory) -> dict[str, float]:
     return results(only_run(uri))
 
 
-@pytest.mark.parametrize("moment", ["epoch 2/", "Kept epoch", "Operating point"])
+@pytest.mark.parametrize("moment", ["epoch 2/", "Kept epoch", pytest.param("Operating point", marks=pytest.mark.slow)])
 def test_kill_9_loses_nothing(uri, checkpoints, whole, tmp_path, moment):
     code, text = killed(signal.SIGKILL, moment, *WORDS, f"tracking.uri={uri}")
     assert code == -signal.SIGKILL, text
@@ -188,6 +188,7 @@ def test_a_run_whose_process_lives_and_changed_images_are_refused(uri, checkpoin
         trained_here(at, tmp_path)
 
 
+@pytest.mark.slow
 def test_values_that_were_found_are_not_searched_again(uri, checkpoints, tmp_path):
     words = (*SMALL, "training.epochs=60", "training.find_learning_rate=true", "training.max_minutes=0.05")
     code, text = killed(signal.SIGTERM, "epoch 2/", *words, f"tracking.uri={uri}")

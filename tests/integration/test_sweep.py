@@ -128,19 +128,19 @@ def test_a_killed_sweep_takes_its_trials_along_and_is_resumed(store: str):
 
 
 def test_a_trial_that_is_preempted_goes_on_from_its_checkpoint(store: str):
-    process = under_way("sweep", *TINY, "seed=0,1", "training.epochs=40", f"tracking.uri={store}")
+    process = under_way("sweep", *TINY, "seed=0,1", "training.epochs=15", f"tracking.uri={store}")
     process.until(lambda: any("val/auc" in run.data.metrics for run in all_runs(store)))
     [first] = [run for run in all_runs(store) if "val/auc" in run.data.metrics]
     os.kill(int(first.data.tags["melanoma.owner"].split(":")[1]), signal.SIGTERM)
     assert process.wait(300) == 0, process.err
-    assert re.search(r"Trial 0 was ended from outside; another one goes on with it after epoch \d+", process.err)
+    assert re.search(r"Trial 0 was ended from outside; another one goes on with it after \d+ epochs", process.err)
     assert "3 of 2" not in process.err
     _, trials = family(store)
     assert [run.data.tags["melanoma.overrides"] for run in trials] == ["seed=1", "seed=0"]  # it is trial 2 now
     assert [run.info.status for run in trials] == ["FINISHED", "FINISHED"]
     assert "melanoma.resumed" in trials[1].data.tags
     steps = [one.step for one in client(store).get_metric_history(trials[1].info.run_id, "val/auc")]
-    assert steps == list(range(40))
+    assert steps == list(range(15))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")

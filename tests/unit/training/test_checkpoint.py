@@ -175,7 +175,7 @@ def test_checkpoints_within_an_epoch(tmp_path, uninterrupted):
     assert run(tmp_path / "run", **settings) == uninterrupted
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbage"])
+@pytest.mark.parametrize("damage", [pytest.param("cut", marks=pytest.mark.slow), "garbage"])
 def test_a_damaged_checkpoint_is_replaced_by_the_one_before(tmp_path, uninterrupted, logged, damage):
     with pytest.raises(Crash):
         run(tmp_path / "run", (4, 1), **EMA_AND_STOPPING)
