@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import run_melanoma
+# Several processes share the cores, and the images are tiny: more threads in each only wait for each other.
+for threads in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+    os.environ.setdefault(threads, "1")
+
+from tests.commands import run_melanoma  # noqa: E402 - after the number of threads
 
 ROOT = Path(__file__).resolve().parents[1]
 # What takes seconds: TensorFlow and MLflow, other processes, and the search for near duplicates.

@@ -39,6 +39,7 @@ _OTHER = {
     "compare": ["--experiment", "--tag", "--part", "--common", "--html", "--tracking-uri"],
     "readers": ["--task", "--threshold", "--html", "--tracking-uri"],
     "runs": ["list", "clean", "--dry-run", "--tracking-uri"],
+    "replay": ["--tracking-uri"],
     "report": ["experiments", "--html", "--output", "--tracking-uri"],
     "cache": ["list", "check", "clear"],
     "completion": ["bash", "zsh", "fish"],

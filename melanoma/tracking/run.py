@@ -366,6 +366,6 @@ def with_retries(call: Callable[..., Any], *arguments: Any, **named: Any) -> Non
             return
         except MlflowException as error:
             in_the_way = re.search("IntegrityError|UniqueViolation|locked|OperationalError", str(error))
-            if pause is None or in_the_way is None:
+            if pause is None or in_the_way is None or "disk is full" in str(error) or "disk I/O" in str(error):
                 raise
             time.sleep(pause * (0.5 + random.random()))

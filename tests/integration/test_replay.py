@@ -36,6 +36,7 @@ def test_a_run_is_repeated_to_the_digit(uri, tmp_path, run_here):
     assert again.data.tags["mlflow.note.content"].startswith("Replay of ")
 
 
+@pytest.mark.slow
 def test_what_changed_is_named_and_a_second_replay_tells_what_is_chance(uri, tmp_path, run_here):
     run_id = trained_here([*SMALL, f"tracking.uri={uri}"], tmp_path)
     packages = RunRecord.read(run_id).text("environment/requirements.txt")

@@ -96,8 +96,6 @@ def test_sigterm_is_obeyed_with_a_checkpoint(uri, checkpoints, whole, tmp_path):
     again = only_run(uri)
     assert results(again) == whole
     assert Tag.INTERRUPTED not in again.data.tags
-    trained_here([*words, "resume=auto"], tmp_path)
-    assert len(all_runs(uri)) == 2  # nothing was left to resume
 
 
 FOLDS = (*SMALL, "training.epochs=3", "split=kfold", "split.folds=2")

@@ -127,6 +127,7 @@ def test_a_killed_sweep_takes_its_trials_along_and_is_resumed(store: str):
     assert [run.info.status for run in trials] == ["FINISHED", "FINISHED"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_preempted_goes_on_from_its_checkpoint(store: str):
     process = under_way("sweep", *TINY, "seed=0,1", "training.epochs=15", f"tracking.uri={store}")
     process.until(lambda: any("val/auc" in run.data.metrics for run in all_runs(store)))

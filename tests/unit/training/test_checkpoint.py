@@ -142,6 +142,7 @@ def test_the_result_is_that_of_a_training_that_was_not_interrupted(tmp_path, uni
     assert run(tmp_path / "run", **EMA_AND_STOPPING) == uninterrupted
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_again_and_again(tmp_path, uninterrupted):
     places = [(0, 2), (0, 1), (3, 0)]  # the second: after three more batches of the same epoch
     for at in places:
@@ -150,7 +151,8 @@ def test_a_training_that_is_killed_again_and_again(tmp_path, uninterrupted):
     assert run(tmp_path / "run", **EMA_AND_STOPPING) == uninterrupted
 
 
-def test_a_plateau_and_mixed_precision_and_no_average_go_on_too(tmp_path):
+@pytest.mark.slow
+def test_a_plateau_goes_on_too_without_an_average(tmp_path):
     settings = {"schedule": partial(plateau, factor=0.5, patience=1), "restore_best": False, "epochs": 6}
     whole = run(None, **settings)
     assert len({one["learning_rate"] for one in whole["history"]}) > 2
