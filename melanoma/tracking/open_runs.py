@@ -8,6 +8,7 @@ import mlflow
 from mlflow.entities import LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 
+from melanoma.tracking.children import parts_of
 from melanoma.tracking.heartbeat import INTERVAL, process_alive
 from melanoma.tracking.logged_models import end_pending, models_of
 from melanoma.tracking.names import Tag
@@ -86,13 +87,11 @@ def _is_whole(run: Run) -> bool:
 
 def give_up(run: Run) -> None:
     """Remove the checkpoints of a run and of its parts, so that it is not resumed."""
-    client = mlflow.MlflowClient()
     checkpoints_in(run).remove()
     if Tag.INTERRUPTED in run.data.tags:
-        client.delete_tag(run.info.run_id, Tag.INTERRUPTED)
-    for part in client.search_runs([run.info.experiment_id], f"tags.`{Tag.PARENT}` = '{run.info.run_id}'"):
-        if Tag.MEMBER in part.data.tags:
-            give_up(part)
+        mlflow.MlflowClient().delete_tag(run.info.run_id, Tag.INTERRUPTED)
+    for part in parts_of(run.info.run_id):
+        give_up(part)
 
 
 def checkpoints_in(run: Run) -> Checkpoints:

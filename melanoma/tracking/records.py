@@ -19,6 +19,7 @@ from melanoma.data.csv_text import read_csv_text
 from melanoma.errors import ModelError
 from melanoma.lineage.protocol import Protocol
 from melanoma.pages import image_url
+from melanoma.tracking.children import parts_of
 from melanoma.tracking.measures import read_measures
 from melanoma.tracking.names import Artifact, Tag, metrics_named
 from melanoma.tracking.store import downloaded
@@ -186,9 +187,7 @@ class RunRecord:
     @cached_property
     def children(self) -> list["RunRecord"]:
         """The parts of the run, such as the runs of folds, oldest first."""
-        condition, order = f"tags.`{Tag.PARENT}` = '{self.id}'", ["start_time ASC"]
-        found = mlflow.MlflowClient().search_runs([self.run.info.experiment_id], condition, order_by=order)
-        return [RunRecord(run) for run in found if Tag.MEMBER in run.data.tags]
+        return [RunRecord(run) for run in parts_of(self.id)]
 
     def digest(self, part: str) -> str | None:
         """Return the digest of the images of a part from the MLflow inputs; None unless there is exactly one."""

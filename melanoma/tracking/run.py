@@ -25,6 +25,7 @@ from mlflow.utils.time import get_current_time_millis
 from melanoma.config.schema import TrackingConfig
 from melanoma.data.cache import NO_SPACE
 from melanoma.errors import ConfigError, RunKilled, RunPruned, TrackingError
+from melanoma.tracking.children import parts_of
 from melanoma.tracking.heartbeat import heartbeat, signs_of_life
 from melanoma.tracking.measures import is_shown, measures_csv, measures_json
 from melanoma.tracking.names import Artifact, Tag, stored_name
@@ -77,10 +78,7 @@ class Run:
 
     def child(self, member: str) -> mlflow.entities.Run | None:
         """Return the child run that is a part of this run, such as a fold; None if there is none."""
-        experiment = self._client.get_run(self.id).info.experiment_id
-        condition = f"tags.`{Tag.PARENT}` = '{self.id}'"
-        children = self._client.search_runs([experiment], condition, order_by=["start_time DESC"])
-        return next((run for run in children if run.data.tags.get(Tag.MEMBER) == member), None)
+        return next((run for run in reversed(parts_of(self.id)) if run.data.tags[Tag.MEMBER] == member), None)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters, truncated to MLflow's limit, except those that `mlflow run` has already logged."""

@@ -10,6 +10,7 @@ from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
 from melanoma.errors import ModelError
+from melanoma.tracking.children import children_of
 from melanoma.tracking.names import Artifact, Tag, stored_name
 from melanoma.tracking.open_runs import DEAD, state_of
 from melanoma.tracking.records import RunRecord
@@ -104,9 +105,7 @@ def epochs_done(run_id: str) -> int:
     client, done = mlflow.MlflowClient(), 0
     with suppress(MlflowException):
         done = len({one.step for one in client.get_metric_history(run_id, "train/loss")})
-        experiment = client.get_run(run_id).info.experiment_id
-        parts = client.search_runs([experiment], f"tags.`{Tag.PARENT}` = '{run_id}'")
-        done += sum(epochs_done(part.info.run_id) for part in parts)
+        done += sum(epochs_done(part.info.run_id) for part in children_of(run_id))
     return done
 
 

@@ -62,7 +62,7 @@ class State:
     @property
     def place(self) -> str:
         """How far the training is, in words."""
-        return f"epoch {self.epoch}" + (f" and {self.step} batches" if self.step else "")
+        return _in_words(self.epoch, self.step)
 
 
 class Checkpoints:
@@ -117,8 +117,7 @@ class Checkpoints:
         folders = self._all()
         if not folders:
             return ""
-        epoch, step = map(int, folders[-1].name.split("-"))
-        return f"epoch {epoch}" + (f" and {step} batches" if step else "")
+        return _in_words(*map(int, folders[-1].name.split("-")))
 
     def remove(self) -> None:
         """Remove all checkpoints."""
@@ -153,6 +152,10 @@ class Checkpoints:
         with np.load(folder / _ARRAYS, allow_pickle=False) as file:
             arrays = {name: [file[f"{name}/{i}"] for i in range(size)] for name, size in values["arrays"].items()}
         return State(**{**values, "arrays": arrays})
+
+
+def _in_words(epoch: int, step: int) -> str:
+    return f"epoch {epoch}" + (f" and {step} batches" if step else "")
 
 
 def checkpoints_of(folder: str | None, run_id: str) -> Checkpoints:

@@ -124,13 +124,14 @@ def train_member(
         dataset: Function that returns its images.
     """
     before = parent.child(member) if parent.before is not None else None
+    own = replace(experiment, resume=None, replay_of=None)  # which are those of the parent
     if before is None:
-        result = train(replace(experiment, resume=None))
+        result = train(own)
     elif before.info.status == "FINISHED":
         log.info("Finished before: %s", member)
         return _result_of(RunRecord(before), dataset(), experiment.settings)
     else:
-        result = train(replace(experiment, resume=before.info.run_id))
+        result = train(replace(own, resume=before.info.run_id))
     free_memory()
     return result
 

@@ -19,7 +19,7 @@ from melanoma.tracking.names import Artifact, Tag
 from melanoma.tracking.open_runs import DEAD, state_of
 from melanoma.tracking.records import NotRecorded, RunRecord
 from melanoma.tracking.store import open_store, sqlite_path
-from melanoma.training.checkpoint import Checkpoints, checkpoints_of, home_of
+from melanoma.training.checkpoint import checkpoints_of, home_of
 from melanoma.workflows.experiment import Experiment
 
 __all__ = [
@@ -70,7 +70,7 @@ def recorded_configuration(settings: TrainConfig, resolved: dict[str, Any], over
         merged.training.checkpoint = resolved["training"]["checkpoint"]
     kept: Any = OmegaConf.to_container(merged)
     own = typed(TrainConfig, merged)
-    _refuse_what_cannot_be_resumed(record, checkpoints_of(own.training.checkpoint.folder, record.id))
+    refuse_what_cannot_be_resumed(record, own.training.checkpoint.folder)
     return Recorded(record.id, own, kept, overrides_of(record))
 
 
@@ -120,7 +120,16 @@ def _refuse_differences(overrides: Sequence[str], resolved: dict[str, Any], conf
         raise ConfigError(faults)
 
 
-def _refuse_what_cannot_be_resumed(record: RunRecord, checkpoints: Checkpoints) -> None:
+def refuse_what_cannot_be_resumed(record: RunRecord, folder: str | None) -> None:
+    """Refuse a run that is over, lives, is a part of another, or whose checkpoint is elsewhere.
+
+    Args:
+        record: The run.
+        folder: `training.checkpoint.folder`.
+
+    Raises:
+        ModelError: If it cannot be resumed.
+    """
     info, tags, received = record.run.info, record.tags, f"Received: resume={record.id}"
     if info.lifecycle_stage == "deleted":
         raise ModelError(f"The run was deleted; restore it by `mlflow runs restore`. {received}")
@@ -131,7 +140,7 @@ def _refuse_what_cannot_be_resumed(record: RunRecord, checkpoints: Checkpoints) 
     if info.status == "RUNNING" and state_of(record.run) != DEAD:
         raise ModelError(f"The process of the run lives on {tags.get(Tag.HOST, 'another machine')}. {received}")
     _refuse_a_part(record)
-    epochs = len(record.history("train/loss"))
+    epochs, checkpoints = len(record.history("train/loss")), checkpoints_of(folder, record.id)
     if epochs > 1 and not checkpoints.last_place:
         raise ModelError(
             f"There is no checkpoint of the run, which has {epochs} epochs and ran on {tags.get(Tag.HOST, '?')}; copy "
@@ -149,19 +158,6 @@ def _refuse_a_part(record: RunRecord) -> None:
         raise ModelError(f"The run is a replay; make it again by `melanoma replay {tags[Tag.REPLAY_OF]}`. {received}")
     if Tag.MEMBER in tags:
         raise ModelError(f"The run is a part of another; resume that by resume={tags.get(Tag.PARENT)}. {received}")
-
-
-def refuse_what_cannot_be_resumed(run_id: str, folder: str | None) -> None:
-    """Refuse a run that is over, lives, is a part of another, or whose checkpoint is elsewhere.
-
-    Args:
-        run_id: ID of the run.
-        folder: `training.checkpoint.folder`.
-
-    Raises:
-        ModelError: If it cannot be resumed.
-    """
-    _refuse_what_cannot_be_resumed(RunRecord.read(run_id), checkpoints_of(folder, run_id))
 
 
 def newest_interrupted(experiment: Experiment) -> str | None:
@@ -182,8 +178,7 @@ def newest_interrupted(experiment: Experiment) -> str | None:
             continue  # it failed by itself, or was given up by `melanoma runs clean`
         try:
             configuration_of(record)
-            folder = settings.training.checkpoint.folder
-            _refuse_what_cannot_be_resumed(record, checkpoints_of(folder, record.id))
+            refuse_what_cannot_be_resumed(record, settings.training.checkpoint.folder)
         except ModelError as error:
             log.info("Not resumed: %s", error)
             continue

@@ -83,6 +83,7 @@ def train_configured(
 
     # Imported after the checks of configuration and data, because TensorFlow and MLflow take seconds to import.
     with quiet_native_imports():
+        from melanoma.tracking.records import RunRecord
         from melanoma.workflows.resume import claimed, newest_interrupted, refuse_what_cannot_be_resumed
 
     if auto:
@@ -91,7 +92,8 @@ def train_configured(
     with claimed(experiment.resume):
         if experiment.resume is not None:
             # Again, because another process may have resumed it meanwhile.
-            refuse_what_cannot_be_resumed(experiment.resume, settings.training.checkpoint.folder)
+            record = RunRecord.read(experiment.resume)
+            refuse_what_cannot_be_resumed(record, settings.training.checkpoint.folder)
             log.info("Resuming run %s", experiment.resume)
         return _run(experiment)
 
